@@ -1,0 +1,60 @@
+"""Failures that a user can meet, one class per documented exit code (README, "Exit codes")."""
+
+from typing import ClassVar
+
+from exporters.errors import ExportError
+from profiles.errors import ProfileError, ToolError
+
+EXIT_OK = 0
+EXIT_GATE_FAILED = 1
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+
+
+class CompressError(ToolError):
+    """Base of the failures that carry their own exit code."""
+
+    exit_code: ClassVar[int] = EXIT_BUG
+
+
+class UsageFault(CompressError):
+    """Flags or configuration are wrong."""
+
+    exit_code = 2
+
+
+class EnvironmentFault(CompressError):
+    """A GPU, driver or library was demanded and is not there."""
+
+    exit_code = 3
+
+
+class InputRefused(CompressError):
+    """The teacher, the samples or their shapes cannot be used, or no student fits."""
+
+    exit_code = 4
+
+
+class StageFailed(CompressError):
+    """A stage broke; its name and log are in the message."""
+
+    exit_code = 5
+
+
+class Interrupted(CompressError):
+    """The user or the scheduler stopped the run; the same command resumes it."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The documented exit code of an exception; anything unforeseen is a bug of ours (70)."""
+    if isinstance(error, CompressError):
+        return error.exit_code
+    if isinstance(error, ProfileError):
+        return UsageFault.exit_code
+    if isinstance(error, ExportError):
+        return StageFailed.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    return EXIT_BUG

@@ -1,0 +1,253 @@
+"""A torch classifier as one ONNX file that its target can read.
+
+In: a module from images (B, C, H, W), float32 in [0, 1], to logits (B, K). Out: one file without external
+data, with the input `image`, the output `logits` and a first dimension named `batch` in both.
+
+The opset is the lesser of 20 and the target's ceiling: 20 is what JetPack 6 reads, and from 23 on attention
+is one operator, with which TensorRT-RTX 1.7 could not build a ViT. torch.onnx has two exporters:
+
+    dynamo       opset 18 and up. Asked for less it writes 18 all the same and only logs a line (torch 2.15).
+    torchscript  opset 17 and below; deprecated, and the only one that serves TensorRT 8.5 (17) and 8.2 (13).
+                 It traces, so a branch on tensor values would stay as it went for the example: an error here.
+
+So the opset is read back from what was written, whichever exporter wrote it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from torch import Tensor, nn
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
+
+from exporters.causes import culprit, one_line, root_cause
+from exporters.errors import ExportError
+from exporters.modules import device_of, evaluation_mode
+from exporters.runners import INPUT_NAME, OUTPUT_NAME
+
+MAX_OPSET = 20
+DYNAMO_MIN_OPSET = 18
+BATCH = "batch"
+
+Exporter = Literal["dynamo", "torchscript"]
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """An exported file, as it lies on disk.
+
+    Attributes:
+        path: where it is.
+        opset: read back from the file.
+        exporter: which of torch.onnx's two exporters wrote it.
+        size_mib: size in MiB (2^20 bytes).
+        sha256: of the whole file, hexadecimal.
+    """
+
+    path: Path
+    opset: int
+    exporter: Exporter
+    size_mib: float
+    sha256: str
+
+
+def onnx_from_torch(
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    path: Path,
+    *,
+    opset_ceiling: int,
+    metadata: Mapping[str, str],
+) -> OnnxFile:
+    """Export `model` in evaluation mode; its modes, device and weights stay as they are.
+
+    The file appears under its name when it is complete and checked, or not at all.
+
+    Args:
+        model: float32, images (B, C, H, W) to logits (B, K).
+        image_shape: (C, H, W).
+        path: where the file goes; its folder exists.
+        opset_ceiling: the highest opset that the target's runtime reads.
+        metadata: provenance, written into the file's metadata_props.
+
+    Raises:
+        ExportError: torch.onnx refused the model, or what it wrote is not what was asked for.
+        OSError: the file could not be written.
+    """
+    opset = min(MAX_OPSET, opset_ceiling)
+    exporter: Exporter = "dynamo" if opset >= DYNAMO_MIN_OPSET else "torchscript"
+    _check_dtypes(model)
+    # Two images: with one, a batch size that the module bakes in could not be told from a dynamic one.
+    example = torch.zeros(2, *image_shape, device=device_of(model))
+    try:
+        with evaluation_mode(model), torch.no_grad(), _quiet():
+            proto = _EXPORT[exporter](model, example, opset)
+            _remove_traces(proto)
+            onnx.helper.set_model_props(proto, dict(sorted(metadata.items())))
+            content = proto.SerializeToString(deterministic=True)
+            onnx.checker.check_model(content, full_check=True)
+    except Exception as error:  # the exporters raise dozens of kinds
+        root = root_cause(error)
+        raise ExportError(
+            f"torch.onnx ({exporter}) could not export {culprit(model, error)} at opset {opset}: "
+            f"{type(root).__name__}: {one_line(root)}.",
+            "A model of ONNX operators, without Python branches on tensor values, was expected.",
+            "Rewrite that part with tensor operations, or choose another architecture.",
+        ) from error
+    _check_interface(proto, image_shape, opset_ceiling)
+    _write_atomically(content, path)
+    return OnnxFile(path, _opset(proto), exporter, len(content) / 2**20, hashlib.sha256(content).hexdigest())
+
+
+def read_onnx_metadata(path: Path) -> dict[str, str]:
+    """The metadata_props of an ONNX file; its weights are not looked at.
+
+    Raises:
+        ExportError: the file is not there or is no ONNX model.
+    """
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except (OSError, DecodeError) as error:
+        raise _unreadable(path, one_line(error)) from error
+    if not proto.ir_version:  # protobuf reads an empty file as an empty message
+        raise _unreadable(path, "it holds no ONNX model")
+    return {entry.key: entry.value for entry in proto.metadata_props}
+
+
+def _export_dynamo(model: nn.Module, example: Tensor, opset: int) -> onnx.ModelProto:
+    program = torch.onnx.export(
+        model,
+        (example,),
+        dynamo=True,
+        opset_version=opset,
+        input_names=[INPUT_NAME],
+        output_names=[OUTPUT_NAME],
+        dynamic_shapes=({0: torch.export.Dim(BATCH, min=1)},),
+        verbose=False,
+    )
+    assert program is not None  # None is for dynamo=False
+    return program.model_proto
+
+
+def _export_torchscript(model: nn.Module, example: Tensor, opset: int) -> onnx.ModelProto:
+    warnings.simplefilter("error", TracerWarning)  # inside _quiet, which ignores the others
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        model,
+        (example,),
+        buffer,  # type: ignore[arg-type]  # a file object is documented for this exporter
+        dynamo=False,
+        opset_version=opset,
+        input_names=[INPUT_NAME],
+        output_names=[OUTPUT_NAME],
+        dynamic_axes={INPUT_NAME: {0: BATCH}, OUTPUT_NAME: {0: BATCH}},
+        verbose=False,
+    )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+_EXPORT = {"dynamo": _export_dynamo, "torchscript": _export_torchscript}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings, log lines or prints of torch.onnx and what it calls; exceptions still pass."""
+    log_level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    # The older exporter prints its graph from C++ when it fails, below what redirect_stdout can reach.
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    try:
+        with (
+            Path(os.devnull).open("w") as nowhere,
+            redirect_stdout(nowhere),
+            redirect_stderr(nowhere),
+            warnings.catch_warnings(),
+        ):
+            os.dup2(nowhere.fileno(), 1)
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        logging.disable(log_level)
+
+
+def _remove_traces(proto: onnx.ModelProto) -> None:
+    """Remove dynamo's notes on nodes and values: stack traces with this machine's paths and source lines."""
+    graph = proto.graph
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    noted: tuple[Any, ...] = (graph, *graph.node, *values)
+    for item in noted:
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+
+
+def _check_dtypes(model: nn.Module) -> None:
+    """Refuse weights that are not float32: dynamo writes a graph of mixed types for them and says nothing."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ExportError(
+                f"{name} of {type(model).__name__} is {tensor.dtype}.",
+                "A float32 model was expected; lower precisions are made from its ONNX file.",
+                "Call model.float() before the export.",
+            )
+
+
+def _check_interface(proto: onnx.ModelProto, image_shape: tuple[int, int, int], opset_ceiling: int) -> None:
+    opset = _opset(proto)
+    if opset > opset_ceiling:
+        raise ExportError(
+            f"torch.onnx wrote opset {opset}.",
+            f"The target reads opset {opset_ceiling} at most.",
+            "Choose a newer runtime for the target, or a student whose operators exist in that opset.",
+        )
+    takes = [_dimensions(value) for value in proto.graph.input]
+    gives = [_dimensions(value) for value in proto.graph.output]
+    match takes, gives:
+        case [[(str(), *sizes)], [(str(), int())]] if tuple(sizes) == image_shape:
+            return
+    raise ExportError(
+        f"The exported graph takes {takes} and gives {gives}.",
+        f"It should take [{(BATCH, *image_shape)}] and give one tensor, [('{BATCH}', classes)].",
+        "Export a module that returns only logits and works on every batch size.",
+    )
+
+
+def _dimensions(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    return tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    return next(int(entry.version) for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _write_atomically(content: bytes, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _unreadable(path: Path, reason: str) -> ExportError:
+    return ExportError(
+        f"{path} cannot be read as ONNX: {reason}.",
+        "A complete .onnx file was expected.",
+        "Check the path, or export the file again.",
+    )

@@ -1,0 +1,160 @@
+"""From what the user calls a target to its profile.
+
+A target is a public name (`t4`: a file of that name in `devices/`), an alias of one (`jetson`), or the path
+of the user's own YAML file. A file may build on another profile with `extends: <name or path>`: mappings
+merge key by key, everything else replaces. What carries a source is replaced whole, so that no figure ever
+inherits the source of another one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from profiles.errors import ProfileError
+from profiles.schema import DeviceProfile, known_keys
+
+DEVICES = Path(__file__).parent / "devices"
+NOT_INHERITED = ("name", "title", "aliases")
+
+
+def target_names() -> tuple[str, ...]:
+    """Public names of all devices that ship with the tool, sorted."""
+    return tuple(sorted(path.stem for path in DEVICES.glob("*.yaml")))
+
+
+def resolved_alias(name: str) -> str | None:
+    """The public name behind an alias ('jetson' -> 'jetson-orin-nano-super'); None if `name` is no alias."""
+    return _aliases(DEVICES).get(name)
+
+
+def load_target(name_or_path: str) -> DeviceProfile:
+    """The profile of a public name, of an alias or of a YAML file.
+
+    Raises:
+        ProfileError: unknown name, unreadable file, `extends` in a circle, unknown keys or wrong values.
+    """
+    path = _locate(name_or_path, Path())
+    document = _resolve(path, ())
+    document.setdefault("name", path.stem)
+    document.setdefault("title", document["name"])
+    try:
+        return DeviceProfile.model_validate(document)
+    except ValidationError as error:
+        raise _refusal(path, error) from error
+
+
+@cache
+def _aliases(devices: Path) -> dict[str, str]:
+    return {
+        alias: path.stem
+        for path in sorted(devices.glob("*.yaml"))
+        for alias in _read(path).get("aliases", ())
+    }
+
+
+def _locate(target: str, folder: Path, asked_by: str = "") -> Path:
+    """The file of a target; a relative path starts at `folder`, the place of the file that names it."""
+    if target.endswith((".yaml", ".yml")) or "/" in target or "\\" in target:
+        return folder / target
+    aliases = _aliases(DEVICES)
+    name = aliases.get(target, target)
+    if name in target_names():
+        return DEVICES / f"{name}.yaml"
+    shown = [" or ".join([name, *(a for a in aliases if aliases[a] == name)]) for name in target_names()]
+    near = difflib.get_close_matches(target.lower(), [*target_names(), *aliases], n=1)
+    raise ProfileError(
+        f"Unknown target '{target}'{asked_by}.",
+        f"Available: {', '.join(shown)}.",
+        (f"If you meant '{near[0]}', use that name" if near else "Use one of these names")
+        + ", or give the path of your own profile such as ./board.yaml.",
+    )
+
+
+def _resolve(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+    """The document at `path` with everything that it extends merged in; `chain` holds the files that led
+    here.
+    """
+    if path.resolve() in [earlier.resolve() for earlier in chain]:
+        raise ProfileError(
+            f"The profile {chain[0]} extends itself: {' -> '.join(str(step) for step in (*chain, path))}.",
+            "A chain of 'extends' must end in a profile that extends nothing.",
+            "Remove 'extends' from one of these files.",
+        )
+    document = _read(path)
+    parent = document.pop("extends", None)
+    if parent is None:
+        return document
+    base = _resolve(_locate(str(parent), path.parent, f" in 'extends' of {path}"), (*chain, path))
+    inherited = {key: value for key, value in base.items() if key not in NOT_INHERITED}
+    if isinstance(sources := inherited.get("sources"), dict):
+        # A setting that this file changes must not keep the source of the value that it replaces.
+        inherited["sources"] = {key: text for key, text in sources.items() if key not in document}
+    return _merge(inherited, document)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, new in changes.items():
+        old = base.get(key)
+        if isinstance(old, dict) and isinstance(new, dict) and "source" not in old:
+            new = _merge(old, new)
+        merged[key] = new
+    return merged
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8 text, or an impossible date or number
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ProfileError(
+            f"The profile {path} cannot be read: {reason}.",
+            "A profile is a YAML text file.",
+            "Check the path; `compress targets list` shows the names that need no file.",
+        ) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ProfileError(
+            f"The profile {path} is not valid YAML: {_one_line(str(error))}.",
+            "A profile is a YAML file of 'key: value' lines.",
+            "Correct the file there; `compress targets show t4` shows a profile's content.",
+        ) from error
+    if not isinstance(document, dict):
+        kind = "empty" if document is None else f"a {type(document).__name__}"
+        raise ProfileError(
+            f"The profile {path} is {kind}, not a mapping.",
+            "A profile is a YAML file of 'key: value' lines such as 'extends: t4'.",
+            "Write at least 'extends: <a target>' and the values that differ.",
+        )
+    return document
+
+
+def _refusal(path: Path, error: ValidationError) -> ProfileError:
+    """All that is wrong with a profile, in one error; unknown keys come with the nearest known one."""
+    problems = []
+    for issue in error.errors(include_url=False):
+        place = ".".join(str(part) for part in issue["loc"])
+        if issue["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(issue["loc"][-1]), known_keys(), n=1)
+            problems.append(f"unknown key '{place}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
+        elif not place:  # checks across fields name their places themselves
+            problems.append(issue["msg"].removeprefix("Value error, "))
+        else:
+            message = issue["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            received = "" if issue["type"] == "missing" else f" (received {_one_line(repr(issue['input']))})"
+            problems.append(f"{place}: {message[0].lower()}{message[1:]}{received}")
+    return ProfileError(
+        f"The profile {path} is wrong: {'; '.join(problems)}.",
+        "A profile holds the keys of profiles/schema.py, with positive figures in the unit of their name.",
+        f"Correct {path}; `compress targets show t4` shows a complete example.",
+    )
+
+
+def _one_line(text: str, limit: int = 200) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[:limit]}..."

@@ -1,0 +1,198 @@
+"""The devices that ship, and how a target's name becomes a profile."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from profiles.catalogue import DEVICES, load_target, resolved_alias, target_names
+from profiles.errors import ProfileError
+from profiles.schema import NO_SOURCE, Setting
+
+
+def refused(target: str) -> ProfileError:
+    """The refusal of a target, checked for its shape: three sentences."""
+    with pytest.raises(ProfileError) as caught:
+        load_target(target)
+    error = caught.value
+    for sentence in (error.received, error.expected, error.action):
+        assert sentence.endswith(".")
+        assert "\n" not in sentence
+    return error
+
+
+def write(folder: Path, text: str, name: str = "board.yaml") -> str:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_every_shipped_profile_validates_and_gives_the_source_of_everything(name: str) -> None:
+    profile = load_target(name)
+    assert profile.name == name
+    for where, figure in profile.figures():
+        assert figure.source != NO_SOURCE, where
+    for software in (profile.jetpack, profile.tensorrt, profile.cuda):
+        assert software is None or software.source != NO_SOURCE
+    given = {setting for setting in get_args(Setting) if getattr(profile, setting) is not None}
+    assert set(profile.sources) == given
+
+
+def test_the_names_and_aliases_that_users_type() -> None:
+    assert target_names() == ("cpu", "jetson-nano", "jetson-orin-nano-super", "t4")
+    assert resolved_alias("jetson") == "jetson-orin-nano-super"
+    assert resolved_alias("t4") is None
+    assert load_target("jetson") == load_target("jetson-orin-nano-super")
+    aliases = [alias for name in target_names() for alias in load_target(name).aliases]
+    assert len({*aliases, *target_names()}) == len(aliases) + len(target_names())
+
+
+def test_figures_that_decisions_hang_on() -> None:
+    orin, nano, t4, cpu = (load_target(name) for name in ("jetson", "jetson-nano", "t4", "cpu"))
+    assert [device.opset_ceiling for device in (orin, nano, t4, cpu)] == [20, 13, 20, 20]
+    assert "int8" not in nano.precisions
+    assert orin.peaks.tf32_tflops is not None
+    assert orin.peaks.tf32_tflops.value == 8.4
+    assert t4.peaks.tf32_tflops is None
+    assert cpu.this_host
+    assert not [*cpu.figures()]
+    assert orin.tensorrt is not None
+    assert orin.tensorrt.admits("10.3.0")
+    assert not orin.tensorrt.admits("11.4")
+    assert [mode.name for mode in orin.power_modes] == ["15W", "25W", "MAXN_SUPER"]
+    assert nano.peaks.fp16_tflops is not None
+    assert nano.peaks.fp32_tflops is not None
+    assert nano.peaks.fp16_tflops.value == 2 * nano.peaks.fp32_tflops.value  # no tensor cores
+
+
+def test_an_unknown_name_gets_the_list_and_the_nearest_name() -> None:
+    error = refused("Jetsen")
+    assert error.received == "Unknown target 'Jetsen'."
+    assert error.expected == "Available: cpu, jetson-nano, jetson-orin-nano-super or jetson, t4."
+    assert "'jetson'" in error.action
+    assert "own profile" in refused("qqq").action
+
+
+def test_a_file_of_the_users_own(tmp_path: Path) -> None:
+    text = (DEVICES / "t4.yaml").read_text(encoding="utf-8")
+    profile = load_target(write(tmp_path, text, "our-server.yaml"))
+    assert (profile.name, profile.title) == ("our-server", "NVIDIA T4 16 GB")
+
+
+def test_extends_merges_deeply_and_inherits_no_source(tmp_path: Path) -> None:
+    base = load_target("jetson")
+    profile = load_target(
+        write(
+            tmp_path,
+            "extends: jetson\n"
+            "peaks: {fp16_tflops: 15, tf32_tflops: {value: 7.5}, power_mode: 25W}\n"
+            "memory_bandwidth_gb_s: null\n"
+            "opset_ceiling: 17\n"
+            "budget: {max_latency_ms: 5}\n",
+            "slow-orin.yaml",
+        )
+    )
+    assert (profile.name, profile.title, profile.aliases) == ("slow-orin", "slow-orin", ())
+    assert profile.peaks.int8_tops == base.peaks.int8_tops
+    assert profile.peaks.fp16_tflops is not None
+    assert (profile.peaks.fp16_tflops.value, profile.peaks.fp16_tflops.source) == (15, NO_SOURCE)
+    assert profile.peaks.tf32_tflops is not None
+    assert profile.peaks.tf32_tflops.source == NO_SOURCE
+    assert profile.memory_bandwidth_gb_s is None
+    assert profile.power_modes == base.power_modes
+    assert "opset_ceiling" not in profile.sources
+    assert profile.sources["precisions"] == base.sources["precisions"]
+    assert profile.budget is not None
+
+
+def test_extends_takes_a_path_beside_the_file(tmp_path: Path) -> None:
+    write(tmp_path, "extends: cpu\nmemory_gib: {value: 4, source: seen}\n", "base.yaml")
+    profile = load_target(write(tmp_path, "extends: ./base.yaml\nthis_host: false\n"))
+    assert profile.memory_gib is not None
+    assert profile.memory_gib.source == "seen"
+    assert not profile.this_host
+
+
+def test_extends_in_a_circle_is_refused(tmp_path: Path) -> None:
+    first = write(tmp_path, "extends: b.yaml\n", "a.yaml")
+    write(tmp_path, "extends: ../" + tmp_path.name + "/a.yaml\n", "b.yaml")
+    error = refused(first)
+    assert error.received.startswith(f"The profile {first} extends itself: {first} -> ")
+    assert "Remove 'extends'" in error.action
+
+
+def test_extends_of_an_unknown_name_says_who_asked(tmp_path: Path) -> None:
+    path = write(tmp_path, "extends: jetson-nona\n")
+    error = refused(path)
+    assert error.received == f"Unknown target 'jetson-nona' in 'extends' of {path}."
+    assert "'jetson-nano'" in error.action
+
+
+def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.yaml"
+    assert (
+        refused(str(missing)).received == f"The profile {missing} cannot be read: No such file or directory."
+    )
+    assert "Is a directory" in refused(f"{tmp_path}/").received
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    assert "can't decode byte 0xff" in refused(str(binary)).received
+
+
+@pytest.mark.parametrize("text", ["a: [1\nb: 2\n", "a: !!python/object/apply:os.getcwd []\n", "[" * 1000])
+def test_what_is_not_plain_yaml_is_refused(tmp_path: Path, text: str) -> None:
+    error = refused(write(tmp_path, text))
+    assert "board.yaml is not valid YAML: " in error.received
+    assert "Correct the file" in error.action
+
+
+@pytest.mark.parametrize(("text", "kind"), [("", "empty"), ("- a\n", "a list"), ("jetson\n", "a str")])
+def test_what_is_not_a_mapping_is_refused(tmp_path: Path, text: str, kind: str) -> None:
+    error = refused(write(tmp_path, text))
+    assert error.received.endswith(f"board.yaml is {kind}, not a mapping.")
+    assert "extends: " in error.action
+
+
+def test_all_wrong_values_and_keys_are_reported_at_once(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "extends: jetson\n"
+        "memory_gb: 3\n"
+        "peaks: {fp32_tflop: 3, int8_tops: -1}\n"
+        "opset_ceiling: 17.5\n"
+        "tensorrt: {min: 10.10, max: '11'}\n"
+        "kind: fpga\n",
+    )
+    error = refused(path)
+    for problem in (
+        "unknown key 'memory_gb' (did you mean 'memory_gib'?)",
+        "unknown key 'peaks.fp32_tflop' (did you mean 'fp32_tflops'?)",
+        "peaks.int8_tops.value: should be greater than 0 (received -1)",
+        "opset_ceiling: should be a valid integer (received 17.5)",
+        "tensorrt.min: must be a version in quotes",
+        "kind: should be 'jetson', 'gpu' or 'cpu' (received 'fpga')",
+    ):
+        assert problem in error.received
+    assert path in error.action
+
+
+def test_a_file_name_that_cannot_be_a_public_name_is_refused(tmp_path: Path) -> None:
+    assert "name: string should match" in refused(write(tmp_path, "extends: t4\n", "My Board.yaml")).received
+
+
+def test_contradictions_name_their_fields(tmp_path: Path) -> None:
+    error = refused(write(tmp_path, "extends: jetson-nano\nprecisions: [fp32, int8]\njetpack: null\n"))
+    assert "jetpack: a jetson needs its JetPack range; precisions: compute capability 5.3" in error.received
+
+
+def test_reading_a_profile_imports_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys; from profiles import catalogue, sheet; "
+        "sheet.target_sheet(catalogue.load_target('jetson')); "
+        "sys.exit(bool({'torch', 'numpy', 'exporters', 'compressor'} & set(sys.modules)))"
+    )
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
