@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from compressor.stages import MissingInput, MissingOutput, Refusal
 from exporters.errors import ExportError
 from profiles.errors import ProfileError, ToolError
 
@@ -51,10 +52,10 @@ def exit_code_of(error: BaseException) -> int:
     """The documented exit code of an exception; anything unforeseen is a bug of ours (70)."""
     if isinstance(error, CompressError):
         return error.exit_code
-    if isinstance(error, ProfileError):
-        return UsageFault.exit_code
-    if isinstance(error, ExportError):
+    if isinstance(error, ExportError | MissingInput | MissingOutput):
         return StageFailed.exit_code
+    if isinstance(error, ProfileError | Refusal):
+        return UsageFault.exit_code
     if isinstance(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     return EXIT_BUG

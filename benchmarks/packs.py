@@ -1,0 +1,84 @@
+"""The image packs that the benchmarks read from `--data PATH`, decoded once into uint8 arrays.
+
+None of them is part of this project. CIFAR-10 here is a lossy JPEG copy, so its figures are close to, but not strictly
+comparable with, published ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """images (N, C, H, W) uint8, labels (N,) int64, class names in index order."""
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+
+def add_data_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder with the image packs (*.npz)")
+
+
+def cifar10(data: Path, part: str) -> Pack:
+    """CIFAR-10 `train` (50,000) or `test` (10,000) at 32 px, from JPEG of quality 75."""
+    with np.load(_pack(data, f"cifar10_{part}_jpeg.npz")) as pack:
+        blob, offsets, labels = pack["blob"], pack["off"], pack["y"].astype(np.int64)
+        names = tuple(str(name) for name in pack["classes"])
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(blob[start:end].tobytes())).convert("RGB"))
+        for start, end in itertools.pairwise(offsets)
+    ]
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+    return Pack(images, torch.from_numpy(labels), names)
+
+
+def cifarlike_pool(data: Path, class_names: tuple[str, ...]) -> Pack:
+    """7,744 natural images at 32 px that are not CIFAR-10, weakly labelled with its classes, unevenly."""
+    with np.load(_pack(data, "cifarlike_pool32.npz")) as pack:
+        images, labels = torch.from_numpy(pack["x"]), torch.from_numpy(pack["y"].astype(np.int64))
+    return Pack(images.permute(0, 3, 1, 2).contiguous(), labels, class_names)
+
+
+def mnist(data: Path, part: str, side: int) -> Pack:
+    """MNIST `train` (60,000) or `test` (10,000), brought from 28 px to `side` px by area averaging."""
+    with np.load(_pack(data, "mnist.npz")) as pack:
+        images, labels = pack[f"x_{part}"], pack[f"y_{part}"].astype(np.int64)
+    grey = torch.from_numpy(images.reshape(-1, 1, 28, 28))
+    if side != 28:
+        small = [
+            torch.nn.functional.interpolate(batch.float(), (side, side), mode="bilinear", antialias=True)
+            for batch in grey.split(5_000)
+        ]
+        grey = torch.cat(small).round().clamp(0, 255).to(torch.uint8)
+    return Pack(grey, torch.from_numpy(labels), tuple(str(digit) for digit in range(10)))
+
+
+def write_folder(pack: Pack, rows: Tensor, folder: Path) -> None:
+    """Write images as `folder/<class>/<row>.png`, as a user would have them."""
+    for row in rows.tolist():
+        target = folder / pack.class_names[int(pack.labels[row])]
+        target.mkdir(parents=True, exist_ok=True)
+        pixels = pack.images[row].permute(1, 2, 0).squeeze(-1).numpy()
+        Image.fromarray(pixels).save(target / f"{row:05d}.png")
+
+
+def _pack(data: Path, name: str) -> Path:
+    path = data / name
+    if not path.is_file():
+        sys.exit(f"{path} does not exist. The benchmark reads the pack {name} there. Give its folder with --data.")
+    return path

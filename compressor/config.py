@@ -1,0 +1,502 @@
+"""The configuration of a run: every setting, its default, its meaning and where its value came from.
+
+Defaults < a YAML file (`--config run.yaml`) < flags. One frozen model per section; a setting's name is its
+dotted path, such as `distill.method`, and its description is its help text. Nothing outside this file holds a
+default of a run, and nothing here imports torch or anything slow, so that `compress --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from compressor import __version__
+from compressor.errors import UsageFault
+from compressor.stages import atomic_write_text
+
+if TYPE_CHECKING:
+    import yaml
+
+
+def _absolute(path: Path) -> Path:
+    """Absolute without following links: a teacher keeps the name that the user gave it."""
+    with suppress(RuntimeError):  # `~` before something that is no user's name is part of a file's name
+        path = path.expanduser()
+    return path.absolute()
+
+
+def _target(value: str) -> str:
+    """A device is called by its name; a profile of the user's own is a file."""
+    is_file = value.endswith((".yaml", ".yml")) or "/" in value
+    return str(_absolute(Path(value))) if is_file else value
+
+
+def _run_folder(known: Mapping[str, Any]) -> Path:
+    """The default run folder, from the settings declared before it."""
+    target = Path(known["target"]).name.removesuffix(".yaml").removesuffix(".yml")
+    return Path("runs") / f"{known['teacher'].file.stem}-{target}"
+
+
+def _split(value: object) -> object:
+    """`0.5,0.5,0.5`, `32x32` and `32,32`, as a shell passes them, become tuples of their parts."""
+    return tuple(value.replace("x", ",").split(",")) if isinstance(value, str) else value
+
+
+def _square(value: object) -> object:
+    """One number is a square."""
+    parts = (value,) if isinstance(value, int) else _split(value)
+    return parts * 2 if isinstance(parts, tuple) and len(parts) == 1 else parts
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+PerChannel = Annotated[tuple[float, ...], BeforeValidator(_split)]
+Pixels = Annotated[int, Field(ge=4)]
+Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_square)]
+
+
+class Section(BaseModel):
+    """Frozen, without unknown keys, infinities or NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, defer_build=True)
+
+
+class TeacherConfig(Section):
+    """What the teacher is; whatever its own card says may be left out."""
+
+    file: AbsolutePath = Field(description="the trained teacher: our checkpoint, or a bare state dict with --arch")
+    architecture: str | None = Field(None, description="architecture of a bare state dict, such as resnet18")
+    card: AbsolutePath | None = Field(None, description="YAML card of a bare state dict; default: t.yaml beside t.pt")
+    feature_layer: str | None = Field(None, description="module whose output is the last feature map")
+    classifier_layer: str | None = Field(None, description="the final linear layer")
+    mean: PerChannel | None = Field(None, description="what the teacher subtracts per channel, such as 0.5,0.5,0.5")
+    std: PerChannel | None = Field(None, description="what the teacher then divides by per channel")
+    input_size: Size | None = Field(None, description="height and width of the teacher's input, such as 32x32")
+    class_names: AbsolutePath | None = Field(None, description="text file, one class per line in index order")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TeacherConfig:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("only one of --mean and --std is given", "--mean and --std go together")
+        if self.mean is not None and self.std is not None:
+            if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+                raise ValueError(
+                    f"--mean has {len(self.mean)} and --std has {len(self.std)} numbers",
+                    "--mean and --std have one number per channel, 1 or 3",
+                )
+            if min(self.std) <= 0:
+                raise ValueError(f"--std has {min(self.std)}", "every number of --std is above 0")
+        return self
+
+
+class SamplesConfig(Section):
+    """The few real images and their split, which is made once, before anything trains."""
+
+    folder: AbsolutePath = Field(description="a folder with a few real images, flat or one folder per class")
+    select_fraction: float = Field(0.1, ge=0, lt=1, description="share of the images kept for choosing")
+    evidence_fraction: float = Field(0.15, ge=0, lt=1, description="share of the images kept for the report")
+    max_images: int | None = Field(None, ge=1, description="use at most this many images; default: all")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SamplesConfig:
+        if self.select_fraction + self.evidence_fraction >= 1:
+            raise ValueError(
+                f"--select-fraction {self.select_fraction} and --evidence-fraction {self.evidence_fraction} "
+                "leave no images to train on",
+                "the sum of --select-fraction and --evidence-fraction is below 1",
+            )
+        return self
+
+
+class StudentConfig(Section):
+    """The small network."""
+
+    spec: str = Field(
+        "width:0.5", min_length=1, description="width:R or prune:R of the teacher, or an architecture's name"
+    )
+
+
+class DistillConfig(Section):
+    """How the student learns from the teacher."""
+
+    method: str = Field("hidfd", min_length=1, description="distillation method; `compress methods` lists them")
+    effort: Literal["quick", "standard", "full"] = Field("standard", description="how long to train")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the training")
+    options: dict[str, bool | int | float | str] = Field(
+        {}, description="a setting of the method itself, as name=value; may be repeated"
+    )
+    export_generator: bool = Field(
+        False, description="keep the generator; it can reproduce what the teacher learned from private data"
+    )
+
+
+class OnnxConfig(Section):
+    """The exported file."""
+
+    opset: int | None = Field(None, ge=13, description="ONNX opset; default: the highest that the target reads")
+
+
+class LatencyConfig(Section):
+    """How latency is measured on this machine."""
+
+    warmup_s: float = Field(1.0, ge=0, description="seconds of runs that are not counted")
+    window_s: float = Field(2.0, gt=0, description="seconds of runs in one window; two that agree end the timing")
+    max_s: float = Field(20.0, gt=0, description="seconds after which the timing ends as unstable")
+    threads: int | None = Field(None, ge=1, description="threads of the runtime; default: the runtime's choice")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LatencyConfig:
+        if self.max_s < self.window_s:
+            raise ValueError(
+                f"--latency-max-s {self.max_s} is below --latency-window-s {self.window_s}",
+                "--latency-max-s has room for at least one window",
+            )
+        return self
+
+
+class ReportConfig(Section):
+    """What the report is told and shows."""
+
+    eval: AbsolutePath | None = Field(None, description="labelled images, one folder per class; only ever reported on")
+    synthetic_sheet: bool = Field(False, description="add a contact sheet of generated images")
+
+
+class RunConfig(Section):
+    """All settings of a run. Every path is absolute; `out` is never None."""
+
+    teacher: TeacherConfig
+    samples: SamplesConfig
+    student: StudentConfig = Field(default_factory=StudentConfig)
+    distill: DistillConfig = Field(default_factory=DistillConfig)
+    onnx: OnnxConfig = Field(default_factory=OnnxConfig)
+    latency: LatencyConfig = Field(default_factory=LatencyConfig)
+    report: ReportConfig = Field(default_factory=ReportConfig)
+    target: Annotated[str, AfterValidator(_target)] = Field(
+        "cpu", min_length=1, description="device to deploy to; `compress targets list` lists them"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="start of every random sequence")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    out: AbsolutePath = Field(
+        default_factory=_run_folder, description="run folder; default: runs/<teacher's name>-<target>"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        # A run folder below an input folder would change that input with every file that it writes.
+        for flag, folder in (("--samples", self.samples.folder), ("--eval", self.report.eval)):
+            if folder is not None and self.out.is_relative_to(folder):
+                raise ValueError(
+                    f"the run folder {self.out} lies inside {flag} {folder}", f"--out is outside of {flag}"
+                )
+        return self
+
+
+def _fields(model: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            yield from _fields(section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def _holds_path(annotation: object) -> bool:
+    return annotation is Path or any(_holds_path(part) for part in get_args(annotation))
+
+
+FIELDS: Mapping[str, FieldInfo] = dict(_fields(RunConfig))
+"""Every setting by its dotted name, with its description and default."""
+
+FLAGS: Mapping[str, str] = {
+    "teacher.file": "--teacher",
+    "teacher.architecture": "--arch",
+    "teacher.card": "--card",
+    "teacher.feature_layer": "--feature-layer",
+    "teacher.classifier_layer": "--classifier-layer",
+    "teacher.mean": "--mean",
+    "teacher.std": "--std",
+    "teacher.input_size": "--input-size",
+    "teacher.class_names": "--class-names",
+    "samples.folder": "--samples",
+    "samples.select_fraction": "--select-fraction",
+    "samples.evidence_fraction": "--evidence-fraction",
+    "samples.max_images": "--max-images",
+    "student.spec": "--student",
+    "distill.method": "--method",
+    "distill.effort": "--effort",
+    "distill.precision": "--precision",
+    "distill.options": "--option",
+    "distill.export_generator": "--export-generator",
+    "onnx.opset": "--opset",
+    "latency.warmup_s": "--latency-warmup-s",
+    "latency.window_s": "--latency-window-s",
+    "latency.max_s": "--latency-max-s",
+    "latency.threads": "--latency-threads",
+    "report.eval": "--eval",
+    "report.synthetic_sheet": "--synthetic-sheet",
+    "target": "--target",
+    "seed": "--seed",
+    "device": "--device",
+    "out": "--out",
+}
+"""The flag of every setting."""
+
+_PATHS = {dotted for dotted, field in FIELDS.items() if _holds_path(field.annotation)}
+_OPTIONS = "distill.options"
+_SECTIONS = (*dict.fromkeys(dotted.partition(".")[0] for dotted in FIELDS if "." in dotted), _OPTIONS)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration and the origin of every setting: "default", a flag, or the name of the YAML file."""
+
+    config: RunConfig
+    origins: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A value, where it came from, and what a message calls it."""
+
+    value: object
+    origin: str
+    label: str
+
+
+@dataclass(frozen=True)
+class _Problem:
+    received: str
+    expected: str
+
+
+def get(config: RunConfig, dotted: str) -> object:
+    """The value of a setting by its dotted name, such as `distill.method` or `distill.options.latent_dim`."""
+    if _is_option(dotted):
+        return config.distill.options[_option(dotted)]
+    value: object = config
+    for part in dotted.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def resolve(flags: Mapping[str, object], file: Path | None) -> Resolved:
+    """Layer defaults, the YAML file and the flags, and check everything at once.
+
+    Args:
+        flags: values by dotted name, None where a flag was not given; relative to the working directory.
+        file: the YAML file; paths in it are relative to its own folder.
+
+    Raises:
+        UsageFault: names every problem that was found.
+    """
+    problems: list[_Problem] = []
+    given: dict[str, _Given] = {}
+    if file is not None:
+        for dotted, value in _flatten(_read_yaml(file), file.name, problems):
+            label = f"{dotted!r} in {file.name}"
+            if dotted in given:
+                problems.append(_Problem(f"{label} is given twice", "each setting is given once"))
+            given[dotted] = _Given(_beside(file, dotted, value), file.name, label)
+    present = {dotted: value for dotted, value in flags.items() if value is not None}
+    for dotted, value in _flatten(present, "the flags", problems):
+        flag = FLAGS.get(dotted, FLAGS[_OPTIONS])
+        label = flag if dotted in FLAGS else f"{flag} {_option(dotted)}"
+        given[dotted] = _Given(value, flag, label)
+    try:
+        config = RunConfig.model_validate(_nest(given))
+    except ValidationError as error:
+        problems += _explain(error, given)
+    if problems:
+        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise UsageFault(
+            f"The configuration has {count}: {'; '.join(problem.received for problem in problems)}.",
+            f"What fits: {'; '.join(dict.fromkeys(problem.expected for problem in problems))}.",
+            "Correct this and run the same command again; `compress run --help` explains every setting.",
+        )
+    names = [name for name in FIELDS if name != _OPTIONS or not config.distill.options]
+    origins = {name: given[name].origin if name in given else "default" for name in names}
+    return Resolved(config, origins | {name: entry.origin for name, entry in given.items()})
+
+
+def save_resolved(resolved: Resolved, path: Path) -> None:
+    """Write every value with its origin, as YAML that `resolve` reads back into an equal configuration."""
+    lines = [f"# compress {__version__}: every setting of a run and where it came from; --config reads it."]
+    for name, value in resolved.config.model_dump(mode="json").items():
+        lines += _render(name, value, name, resolved.origins)
+    atomic_write_text(path, "\n".join(lines) + "\n")
+
+
+def _render(key: str, value: object, dotted: str, origins: Mapping[str, str]) -> Iterator[str]:
+    import yaml
+
+    indent = "  " * dotted.removesuffix(key).count(".")
+    if isinstance(value, Mapping) and value:
+        yield f"{indent}{key}:"
+        for child, inner in value.items():
+            yield from _render(child, inner, f"{dotted}.{child}", origins)
+        return
+    flow = None if isinstance(value, list) else False  # None: [1, 2] on one line; False: no braces
+    line = yaml.safe_dump({key: value}, default_flow_style=flow, width=sys.maxsize).rstrip("\n")
+    if "\n" in line:  # a line break inside a text; in double quotes it is an escape
+        line = yaml.safe_dump({key: value}, default_style='"', width=sys.maxsize).rstrip("\n")
+    yield f"{indent}{line}  # {origins[dotted]}"
+
+
+def _read_yaml(file: Path) -> Mapping[str, object]:
+    import yaml
+
+    expected = "A configuration is a YAML file of settings by section, such as `distill: {method: hidfd}`."
+    try:
+        text = file.read_text(encoding="utf-8")
+        _refuse_duplicates(yaml.compose(text, Loader=yaml.SafeLoader))
+        values = yaml.safe_load(text)
+    except OSError as error:
+        raise UsageFault(
+            f"The configuration file {file} cannot be read: {error.strerror}.",
+            expected,
+            "Give the path of an existing file to --config, or leave it out.",
+        ) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UsageFault(
+            f"{file} is not readable as YAML{where}: {error.problem}.",
+            expected,
+            "Correct that line and run the same command again.",
+        ) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageFault(
+            f"{file} is not plain YAML in UTF-8.", expected, "Give a text file to --config, or leave it out."
+        ) from error
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise UsageFault(
+            f"{file} holds a {type(values).__name__} at its top level.",
+            expected,
+            "Put every value under its section and name.",
+        )
+    return values
+
+
+def _beside(file: Path, dotted: str, value: object) -> object:
+    """A relative path in a file starts at the folder of that file; other values stay as they are."""
+    if not isinstance(value, str) or value.startswith("~"):
+        return value
+    is_path = dotted in _PATHS or (dotted == "target" and _target(value) != value)
+    return str(file.absolute().parent / value) if is_path else value
+
+
+def _refuse_duplicates(node: yaml.Node | None) -> None:
+    """Raise YAML's own error where a mapping gives a key twice, of which `safe_load` would drop the first."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"{key.value!r} is given twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                seen.add(key.value)
+            _refuse_duplicates(value)
+
+
+def _is_option(dotted: str) -> bool:
+    return dotted.startswith(f"{_OPTIONS}.")
+
+
+def _option(dotted: str) -> str:
+    return dotted.removeprefix(f"{_OPTIONS}.")
+
+
+def _flatten(
+    values: Mapping[str, object], source: str, problems: list[_Problem], prefix: str = ""
+) -> Iterator[tuple[str, object]]:
+    """Yield every known setting with its value; append the unknown ones to `problems`."""
+    for key, value in values.items():
+        dotted = f"{prefix}{key}"
+        if dotted in _SECTIONS and value is None:  # its lines are all commented out
+            continue
+        if dotted in _SECTIONS and not isinstance(value, Mapping):
+            received = f"{dotted!r} in {source} is {value!r} and not a section"
+            problems.append(_Problem(received, f"{dotted} holds {_siblings(dotted)}"))
+        elif dotted not in _SECTIONS and (dotted in FIELDS or _is_option(dotted)):
+            yield dotted, value
+        elif isinstance(value, Mapping) and (value or dotted in _SECTIONS):
+            yield from _flatten(value, source, problems, f"{dotted}.")
+        else:
+            problems.append(_unknown(dotted, source))
+
+
+def _siblings(section: str) -> str:
+    """The settings of a section, in words; of the top level, its sections as well."""
+    if section == _OPTIONS:
+        return "settings of the method as name: value"
+    inside = [name.removeprefix(f"{section}.") for name in FIELDS if name.startswith(f"{section}.")]
+    names = inside or list(dict.fromkeys(name.partition(".")[0] for name in FIELDS))
+    return ", ".join(names)
+
+
+def _unknown(dotted: str, source: str) -> _Problem:
+    # A setting is often right in its last part alone, or is called by its flag.
+    short = {name.rpartition(".")[2]: name for name in FIELDS}
+    short |= {flag.removeprefix("--").replace("-", "_"): name for name, flag in FLAGS.items()}
+    last = dotted.rpartition(".")[2]
+    close = [short[last]] if last in short else difflib.get_close_matches(dotted, FIELDS, n=1)
+    close = close or [short[name] for name in difflib.get_close_matches(last, short, n=1)]
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    section = dotted.partition(".")[0]
+    if section not in _SECTIONS and close:
+        section = close[0].partition(".")[0]
+    where = section if section in _SECTIONS else "the top level"
+    return _Problem(f"unknown key {dotted!r} in {source}{hint}", f"{where} holds {_siblings(section)}")
+
+
+def _nest(given: Mapping[str, _Given]) -> dict[str, Any]:
+    nested: dict[str, Any] = {section: {} for section in _SECTIONS if section != _OPTIONS}
+    for dotted, entry in given.items():
+        section, _, name = dotted.partition(".")
+        if _is_option(dotted):
+            nested[section].setdefault("options", {})[_option(dotted)] = entry.value
+        elif name:
+            nested[section][name] = entry.value
+        else:
+            nested[dotted] = entry.value
+    return nested
+
+
+def _explain(error: ValidationError, given: Mapping[str, _Given]) -> list[_Problem]:
+    """One problem per setting or rule; pydantic lists a union by its members, and `out` without a teacher."""
+    problems: dict[str, _Problem] = {}
+    for item in error.errors():
+        parts = [str(part) for part in item["loc"]]
+        dotted = ".".join(parts[:3] if parts[:2] == _OPTIONS.split(".") else parts[:2])
+        if item["type"] == "value_error":
+            received, expected = item["ctx"]["error"].args
+            problems[received] = _Problem(received, expected)
+        elif item["type"] == "missing":
+            description = f"{FLAGS[dotted]} names {FIELDS[dotted].description}"
+            problems[dotted] = _Problem(f"{FLAGS[dotted]} is missing", description)
+        elif dotted in given:
+            entry = given[dotted]
+            should = "should be a number, a text, true or false" if _is_option(dotted) else item["msg"]
+            should = re.sub(r"^\w+ should", "should", should)
+            problems[dotted] = _Problem(f"{entry.label} is {entry.value!r}", f"{entry.label} {should}")
+    return list(problems.values())

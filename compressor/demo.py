@@ -1,0 +1,109 @@
+"""The embedded default: a real small teacher, a few images and an evaluation set, made from nothing but scikit-learn.
+
+Its 1,797 handwritten digits are real scans (8x8 pixels, 16 grey levels; Alpaydin and Kaynak 1998), bundled with the
+package, so the demo needs no file and no network. What it leaves is what a user would have:
+
+    demo/t.pt           the teacher: weights and card
+    demo/few/<digit>/   5 images of each digit; all that the distillation sees
+    demo/val/<digit>/   597 images that nobody trains on, for `--eval`
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from compressor.distill.supervised import train_classifier
+from compressor.distill.training import Context
+from compressor.errors import EnvironmentFault
+from compressor.inputs.card import TeacherCard
+from compressor.inputs.intake import save_checkpoint
+from compressor.inputs.teacher import Normalise
+from compressor.progress import Reporter
+from compressor.students.architectures import build_network
+
+ARCHITECTURE = "cifar_resnet14"
+NUM_TRAIN = 1_200
+FEW_PER_CLASS = 5
+TEACHER_STEPS = 800
+DIGITS = tuple(str(digit) for digit in range(10))
+CARD = TeacherCard(
+    architecture=ARCHITECTURE,
+    num_classes=10,
+    class_names=DIGITS,
+    input_shape=(1, 8, 8),
+    channel_order="L",
+    mean=(0.305,),
+    std=(0.376,),
+)
+
+
+def prepare(folder: Path, *, seed: int, reporter: Reporter) -> dict[str, object]:
+    """Write the demo's inputs below `folder`, unless they are there, and return the settings of its run."""
+    teacher, few, val = folder / "t.pt", folder / "few", folder / "val"
+    if not teacher.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        images, labels = digits(seed)
+        few_rows = first_of_each_class(labels[:NUM_TRAIN], FEW_PER_CLASS)
+        _write_images(images[few_rows], labels[few_rows], few)
+        _write_images(images[NUM_TRAIN:], labels[NUM_TRAIN:], val)
+        reporter.note(f"training a teacher ({ARCHITECTURE}) on {NUM_TRAIN} of scikit-learn's handwritten digits")
+        network = train_teacher(images[:NUM_TRAIN], labels[:NUM_TRAIN], folder, seed=seed, reporter=reporter)
+        save_checkpoint(teacher, network.state_dict(), CARD)
+    return {
+        "teacher.file": teacher,
+        "samples.folder": few,
+        "report.eval": val,
+        "target": "jetson",
+        "distill.effort": "quick",
+        "out": folder / "run",
+    }
+
+
+def digits(seed: int) -> tuple[Tensor, Tensor]:
+    """All digits in an order that depends on the seed: images (1797, 1, 8, 8) uint8 and labels (1797,).
+
+    Raises:
+        EnvironmentFault: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise EnvironmentFault(
+            "The demo's images come with scikit-learn, which is not installed.",
+            "It is in the extra `demo`.",
+            "Run: pip install 'compress-edge[demo]'.",
+        ) from error
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images * (255.0 / 16.0)).round().to(torch.uint8)[:, None]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return images[order], torch.from_numpy(bunch.target)[order]
+
+
+def first_of_each_class(labels: Tensor, count: int) -> Tensor:
+    """Rows of the first `count` images of every class."""
+    return torch.cat([(labels == label).nonzero()[:count, 0] for label in labels.unique()])
+
+
+def train_teacher(images: Tensor, labels: Tensor, folder: Path, *, seed: int, reporter: Reporter | None) -> nn.Module:
+    """A ResNet-14 that classifies normalised digits; about ten seconds on one core."""
+    context = Context(folder / ".teacher", seed=seed, observer=reporter)  # seeds the initial weights
+    context.folder.mkdir(exist_ok=True)
+    network = build_network(ARCHITECTURE, 10, in_channels=1)
+    train_classifier(
+        nn.Sequential(Normalise(CARD), network), images, labels, context, num_steps=TEACHER_STEPS, batch_size=64
+    )
+    shutil.rmtree(context.folder)
+    return network
+
+
+def _write_images(images: Tensor, labels: Tensor, folder: Path) -> None:
+    from PIL import Image
+
+    for row, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        target = folder / DIGITS[label]
+        target.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(target / f"{row:04d}.png")

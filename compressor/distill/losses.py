@@ -1,0 +1,177 @@
+"""Loss terms as pure functions, named as their papers name them.
+
+Shapes: B batch, K classes, D features, (h, w) positions of a feature map. Every function returns a scalar that is
+minimised, computed in float32, and is a mean over the batch unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# --- adversarial and class terms (ADC-GAN, Hou et al. 2022; HiDFD section 3) ---------------------------------------
+
+
+def hinge_discriminator(real_scores: Tensor, synthetic_scores: Tensor) -> Tensor:
+    """Scores (B,): real above 1, synthetic below -1."""
+    return F.relu(1.0 - real_scores.float()).mean() + F.relu(1.0 + synthetic_scores.float()).mean()
+
+
+def hinge_generator(synthetic_scores: Tensor) -> Tensor:
+    """Scores (B,) that the generator wants high. Unbounded below; the discriminator's next step answers it."""
+    return -synthetic_scores.float().mean()
+
+
+def class_discriminator(
+    real_logits: Tensor, real_labels: Tensor, synthetic_logits: Tensor, synthetic_labels: Tensor
+) -> Tensor:
+    """Cross-entropy over 2K slots: class k has a real slot 2k and a synthetic slot 2k + 1.
+
+    Args:
+        real_logits, synthetic_logits: (B, 2K).
+        real_labels, synthetic_labels: (B,) in 0..K-1.
+    """
+    return F.cross_entropy(real_logits.float(), 2 * real_labels) + F.cross_entropy(
+        synthetic_logits.float(), 2 * synthetic_labels + 1
+    )
+
+
+def class_generator(synthetic_logits: Tensor, labels: Tensor) -> Tensor:
+    """Pull towards the real slot of the wanted class, push away from its synthetic slot.
+
+    At the discriminator's optimum this is KL(q(x, y) || p(x, y)) between synthetic and real data. The second term is
+    subtracted on purpose: without it the generator does not see how much it is over-represented.
+
+    Args:
+        synthetic_logits: (B, 2K).
+        labels: (B,), the classes that the images were generated for.
+    """
+    logits = synthetic_logits.float()
+    return F.cross_entropy(logits, 2 * labels) - F.cross_entropy(logits, 2 * labels + 1)
+
+
+# --- feature integration (HiDFD equations 8 and 9) ------------------------------------------------------------------
+
+
+def feature_integration_matched(
+    teacher_real: Tensor, teacher_synthetic: Tensor, head_real: Tensor, head_synthetic: Tensor
+) -> Tensor:
+    """`L_trans`: the discriminator's feature head predicts the teacher's features of the same image.
+
+    Args:
+        teacher_real, teacher_synthetic: (B, D), constants, divided by their mean norm on the real images.
+        head_real, head_synthetic: (B, D), the discriminator's predictions.
+    """
+    return _mean_distance(teacher_real, head_real) + _mean_distance(teacher_synthetic, head_synthetic)
+
+
+def feature_integration_crossed(
+    teacher_real: Tensor, teacher_synthetic: Tensor, head_real: Tensor, head_synthetic: Tensor
+) -> Tensor:
+    """`L_blend`: the targets change sides, so that the discriminator cannot keep the two clouds apart.
+
+    Row i of the real batch is paired with row i of the synthetic batch; both orders are random.
+    """
+    return _mean_distance(teacher_real, head_synthetic) + _mean_distance(teacher_synthetic, head_real)
+
+
+def _mean_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over the batch of the Euclidean distance over features; the epsilon keeps the gradient finite at zero."""
+    return ((a.float() - b.float()).square().sum(dim=1) + 1e-12).sqrt().mean()
+
+
+# --- category frequency smoothing (HiDFD equations 10 to 12) --------------------------------------------------------
+
+
+def category_frequency_smoothing(marginal: Tensor, class_weights: Tensor) -> Tensor:
+    """`L_reg = sum_k w_k p_k log p_k`, minus a weighted entropy of the teacher's mean prediction on generated images.
+
+    With unit weights the minimum is -log K at the uniform marginal. A class with a larger weight is given more mass.
+
+    Args:
+        marginal: (K,) mean over the batch of softmax(teacher logits).
+        class_weights: (K,) with mean 1, from `ClassFrequency`.
+    """
+    p = marginal.float()
+    return (class_weights * p * torch.log(p + 1e-8)).sum()
+
+
+class ClassFrequency:
+    """How often the teacher sees each class in the generated images, and the weights that follow.
+
+    Counts are collected every step and folded into the smoothed frequency every `period` steps:
+
+        N <- max(1, momentum * N + (1 - momentum) * n),    w_k = K (1 / N_k) / sum_j (1 / N_j),    n <- 0
+
+    The official code never calls this update, so its weights stay 1.
+
+    Args:
+        prior: (K,) expected counts of one window before anything was seen.
+        period: steps between updates.
+        momentum: share of the old frequency that is kept.
+    """
+
+    def __init__(self, prior: Tensor, period: int, momentum: float = 0.5) -> None:
+        self.frequency = prior.float().clamp_min(1.0)
+        self.counts = torch.zeros_like(self.frequency)
+        self.class_weights = torch.ones_like(self.frequency)
+        self.running_marginal = torch.full_like(self.frequency, 1.0 / len(prior))
+        self.period = period
+        self.momentum = momentum
+
+    def marginal(self, probabilities: Tensor) -> Tensor:
+        """(B, K) -> (K,) mean prediction.
+
+        Where K exceeds the batch, one batch cannot show a marginal: the value is then a running mean over about
+        4 K / B batches, and the gradient is the current batch's (straight-through).
+        """
+        batch = probabilities.float().mean(dim=0)
+        num_classes, batch_size = len(self.frequency), len(probabilities)
+        if num_classes <= batch_size:
+            return batch
+        keep = 1.0 - batch_size / (4.0 * num_classes)
+        self.running_marginal = keep * self.running_marginal + (1.0 - keep) * batch.detach()
+        return self.running_marginal + batch - batch.detach()
+
+    def observe(self, predictions: Tensor, step: int) -> None:
+        """Count the teacher's argmax (B,) of this step; on the last step of a period, update the weights."""
+        self.counts += torch.bincount(predictions, minlength=len(self.counts)).to(self.counts)
+        if (step + 1) % self.period == 0:
+            mixed = self.momentum * self.frequency + (1.0 - self.momentum) * self.counts
+            self.frequency = mixed.clamp_min(1.0)
+            inverse = 1.0 / self.frequency
+            self.class_weights = len(inverse) * inverse / inverse.sum()
+            self.counts.zero_()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        names = ("frequency", "counts", "class_weights", "running_marginal")
+        return {name: getattr(self, name).clone() for name in names}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value.to(self.frequency.device))
+
+
+# --- student terms ---------------------------------------------------------------------------------------------------
+
+
+def feature_alignment(projected_map: Tensor, teacher_map: Tensor) -> Tensor:
+    """Mean squared difference of two maps (B, D, h, w), over batch, channels and positions (SimKD; HiDFD equation 14).
+
+    Where the teacher's map is larger it is average-pooled to the student's size.
+    """
+    if teacher_map.shape[-2:] != projected_map.shape[-2:]:
+        teacher_map = F.adaptive_avg_pool2d(teacher_map, projected_map.shape[-2:])
+    return F.mse_loss(projected_map.float(), teacher_map.float())
+
+
+def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) of the softened predictions, times temperature squared (Hinton et al. 2015).
+
+    Args:
+        student_logits, teacher_logits: (B, K).
+    """
+    teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
+    student = F.log_softmax(student_logits.float() / temperature, dim=1)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2

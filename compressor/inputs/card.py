@@ -1,0 +1,77 @@
+"""The teacher's card: what a file of weights does not say about the network that it belongs to.
+
+A card travels inside our own checkpoints, beside a bare state dict as `t.yaml`, and on into the metadata of the
+exported ONNX file.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+CARD_VERSION: Literal[1] = 1
+
+
+def _integer_as_text(name: object) -> object:
+    """YAML reads a class called 7 as a number. It reads `no` as false as well, but cannot say that it was `no`."""
+    return str(name) if isinstance(name, int) and not isinstance(name, bool) else name
+
+
+ClassName = Annotated[str, BeforeValidator(_integer_as_text)]
+
+
+class TeacherCard(BaseModel):
+    """Everything needed to rebuild a teacher and to feed it.
+
+    `mean` and `std` are in the units of `value_range`, one number per channel, in the order of `channel_order`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    card_version: Literal[1] = CARD_VERSION
+    architecture: str = Field(description="a name from `compress run --help`, such as cifar_resnet18")
+    width: float = Field(default=1.0, gt=0, le=4, description="channel multiplier of the architecture")
+    num_classes: int = Field(ge=2)
+    class_names: tuple[ClassName, ...] = Field(description="in index order: class_names[i] is logit i")
+    input_shape: tuple[int, int, int] = Field(description="channels, height, width that the network takes")
+    resize: tuple[int, int] | int | None = Field(
+        default=None, description="height and width, or the shorter side, before the crop; none: the input size"
+    )
+    crop: Literal["centre", "none"] = "centre"
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    channel_order: Literal["RGB", "BGR", "L"] = "RGB"
+    value_range: tuple[float, float] = Field(
+        default=(0.0, 1.0), description="what black and white become before mean and std"
+    )
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    feature_layer: str | None = Field(default=None, description="module whose output is the last feature map")
+    classifier_layer: str | None = Field(default=None, description="the final linear layer")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TeacherCard:
+        channels, height, width = self.input_shape
+        problems = []
+        if channels not in (1, 3) or height < 4 or width < 4:
+            problems.append(f"input_shape {self.input_shape} must be 1 or 3 channels of at least 4x4 pixels")
+        if len(self.class_names) != self.num_classes:
+            problems.append(f"{len(self.class_names)} class_names for {self.num_classes} classes")
+        if len(set(self.class_names)) != len(self.class_names):
+            problems.append("class_names must differ from each other")
+        if (channels == 1) != (self.channel_order == "L"):
+            problems.append(f"channel_order {self.channel_order} does not fit {channels} channels")
+        if len(self.mean) != channels or len(self.std) != channels:
+            problems.append(f"mean and std need {channels} numbers each")
+        if not all(map(math.isfinite, (*self.mean, *self.std, *self.value_range))):
+            problems.append("mean, std and value_range must be finite")
+        if any(value <= 0 for value in self.std):
+            problems.append("std must be positive")
+        if self.value_range[0] >= self.value_range[1]:
+            problems.append("value_range must rise")
+        if self.crop == "none" and self.resize not in (None, (height, width)):
+            problems.append(f"without a crop, resize must be the input's height and width ({height}, {width})")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self

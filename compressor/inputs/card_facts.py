@@ -1,0 +1,161 @@
+"""What is known of a teacher's input, field by field, and who says so.
+
+Facts come from the checkpoint's own card, then from a YAML card, then from flags; the later wins. What nobody stated is
+taken from the weights, or else assumed and warned about. Mean and standard deviation are never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from compressor.errors import InputRefused
+from compressor.inputs.card import TeacherCard
+from compressor.inputs.nearest import did_you_mean
+
+FROM_CHECKPOINT, FROM_FLAG, FROM_WEIGHTS, ASSUMED, DEFAULT = (
+    "the checkpoint",
+    "a flag",
+    "the weights",
+    "an assumption",
+    "the default",
+)
+NORMALISATION = ("mean", "std", "value_range")
+MAX_CARD_BYTES = 2**20
+USUAL_SIZE = {"cifar_resnet": 32, "resnet": 224, "mobilenet": 224}  # pixels, by family
+
+
+@dataclass
+class Facts:
+    """Card fields under collection, with the origin of each; `file` is the teacher's name, for messages."""
+
+    file: str
+    values: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+
+    def state(self, name: str, value: object, source: str) -> None:
+        self.values[name] = value
+        self.origin[name] = source
+
+    def state_all(self, card: object, source: str) -> None:
+        """Take a whole card.
+
+        Raises:
+            InputRefused: it is no mapping, or has a field that no card has.
+        """
+        if not isinstance(card, Mapping):
+            raise InputRefused(
+                f"The card of the teacher {self.file} in {source} is a {type(card).__name__}.",
+                "A mapping of fields such as `mean: [0.5, 0.5, 0.5]` was expected.",
+                "Write one field per line, or leave the card out.",
+            )
+        for name, value in card.items():
+            if name not in TeacherCard.model_fields:
+                raise InputRefused(
+                    f"The card of the teacher {self.file} in {source} has an unknown field '{name}'.",
+                    f"The fields are {', '.join(TeacherCard.model_fields)}.",
+                    did_you_mean(str(name), TeacherCard.model_fields) or "Remove the field.",
+                )
+            self.state(name, value, source)
+
+    @property
+    def are_normalised(self) -> bool:
+        return "mean" in self.values
+
+    def complete(self, family: str, num_classes: int, channels: int, input_size: object) -> list[str]:
+        """Add what the weights say, or else the usual, where nobody stated anything; returns sentences on the latter.
+
+        `input_size` is the flag: pixels, or height and width, or None.
+        """
+        warnings = []
+        if "num_classes" not in self.values:
+            names = self.values.get("class_names")
+            if isinstance(names, list | tuple):
+                self.state("num_classes", len(names), self.origin["class_names"])
+            else:
+                self.state("num_classes", num_classes, FROM_WEIGHTS)
+        if "class_names" not in self.values:
+            self.state("class_names", [str(index) for index in range(num_classes)], ASSUMED)
+            warnings.append(
+                f"No class names are stated: the classes of {self.file} are called 0 to {num_classes - 1}, "
+                "in the order of its outputs."
+            )
+        if input_size is not None:
+            sides = input_size if isinstance(input_size, list | tuple) else (input_size, input_size)
+            self.state("input_shape", [channels, *sides], FROM_FLAG)
+        elif "input_shape" not in self.values:
+            usual = USUAL_SIZE[family]
+            self.state("input_shape", [channels, usual, usual], ASSUMED)
+            warnings.append(
+                f"No input size is stated: {usual}x{usual} pixels, usual for {self.values['architecture']}, "
+                "were assumed; --input-size or the card states another."
+            )
+        if "channel_order" not in self.values and channels == 1:
+            self.state("channel_order", "L", FROM_WEIGHTS)
+        return warnings
+
+    def card(self) -> TeacherCard:
+        """The card; where mean and std are stated nowhere it holds 0 and 1 in their place.
+
+        Raises:
+            InputRefused: naming every field that is wrong, and who stated it.
+        """
+        if ("mean" in self.values) != ("std" in self.values):
+            present, absent = ("mean", "std") if "mean" in self.values else ("std", "mean")
+            source = self.origin[present]
+            raise InputRefused(
+                f"The {present} of the teacher {self.file} is stated in {source} and its {absent} is not.",
+                "Both were expected, or neither so that candidates are tried on the samples.",
+                f"State the {absent} as well.",
+            )
+        values = dict(self.values)
+        if not self.are_normalised:
+            channels = 1 if values.get("channel_order") == "L" else 3
+            values |= {"mean": [0.0] * channels, "std": [1.0] * channels}
+        try:
+            return TeacherCard.model_validate(values)
+        except ValidationError as error:
+            raise InputRefused(
+                f"The card of the teacher {self.file} is wrong: {self._problems(error)}.",
+                f"The fields of a card are {', '.join(TeacherCard.model_fields)}.",
+                "Correct the card or the flags (in YAML, put names such as 'no' in quotes).",
+            ) from error
+
+    def _problems(self, error: ValidationError) -> str:
+        problems = []
+        for problem in error.errors():
+            text = problem["msg"].removeprefix("Value error, ")
+            if path := problem["loc"]:
+                name = ".".join(str(part) for part in path)
+                text = f"{name} from {self.origin.get(str(path[0]), DEFAULT)}: {text} (it is {problem['input']!r:.60})"
+            problems.append(text)
+        return "; ".join(problems)
+
+    def known(self, card: TeacherCard) -> dict[str, Any]:
+        """All fields of the card, without a normalisation that nobody stated."""
+        unstated = () if self.are_normalised else [name for name in NORMALISATION if name not in self.values]
+        return {name: value for name, value in card.model_dump().items() if name not in unstated}
+
+
+def read_card_file(path: Path) -> object:
+    """The content of a YAML card, unchecked; an empty file states nothing.
+
+    Raises:
+        InputRefused: the file cannot be read.
+    """
+    try:
+        if path.stat().st_size > MAX_CARD_BYTES:
+            raise ValueError(f"{path.stat().st_size:,} bytes are too many for a card")
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputRefused(
+            f"The card {path} cannot be read ({' '.join(str(error).split())[:200]}).",
+            "A YAML file of card fields was expected.",
+            "Correct the file, or state its fields as flags.",
+        ) from error
+    return {} if content is None else content

@@ -1,0 +1,333 @@
+"""Taking in a teacher: what the file is, which network it fits, and what is known about that network's input.
+
+    t.pt -> contents, read without running code -> facts about the input -> checked against the weights
+
+What the card or the flags say must agree with what the weights say. Mean and standard deviation, where nobody states
+them, are left open for `normalisation`, which tries candidates on the samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import CompressError, InputRefused, UsageFault
+from compressor.inputs.card import TeacherCard
+from compressor.inputs.card_facts import DEFAULT, FROM_CHECKPOINT, FROM_FLAG, Facts, read_card_file
+from compressor.inputs.checkpoint_file import Kind, open_contents
+from compressor.inputs.identify import (
+    OPTIONAL_SUFFIX,
+    channel_count,
+    class_count,
+    compare,
+    expected_forms,
+    layer_types,
+    matching_architectures,
+    without_wrapper,
+)
+from compressor.inputs.nearest import did_you_mean
+from compressor.inputs.refusals import existing_file, listed, refuse_kind, way_forward
+from compressor.students.architectures import ARCHITECTURES, teacher_architectures
+
+NO_FLAGS: Mapping[str, object] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class CheckpointReport:
+    """What `compress inspect` says of a file.
+
+    Attributes:
+        reason: why the file is unreadable or not a checkpoint.
+        imports: what reading the file the ordinary way would import, beyond what torch allows.
+        num_values: numbers in floating-point tensors: parameters, and the running statistics of batch norms.
+        dtypes: number of tensors by dtype.
+        non_finite: names of tensors that hold NaN or infinity.
+        first_tensors: the first ten names and shapes.
+        architectures: teachers that the tensors fit key by key and shape by shape.
+        way_forward: what to do with this file.
+    """
+
+    path: str
+    size_bytes: int
+    sha256: str
+    kind: Kind
+    reason: str
+    imports: tuple[str, ...]
+    num_tensors: int
+    num_values: int
+    dtypes: dict[str, int]
+    non_finite: tuple[str, ...]
+    first_tensors: tuple[tuple[str, tuple[int, ...]], ...]
+    card: object
+    architectures: tuple[str, ...]
+    way_forward: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """The report for a terminal, one line per fact."""
+        lines = [f"{self.path}: {self.kind}", f"  {self.size_bytes:,} bytes, sha256 {self.sha256}"]
+        if self.reason:
+            lines.append(f"  {self.reason}")
+        if self.imports:
+            lines.append(f"  reading it the ordinary way would import {', '.join(self.imports)}")
+        if self.num_tensors:
+            dtypes = ", ".join(f"{count} {name}" for name, count in self.dtypes.items())
+            lines.append(f"  {self.num_tensors} tensors ({dtypes}), {self.num_values:,} values")
+            lines += [f"    {name} {shape}" for name, shape in self.first_tensors]
+            lines.append(
+                f"  NaN or infinity in {listed(self.non_finite)}" if self.non_finite else "  all values are finite"
+            )
+            lines.append(f"  fits {', '.join(self.architectures) or 'no architecture that can be a teacher'}")
+        if isinstance(self.card, dict):
+            lines += ["  card", *(f"    {name}: {value}" for name, value in self.card.items())]
+        return "\n".join([*lines, f"  {self.way_forward}"])
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """A teacher's weights and everything that is known of its input.
+
+    Attributes:
+        state_dict: on the CPU, in memory of its own, with the keys and shapes of the architecture.
+        card: None where mean and std are stated nowhere.
+        card_facts: the card's fields; without `mean` and `std` (and perhaps `value_range`) where `card` is None.
+        origin: by field: the checkpoint, a card's file name, a flag, the weights, an assumption, or the default.
+        sha256: of the file.
+        warnings: what was assumed, in sentences for the report.
+    """
+
+    state_dict: dict[str, Tensor]
+    card: TeacherCard | None
+    card_facts: dict[str, Any]
+    origin: dict[str, str]
+    sha256: str
+    warnings: tuple[str, ...]
+
+    def card_with(
+        self, mean: tuple[float, ...], std: tuple[float, ...], value_range: tuple[float, float] = (0.0, 1.0)
+    ) -> TeacherCard:
+        """The card with a normalisation that was chosen elsewhere."""
+        return TeacherCard.model_validate({**self.card_facts, "mean": mean, "std": std, "value_range": value_range})
+
+
+def inspect_checkpoint(path: Path) -> CheckpointReport:
+    """Describe a file without running its code.
+
+    Raises:
+        InputRefused: there is no such file.
+    """
+    path = existing_file(path)
+    contents = open_contents(path)
+    tensors, _ = without_wrapper(contents.tensors)
+    architectures = matching_architectures(tensors)
+    return CheckpointReport(
+        path=str(path),
+        size_bytes=path.stat().st_size,
+        sha256=_sha256(path),
+        kind=contents.kind,
+        reason=contents.reason,
+        imports=contents.imports,
+        num_tensors=len(tensors),
+        num_values=sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point()),
+        dtypes=dict(Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())),
+        non_finite=_non_finite(tensors),
+        first_tensors=tuple((name, tuple(tensor.shape)) for name, tensor in list(tensors.items())[:10]),
+        card=contents.card,
+        architectures=architectures,
+        way_forward=way_forward(path, contents, architectures),
+    )
+
+
+def read_teacher(
+    path: Path,
+    *,
+    architecture: str | None = None,
+    card_file: Path | None = None,
+    feature_layer: str | None = None,
+    classifier_layer: str | None = None,
+    overrides: Mapping[str, object] = NO_FLAGS,
+) -> TeacherSource:
+    """Read a teacher, check it whole, and gather what is known of its input.
+
+    Args:
+        path: a compress checkpoint, or a state dict with its architecture named.
+        architecture: the flag --arch.
+        card_file: a YAML card; without it `<stem>.yaml` beside the teacher is used where it exists.
+        feature_layer: module whose output is the last feature map, where it is not the architecture's usual one.
+        classifier_layer: the final linear layer, likewise.
+        overrides: card fields from flags, and `input_size` (pixels, or height and width); None counts as not given.
+
+    Raises:
+        InputRefused: the file, the card or their fit is not usable.
+        UsageFault: a flag names an architecture or a layer that does not exist.
+    """
+    path = existing_file(path)
+    contents = open_contents(path)
+    if contents.kind not in ("compress checkpoint", "state dict"):
+        refuse_kind(path, contents)
+    tensors, wrapper = without_wrapper(contents.tensors)
+
+    flags = {
+        "architecture": architecture,
+        "feature_layer": feature_layer,
+        "classifier_layer": classifier_layer,
+        **overrides,
+    }
+    stated = {name: value for name, value in flags.items() if value is not None}
+    input_size = stated.pop("input_size", None)
+    if card_file is None and path.with_suffix(".yaml").is_file():
+        card_file = path.with_suffix(".yaml")
+    facts = Facts(path.name)
+    if contents.card is not None:
+        facts.state_all(contents.card, FROM_CHECKPOINT)
+    if card_file is not None:
+        facts.state_all(read_card_file(card_file), card_file.name)
+    facts.state_all(stated, FROM_FLAG)
+    name = _known_architecture(facts, tensors)
+
+    warnings = [f"Every key in {path.name} begins with '{wrapper}', which was dropped."] if wrapper else []
+    classes, channels = class_count(tensors, name), channel_count(tensors, name)
+    if classes is not None and classes < 2:
+        raise InputRefused(
+            f"The teacher {path.name} has {classes} classes.",
+            "A classifier of at least 2 classes was expected.",
+            "Give a teacher whose final layer has one output per class, and two for a yes-or-no question.",
+        )
+    warnings += facts.complete(ARCHITECTURES[name].family, classes or 2, channels or 3, input_size)
+    card = facts.card()
+    if differences := compare(name, tensors, card.width):
+        _refuse_architecture(facts, str(differences), tensors)
+    _check_against_weights(facts, card, classes, channels)
+    _check_layers(facts, card)
+    if bad := _non_finite(tensors):
+        raise InputRefused(
+            f"The teacher {path.name} holds NaN or infinity in {listed(bad)}.",
+            "Every weight was expected to be a finite number.",
+            "Give an earlier checkpoint of this training, from before it diverged.",
+        )
+
+    state_dict = {key: tensor.detach().clone() for key, tensor in tensors.items()}
+    for key in expected_forms(name, card.num_classes, card.input_shape[0], card.width):
+        if key.endswith(OPTIONAL_SUFFIX):
+            state_dict.setdefault(key, torch.tensor(0))
+    known = facts.known(card)
+    return TeacherSource(
+        state_dict=state_dict,
+        card=card if facts.are_normalised else None,
+        card_facts=known,
+        origin={field: facts.origin.get(field, DEFAULT) for field in known},
+        sha256=_sha256(path),
+        warnings=tuple(warnings),
+    )
+
+
+def save_checkpoint(path: Path, state_dict: Mapping[str, Tensor], card: TeacherCard) -> None:
+    """Write a compress checkpoint, whole or not at all; equal weights and cards give equal bytes."""
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # An open file rather than a name: torch would write the temporary name into the archive.
+        with temporary.open("wb") as file:
+            torch.save({"state_dict": weights, "card": card.model_dump(mode="json")}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _known_architecture(facts: Facts, tensors: Mapping[str, Tensor]) -> str:
+    """The architecture that the card or the flag names, if it can be a teacher."""
+    name = facts.values.get("architecture")
+    names = teacher_architectures()
+    if name in names:
+        return str(name)
+    fits = matching_architectures(tensors)
+    available = f"Available are {', '.join(names)}."
+    if name is None:
+        raise InputRefused(
+            f"The teacher {facts.file} is a bare state dict and nothing says which architecture it is of.",
+            available,
+            f"Its keys and shapes fit {fits[0]}: add --arch {fits[0]}."
+            if fits
+            else "Add --arch with the one that it was saved from.",
+        )
+    source = facts.origin["architecture"]
+    error: type[CompressError] = UsageFault if source == FROM_FLAG else InputRefused
+    what = "cannot be a teacher yet" if name in ARCHITECTURES else "is unknown"
+    raise error(
+        f"The architecture '{name}' from {source} {what}.",
+        available,
+        f"The weights fit {fits[0]}." if fits else did_you_mean(str(name), names) or "Choose one of them.",
+    )
+
+
+def _refuse_architecture(facts: Facts, differences: str, tensors: Mapping[str, Tensor]) -> NoReturn:
+    name, source = facts.values["architecture"], facts.origin["architecture"]
+    fits = matching_architectures(tensors)
+    raise InputRefused(
+        f"The weights of the teacher {facts.file} are not those of {name}, which {source} names: {differences}.",
+        f"The keys and shapes of {name} were expected.",
+        f"The weights fit {fits[0]}: name that one with --arch {fits[0]}."
+        if fits
+        else f"They fit none of {', '.join(teacher_architectures())} either, so give a teacher of one of these.",
+    )
+
+
+def _check_against_weights(facts: Facts, card: TeacherCard, classes: int | None, channels: int | None) -> None:
+    for field, stated, found, what in (
+        ("num_classes", card.num_classes, classes, "classes"),
+        ("input_shape", card.input_shape[0], channels, "image channels"),
+    ):
+        if stated != found:
+            source = facts.origin[field]
+            raise InputRefused(
+                f"The weights of the teacher {facts.file} have {found} {what} and {source} states {stated}.",
+                "The card and the weights were expected to agree.",
+                f"Correct {field} in the card, or give the checkpoint that the card was written for.",
+            )
+
+
+def _check_layers(facts: Facts, card: TeacherCard) -> None:
+    layers = layer_types(card.architecture)
+    linear = [name for name, kind in layers.items() if issubclass(kind, nn.Linear)]
+    for field, layer, options in (
+        ("feature_layer", card.feature_layer, list(layers)),
+        ("classifier_layer", card.classifier_layer, linear),
+    ):
+        if layer is not None and layer not in options:
+            source = facts.origin[field]
+            error: type[CompressError] = UsageFault if source == FROM_FLAG else InputRefused
+            raise error(
+                f"The {field} '{layer}' from {source} is not a layer of {card.architecture} that can be one.",
+                f"Possible are {listed(options)}.",
+                did_you_mean(layer, options) or "Leave it out to use the architecture's own.",
+            )
+
+
+def _non_finite(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Names of tensors that hold NaN or infinity; one tensor at a time, because files can be large."""
+    bad = []
+    for name, tensor in tensors.items():
+        # isfinite does not know every 8-bit format.
+        values = tensor.float() if tensor.element_size() == 1 else tensor
+        if tensor.is_floating_point() and not torch.isfinite(values).all():
+            bad.append(name)
+    return tuple(bad)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

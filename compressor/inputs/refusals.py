@@ -1,0 +1,99 @@
+"""What to say of a file that cannot be a teacher, and how to make one of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from compressor.errors import InputRefused
+from compressor.inputs.checkpoint_file import Contents, Kind
+from compressor.inputs.nearest import did_you_mean
+from compressor.students.architectures import teacher_architectures
+
+SHOWN = 3  # names that a message gives
+
+# One line each that turns another kind of file into a state dict; {name} is the file's.
+CONVERSIONS: Mapping[Kind, str] = {
+    "training checkpoint": "torch.save(torch.load('{name}', weights_only={safe})['{key}'], 'weights.pt')",
+    "pickled module": "torch.save(torch.load('{name}', weights_only=False).state_dict(), 'weights.pt')",
+    "TorchScript": "torch.save(torch.jit.load('{name}').state_dict(), 'weights.pt')",
+    "pt2 (torch.export)": "torch.save(dict(torch.export.load('{name}').state_dict), 'weights.pt')",
+    "safetensors": "torch.save(safetensors.torch.load_file('{name}'), 'weights.pt')",
+    "ONNX": "torch.save(model.state_dict(), 'weights.pt')",
+}
+
+
+def existing_file(path: Path) -> Path:
+    if path.is_file():
+        if os.access(path, os.R_OK):
+            return path
+        raise InputRefused(
+            f"The teacher {path} may not be read by this user.",
+            "A readable checkpoint file was expected.",
+            f"Change its permissions, for example with `chmod u+r {path}`.",
+        )
+    if path.is_dir():
+        raise InputRefused(
+            f"The teacher {path} is a folder.",
+            "A checkpoint file such as t.pt was expected.",
+            "Name the file inside the folder.",
+        )
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputRefused(
+            f"There is no teacher {path}: the folder {folder} does not exist.",
+            "An existing checkpoint file was expected.",
+            "Check the path given to --teacher.",
+        )
+    files = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    shown = f"The folder holds {listed(files)}." if files else "The folder holds no files."
+    raise InputRefused(
+        f"There is no teacher {path}.",
+        shown,
+        did_you_mean(path.name, files) or "Check the path given to --teacher.",
+    )
+
+
+def refuse_kind(path: Path, contents: Contents) -> NoReturn:
+    if contents.kind in ("unreadable", "not a checkpoint"):
+        what = "cannot be read" if contents.kind == "unreadable" else "is not a checkpoint"
+        received = f"The teacher {path.name} {what}: {contents.reason}."
+    elif contents.imports:
+        received = (
+            f"The teacher {path.name} is a {contents.kind} that would run code while it is read: "
+            f"it imports {listed(contents.imports)}."
+        )
+    else:
+        received = f"The teacher {path.name} is of the kind {contents.kind}."
+    raise InputRefused(
+        received,
+        "A checkpoint made by compress was expected, or a state dict: torch.save(model.state_dict(), 'weights.pt').",
+        way_forward(path, contents, ()),
+    )
+
+
+def way_forward(path: Path, contents: Contents, architectures: tuple[str, ...]) -> str:
+    """What the user can do with a file of this kind, in one sentence."""
+    match contents.kind:
+        case "compress checkpoint":
+            return f"Use it with --teacher {path}."
+        case "state dict" if architectures:
+            return f"Use it with --teacher {path} --arch {architectures[0]}."
+        case "state dict":
+            return f"It fits none of {', '.join(teacher_architectures())}, so it cannot be a teacher yet."
+        case "unreadable" | "not a checkpoint":
+            return "Copy the file again from where it was made, or save the weights once more as a state dict."
+        case kind:
+            key = contents.weights_key or "state_dict"
+            line = CONVERSIONS[kind].format(name=path.name, key=key, safe=not contents.imports)
+            trust = "Where you trust this file, save" if kind not in ("safetensors", "ONNX") else "Save"
+            source = " of the PyTorch model it was exported from" if kind == "ONNX" else ""
+            return f"{trust} the weights{source} with `{line}` and give --teacher weights.pt --arch NAME."
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(names[:SHOWN])
+    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown

@@ -1,0 +1,127 @@
+"""The teacher: a frozen network that takes images in [0, 1] and owns its normalisation.
+
+Everything that needs the teacher gets this module, so there is one path from an image to the teacher's opinion of it.
+The parameters are frozen here, once. Gradients still flow through the network to the image, which the generator needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compressor.inputs.card import TeacherCard
+from compressor.students.architectures import ARCHITECTURES, build_network
+
+
+@dataclass(frozen=True)
+class TeacherOutput:
+    """What a white-box teacher says of B images.
+
+    Attributes:
+        logits: (B, K).
+        features: (B, D), the feature map averaged over its positions; the classifier's input.
+        feature_map: (B, D, h, w), the last map before pooling.
+    """
+
+    logits: Tensor
+    features: Tensor
+    feature_map: Tensor
+
+
+class Normalise(nn.Module):
+    """Images in [0, 1] to what a network was trained on: range, channel order, mean and standard deviation."""
+
+    def __init__(self, card: TeacherCard) -> None:
+        super().__init__()
+        self.flip_channels = card.channel_order == "BGR"
+        self.scale = card.value_range[1] - card.value_range[0]
+        self.offset = card.value_range[0]
+        self.register_buffer("mean", torch.tensor(card.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(card.std).view(1, -1, 1, 1))
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.flip_channels:
+            images = images.flip(1)
+        return (images * self.scale + self.offset - self.mean) / self.std
+
+
+class Teacher(nn.Module):
+    """A frozen classifier of images (B, C, H, W) in [0, 1].
+
+    Attributes:
+        card: what is known of the network and its input.
+        classifier: the final linear layer, D -> K.
+    """
+
+    def __init__(self, network: nn.Module, card: TeacherCard) -> None:
+        super().__init__()
+        self.card = card
+        self.normalise = Normalise(card)
+        self.network = network
+        feature_layer, classifier_layer = layer_names(card)
+        self.classifier: nn.Linear
+        object.__setattr__(self, "classifier", network.get_submodule(classifier_layer))
+        self._feature_layer = feature_layer
+        self.requires_grad_(False)
+        super().train(False)
+
+    def train(self, mode: bool = True) -> Teacher:  # noqa: ARG002
+        """A teacher is always in evaluation mode, whatever its owner does."""
+        return super().train(False)  # type: ignore[return-value]
+
+    def forward(self, images: Tensor) -> TeacherOutput:
+        maps: list[Tensor] = []
+        layer = self.network.get_submodule(self._feature_layer)
+        handle = layer.register_forward_hook(lambda _module, _inputs, output: maps.append(output))
+        try:
+            logits = self.network(self.normalise(images))
+        finally:
+            handle.remove()
+        return TeacherOutput(logits, maps[0].mean(dim=(2, 3)), maps[0])
+
+
+class Classifier(nn.Module):
+    """The teacher as it would be deployed: images (B, C, H, W) in [0, 1] to logits (B, K), and nothing else."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.normalise = teacher.normalise
+        self.network = teacher.network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(self.normalise(images))  # type: ignore[no-any-return]
+
+
+def layer_names(card: TeacherCard) -> tuple[str, str]:
+    """Names of the layer that ends in the last feature map and of the final linear layer; the card's own names win."""
+    entry = ARCHITECTURES[card.architecture]
+    classifier_layer = card.classifier_layer or entry.classifier_layer
+    assert classifier_layer is not None  # intake refuses architectures that cannot be a teacher
+    return card.feature_layer or entry.feature_layer, classifier_layer
+
+
+def load_teacher(state_dict: Mapping[str, Tensor], card: TeacherCard) -> Teacher:
+    """Build the card's architecture, load its weights strictly and freeze it.
+
+    The weights have been checked by intake; a mismatch here is a bug of ours.
+    """
+    network = build_network(card.architecture, card.num_classes, card.input_shape[0], card.width)
+    network.load_state_dict(dict(state_dict), strict=True)
+    return Teacher(network, card)
+
+
+@torch.no_grad()
+def classifier_identity_error(teacher: Teacher, images: Tensor) -> float:
+    """Largest relative error of `logits = classifier(mean over positions of the feature map)` on images (B, C, H, W).
+
+    Classifier sharing replaces the network below the classifier, so this identity must hold before any training.
+    """
+    output = teacher(images)
+    rebuilt = teacher.classifier(output.features)
+    scale = output.logits.abs().max().clamp_min(1e-6)
+    return float((rebuilt - output.logits).abs().max() / scale)

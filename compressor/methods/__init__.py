@@ -1,0 +1,66 @@
+"""One distillation method a file; the file's name is the method's public name, found here by discovery.
+
+A method module has
+
+    Config      frozen pydantic model of its own settings
+    USES        what it needs of the teacher: "logits", "features", "feature_map", "classifier", "input_gradient"
+    LOSS_TERMS  names of its loss terms and what each trains
+    defaults(effort, image_shape, device) -> dict    settings that follow from the situation; the user's values win
+    distill(teacher, backbone, real_images, config, context) -> Distilled
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Protocol, cast
+
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from compressor.distill.training import Context
+from compressor.inputs.teacher import Teacher
+from compressor.students.student import Backbone, Student
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a method leaves.
+
+    Attributes:
+        student: in evaluation mode, with its last weights.
+        generator: a network with `latents(count, random)` and `forward(z, labels)`, where the method has one.
+        facts: what the report should say: sizes, departures from the paper, statistics. JSON values only.
+    """
+
+    student: Student
+    generator: nn.Module | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Method(Protocol):
+    """What a module in this package offers."""
+
+    Config: type[BaseModel]
+    USES: tuple[str, ...]
+    LOSS_TERMS: Mapping[str, str]
+
+    def defaults(self, effort: str, image_shape: tuple[int, int, int], device: str) -> dict[str, Any]: ...
+
+    def distill(
+        self, teacher: Teacher, backbone: Backbone, real_images: Tensor, config: Any, context: Context
+    ) -> Distilled: ...
+
+
+def method_names() -> tuple[str, ...]:
+    """Names of all methods, from the files in this folder."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def load_method(name: str) -> Method:
+    """The module of a method by its public name; the name must be one of `method_names()`."""
+    module: ModuleType = importlib.import_module(f"{__name__}.{name}")
+    return cast(Method, module)

@@ -1,0 +1,218 @@
+"""report.json from the facts that the stages left behind; computes nothing that was not measured there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from compressor import __version__
+from compressor.inputs.card import TeacherCard
+from compressor.report.measured import Comparison, Confidence, Proportion, Scores
+from compressor.report.schema import (
+    Artefact,
+    Choice,
+    Distillation,
+    Environment,
+    ModelRow,
+    Onnx,
+    Parity,
+    Phase,
+    Picture,
+    Report,
+    Samples,
+    SkippedFile,
+    StageRecord,
+    Target,
+    TeacherSource,
+)
+from compressor.report.summary import summarise
+from profiles.latency import LatencyStats
+from profiles.schema import DeviceProfile
+
+ARTEFACTS = (
+    "onnx/student.onnx",
+    "onnx/student.pt2",
+    "distill/student.safetensors",
+    "distill/student.json",
+    "distill/generator.safetensors",
+)
+PICTURES = {
+    "samples/sheet.png": "The samples and what the teacher says of them",
+    "report/curves.png": "Training curves",
+    "distill/synthetic.png": "Generated images: the class asked for, and what the teacher sees",
+}
+
+Facts = Mapping[str, Mapping[str, Any]]
+
+
+def build_report(
+    *,
+    facts: Facts,
+    card: TeacherCard,
+    student_spec: str,
+    method: str,
+    effort: str,
+    seed: int,
+    target: DeviceProfile,
+    stages: Sequence[tuple[str, bool, float, str]],
+    log: Sequence[Mapping[str, Any]],
+    run_folder: Path,
+    command: str,
+    created: datetime,
+    environment: Mapping[str, str | None],
+) -> Report:
+    """The report of a finished run.
+
+    Args:
+        facts: what each stage wrote to its `facts.json`, by stage name.
+        stages: name, whether it was cached, seconds, fingerprint.
+        log: rows of the distillation's `log.jsonl`.
+    """
+    teacher_row, student_row = _rows(facts, card, student_spec, target)
+    attached = Target(
+        profile=target.name,
+        title=target.title,
+        attached=target.this_host,
+        reason=None if target.this_host else f"No {target.title} is attached to the machine that ran this.",
+    )
+    return Report(
+        tool_version=__version__,
+        command=command,
+        created=created,
+        run_name=run_folder.name,
+        summary=summarise(teacher_row, student_row, attached),
+        teacher=teacher_row,
+        student=student_row,
+        target=attached,
+        comparison_evidence=_comparison(facts, "evidence"),
+        comparison_eval=_comparison(facts, "eval"),
+        samples=_samples(facts["samples"]),
+        teacher_source=_teacher_source(facts["teacher"], card),
+        distillation=_distillation(facts["distill"], method, effort, seed, log),
+        onnx=_onnx(facts["onnx"]),
+        artefacts=tuple(_artefact(run_folder, path) for path in ARTEFACTS if (run_folder / path).is_file()),
+        pictures=tuple(Picture(path=p, title=t) for p, t in PICTURES.items() if (run_folder / p).is_file()),
+        warnings=tuple(warning for stage in facts.values() for warning in stage.get("warnings", ())),
+        stages=tuple(
+            StageRecord(name=name, cached=cached, seconds=seconds, fingerprint=fingerprint)
+            for name, cached, seconds, fingerprint in stages
+        ),
+        environment=Environment.model_validate(environment),
+    )
+
+
+def earlier_fingerprints(path: Path) -> list[str]:
+    """The stage fingerprints of an existing report.json; empty where there is none that can be read."""
+    try:
+        return [stage["fingerprint"] for stage in json.loads(path.read_text())["stages"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _rows(
+    facts: Facts, card: TeacherCard, student_spec: str, target: DeviceProfile
+) -> tuple[ModelRow, ModelRow]:
+    onnx, latencies, report = facts["onnx"], facts["latency"]["latencies"], facts["report"]
+    rows = []
+    for name, architecture in (
+        ("teacher", card.architecture),
+        ("student", f"{student_spec} of {card.architecture}"),
+    ):
+        sizes = (
+            facts["teacher"]
+            if name == "teacher"
+            else {key: onnx[key]["student"] for key in ("params", "macs")}
+        )
+        latency = LatencyStats.model_validate(latencies[name])
+        rows.append(
+            ModelRow(
+                name=name,
+                architecture=architecture,
+                params_m=sizes["params"] / 1e6,
+                macs_g=sizes["macs"] / 1e9,
+                size_mib=onnx["sizes_mib"][name],
+                agreement=_scores(report, "agreement") if name == "student" else Scores(),
+                accuracy=_scores(report, f"{name}_accuracy"),
+                latency_host=latency,
+                latency_target=latency if target.this_host else None,
+            )
+        )
+    return rows[0], rows[1]
+
+
+def _scores(report: Mapping[str, Any], metric: str) -> Scores:
+    found = {where: (report.get(where) or {}).get(metric) for where in ("evidence", "eval")}
+    return Scores(**{where: Proportion(**value) for where, value in found.items() if value is not None})
+
+
+def _comparison(facts: Facts, where: str) -> Comparison | None:
+    value = (facts["report"].get(where) or {}).get("comparison")
+    return None if value is None else Comparison.model_validate(value)
+
+
+def _samples(facts: Mapping[str, Any]) -> Samples:
+    parts = facts["parts"]
+    return Samples(
+        num_train=parts["train"],
+        num_select=parts["select"],
+        num_evidence=parts["evidence"],
+        skipped=tuple(SkippedFile(**entry) for entry in facts["skipped"]),
+        num_labelled=facts["num_labelled"],
+        teacher_confidence=Confidence.model_validate(facts["confidence"]),
+        teacher_accuracy=None if facts["accuracy"] is None else Proportion(**facts["accuracy"]),
+        pseudo_labels=tuple(facts["pseudo_labels"]),
+    )
+
+
+def _teacher_source(facts: Mapping[str, Any], card: TeacherCard) -> TeacherSource:
+    return TeacherSource(
+        file=facts["file"],
+        sha256=facts["sha256"],
+        architecture=card.architecture,
+        input_shape=card.input_shape,
+        class_names=card.class_names,
+        mean=card.mean,
+        std=card.std,
+        normalisation_origin=facts["normalisation_origin"],
+        identity_error=facts["identity_error"],
+    )
+
+
+def _distillation(
+    facts: Mapping[str, Any], method: str, effort: str, seed: int, log: Sequence[Mapping[str, Any]]
+) -> Distillation:
+    last = {row["phase"]: row["terms"] for row in log}
+    found = facts["method_facts"]
+    return Distillation(
+        method=method,
+        effort=effort,
+        seed=seed,
+        device=facts["device"],
+        precision=facts["precision"],
+        phases=tuple(Phase(**phase, final_terms=last.get(phase["name"], {})) for phase in facts["phases"]),
+        generator_resolution=found.get("generator_resolution"),
+        generator_note=found.get("generator_note"),
+        departures=tuple(found.get("departures", ())),
+        choices=(
+            Choice(name="precision", value=facts["precision"], reason=facts["precision_reason"]),
+            *(Choice(**choice) for choice in found.get("choices", ())),
+        ),
+    )
+
+
+def _onnx(facts: Mapping[str, Any]) -> Onnx:
+    return Onnx(
+        opset=facts["opset"],
+        exporter=facts["exporter"],
+        sha256=facts["sha256"],
+        parity=tuple(Parity(**row) for row in facts["parity"]),
+    )
+
+
+def _artefact(run_folder: Path, path: str) -> Artefact:
+    content = (run_folder / path).read_bytes()
+    return Artefact(path=path, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))

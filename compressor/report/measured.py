@@ -1,0 +1,82 @@
+"""The measured qualities of a report, each with its number of images and, where it is a share, its interval.
+
+Latencies are `profiles.latency.LatencyStats`, which carry their own origin.
+Nothing here imports torch, so that a report can be read, compared and gated on a machine that has no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Record(BaseModel):
+    """Base of everything in report.json: immutable, without unknown keys, NaN or infinity."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        # A file that we write has every key, and the published schema says so.
+        json_schema_serialization_defaults_required=True,
+    )
+
+
+class Proportion(Record):
+    """A share of n images with the Wilson interval around it."""
+
+    value: Fraction
+    low: Fraction
+    high: Fraction
+    n: PositiveInt
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Proportion:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.value} lies outside its interval {self.low} to {self.high}")
+        return self
+
+
+class Scores(Record):
+    """One metric on each set of images that no stage trained or chose on; null where it was not measured."""
+
+    evidence: Proportion | None = Field(default=None, description="held-out images of the user's samples")
+    eval: Proportion | None = Field(default=None, description="the user's --eval set")
+
+
+class Confidence(Record):
+    """A network's probability of its own top-1 class, over n images."""
+
+    mean: Fraction
+    p10: Fraction = Field(description="one image in ten is below this")
+    median: Fraction
+    n: PositiveInt
+
+
+class ClassFlips(Record):
+    """Of the images that the teacher gives to one class, those that the student gives to another."""
+
+    class_index: NonNegativeInt
+    num_images: PositiveInt
+    num_flipped: NonNegativeInt
+
+
+class Comparison(Record):
+    """Student against teacher on one set of images, beyond the single number of agreement."""
+
+    mean_kl_nats: NonNegativeFloat = Field(description="KL(teacher || student), mean over the images")
+    teacher_confidence: Confidence
+    student_confidence: Confidence
+    flips: tuple[ClassFlips, ...] = Field(description="only classes that the teacher gives to some image")

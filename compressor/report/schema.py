@@ -1,0 +1,243 @@
+"""report.json: the one source of truth that every rendering, gate and later comparison reads.
+
+`write_schema` publishes these models as docs/report-schema.json. A new field raises the minor
+version, a field that changes or goes the major one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from compressor.report.measured import Comparison, Confidence, Proportion, Record, Scores
+from compressor.stages import atomic_write_text
+from profiles.latency import LatencyStats
+
+
+def _inside_run(path: str) -> str:
+    pure = PurePosixPath(path)
+    if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path:
+        raise ValueError(f"{path!r} is not a relative POSIX path inside the run folder")
+    return path
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RunPath = Annotated[str, AfterValidator(_inside_run)]
+
+
+class Summary(Record):
+    """What a release engineer reads first."""
+
+    decision: Literal["ungated", "pass", "warn", "fail"] = Field(
+        default="ungated", description="ungated: no gates were set, a person judges"
+    )
+    headline: str
+    points: tuple[str, ...] = ()
+
+
+class ModelRow(Record):
+    """One network of the side-by-side table."""
+
+    name: str
+    architecture: str
+    params_m: PositiveFloat
+    macs_g: PositiveFloat = Field(description="multiply-accumulates of one image")
+    size_mib: PositiveFloat = Field(description="the fp32 ONNX file")
+    agreement: Scores = Field(default=Scores(), description="top-1 equal to the teacher; null for the teacher itself")
+    accuracy: Scores = Field(default=Scores(), description="top-1 equal to the label, where there are labels")
+    latency_host: LatencyStats | None = Field(default=None, description="on the machine that ran this")
+    latency_target: LatencyStats | None = Field(default=None, description="on the target, never on a stand-in")
+
+
+class Target(Record):
+    """The device that the student is made for."""
+
+    profile: str
+    title: str
+    attached: bool = Field(description="whether the machine that ran this is, or reaches, the target")
+    reason: str | None = Field(default=None, description="why a latency on the target is missing")
+
+
+class SkippedFile(Record):
+    file: str
+    reason: str
+
+
+class Samples(Record):
+    """The user's few images and what the teacher says of them."""
+
+    num_train: NonNegativeInt = Field(description="images that training sees")
+    num_select: NonNegativeInt = Field(description="images that choices are made on")
+    num_evidence: NonNegativeInt = Field(description="images that only this report reads")
+    skipped: tuple[SkippedFile, ...] = ()
+    num_labelled: NonNegativeInt = Field(description="images in a folder that is named like a class")
+    teacher_confidence: Confidence | None = None
+    teacher_accuracy: Proportion | None = Field(default=None, description="on the labelled images, all parts together")
+    pseudo_labels: tuple[NonNegativeInt, ...] = Field(description="images that the teacher gives to each class")
+
+
+class TeacherSource(Record):
+    """Where the teacher came from and how it must be fed."""
+
+    file: str
+    sha256: Sha256
+    architecture: str
+    input_shape: tuple[int, int, int] = Field(description="channels, height, width")
+    class_names: tuple[str, ...] = Field(description="in index order")
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    normalisation_origin: str = Field(description="the card, a flag, or how it was found out")
+    identity_error: NonNegativeFloat | None = Field(
+        default=None, description="largest relative error of logits = classifier(pool(map)) on the samples"
+    )
+
+
+class Phase(Record):
+    """One training loop: the generator's, the student's."""
+
+    name: str
+    num_steps: NonNegativeInt
+    seconds: NonNegativeFloat
+    final_terms: dict[str, float] = Field(description="each loss term in the last row of the log")
+
+
+class Choice(Record):
+    """Something that the tool decided by looking, such as a batch that fits the memory."""
+
+    name: str
+    value: str
+    reason: str
+
+
+class Distillation(Record):
+    method: str
+    effort: str
+    seed: int
+    device: str
+    precision: str
+    phases: tuple[Phase, ...]
+    generator_resolution: tuple[int, int] | None = Field(default=None, description="height, width; null: no generator")
+    generator_note: str | None = None
+    departures: tuple[str, ...] = Field(default=(), description="where this differs from the method's paper, and why")
+    choices: tuple[Choice, ...] = ()
+
+
+class Parity(Record):
+    """The ONNX file against the torch module on the same images."""
+
+    images: str = Field(description="such as `batch 1` or `held-out images`")
+    num_images: PositiveInt
+    max_abs: NonNegativeFloat
+    max_rel: NonNegativeFloat
+    top1_agreement: Annotated[float, Field(ge=0, le=1)]
+
+
+class Onnx(Record):
+    opset: PositiveInt
+    exporter: str
+    sha256: Sha256
+    parity: tuple[Parity, ...]
+
+
+class Artefact(Record):
+    path: RunPath
+    sha256: Sha256
+    size_bytes: NonNegativeInt
+
+
+class Picture(Record):
+    path: RunPath
+    title: str
+
+
+class StageRecord(Record):
+    name: str
+    cached: bool
+    seconds: NonNegativeFloat
+    fingerprint: str
+
+
+class Environment(Record):
+    python: str
+    torch: str
+    onnxruntime: str
+    os: str
+    cpu: str
+    gpu: str | None = None
+
+
+class Report(Record):
+    """Everything that is known about one run."""
+
+    schema_version: Literal["1.0"] = "1.0"
+    tool_version: str
+    command: str = Field(description="the shell line that makes this run again")
+    created: AwareDatetime
+    run_name: str
+    summary: Summary
+    teacher: ModelRow
+    student: ModelRow
+    target: Target
+    comparison_evidence: Comparison | None = Field(default=None, description="on held-out images of the user's samples")
+    comparison_eval: Comparison | None = Field(default=None, description="on the user's --eval set")
+    samples: Samples
+    teacher_source: TeacherSource
+    distillation: Distillation
+    onnx: Onnx
+    artefacts: tuple[Artefact, ...]
+    pictures: tuple[Picture, ...] = ()
+    warnings: tuple[str, ...] = ()
+    stages: tuple[StageRecord, ...]
+    environment: Environment
+
+    @model_validator(mode="after")
+    def _every_number_in_its_own_column(self) -> Report:
+        for row in (self.teacher, self.student):
+            if row.latency_host is not None and row.latency_host.origin != "measured":
+                raise ValueError(f"{row.name} on this host is {row.latency_host.origin}, not measured")
+            if row.latency_target is None:
+                if not self.target.reason:
+                    raise ValueError(f"{row.name} has no latency on {self.target.profile}, without a reason")
+            elif not row.latency_target.is_target:
+                raise ValueError(f"{row.latency_target.device} is not {self.target.profile}")
+            elif row.latency_target.origin == "measured" and not self.target.attached:
+                raise ValueError(f"{self.target.profile} is not attached, so nothing was measured on it")
+        num_classes = len(self.teacher_source.class_names)
+        if len(self.samples.pseudo_labels) != num_classes:
+            raise ValueError(f"{len(self.samples.pseudo_labels)} pseudo-labels for {num_classes} classes")
+        return self
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write report.json whole or not at all."""
+    atomic_write_text(path, report.model_dump_json(indent=2) + "\n")
+
+
+def read_report(path: Path) -> Report:
+    """Read report.json back.
+
+    Raises:
+        pydantic.ValidationError: the file is of another schema version or was edited.
+    """
+    return Report.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def write_schema(path: Path) -> None:
+    """Publish the JSON Schema (draft 2020-12) of report.json as it is written: every field is present."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Report.model_json_schema(mode="serialization"),
+    }
+    atomic_write_text(path, json.dumps(schema, indent=2) + "\n")

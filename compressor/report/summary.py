@@ -1,0 +1,71 @@
+"""The sentences that stand first: what was reached, on how many images, how fast, and what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from compressor.report.measured import Proportion
+from compressor.report.schema import ModelRow, Summary, Target
+from compressor.report.text import count, percent, significant, span, with_interval
+from profiles.latency import LatencyStats
+
+# An interval wider than this cannot tell a student to ship from a student to train again.
+WIDE_INTERVAL = 0.10
+
+
+def summarise(teacher: ModelRow, student: ModelRow, target: Target) -> Summary:
+    """The summary of two rows without gates."""
+    share = percent(student.params_m / teacher.params_m)
+    agreement = student.agreement.evidence
+    if agreement is None:
+        headline = f"The student has {share} of its teacher's parameters; no held-out image says how good it is."
+    else:
+        headline = (
+            f"The student agrees with its teacher on {percent(agreement.value)} of "
+            f"{count(agreement.n, 'held-out image')}, with {share} of its parameters."
+        )
+    return Summary(
+        headline=headline,
+        points=(*_quality(teacher, student), *_host(teacher, student), *_target(student, target)),
+    )
+
+
+def _quality(teacher: ModelRow, student: ModelRow) -> Iterator[str]:
+    if student.agreement.evidence is not None:
+        yield _interval(student.agreement.evidence)
+    ours, theirs = student.accuracy.eval, teacher.accuracy.eval
+    if ours is not None and theirs is not None:
+        yield (
+            f"Accuracy on the {count(ours.n, 'image')} of --eval: student {with_interval(ours)}, "
+            f"teacher {with_interval(theirs)}."
+        )
+    elif student.agreement.eval is not None:
+        agreement = student.agreement.eval
+        yield f"Agreement on the {count(agreement.n, 'image')} of --eval: {with_interval(agreement)}."
+
+
+def _interval(proportion: Proportion) -> str:
+    sentence = f"The {100 * proportion.confidence:g} % interval of this agreement is {span(proportion)}"
+    if proportion.high - proportion.low > WIDE_INTERVAL:
+        return f"{sentence}: {count(proportion.n, 'image')} cannot tell more, a larger held-out part would."
+    return f"{sentence}."
+
+
+def _host(teacher: ModelRow, student: ModelRow) -> Iterator[str]:
+    ours, theirs = student.latency_host, teacher.latency_host
+    if ours is None:
+        return
+    sentence = f"Latency on this host, {ours.device}, batch {ours.batch_size}: {_p50(ours)}"
+    if theirs is not None:
+        ratio = significant(theirs.latency_p50_ms / ours.latency_p50_ms)
+        sentence += f"; the teacher takes {_p50(theirs)}, {ratio} times as long"
+    yield f"{sentence}."
+
+
+def _target(student: ModelRow, target: Target) -> Iterator[str]:
+    if student.latency_target is None:
+        yield f"Latency on the target, {target.title}, is not known; the reason stands under the table."
+
+
+def _p50(latency: LatencyStats) -> str:
+    return f"{significant(latency.latency_p50_ms)} ms (p50{'' if latency.stable else ', unstable'})"

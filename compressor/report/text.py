@@ -1,0 +1,103 @@
+"""Numbers as text, the same in every rendering."""
+
+from __future__ import annotations
+
+from compressor.report.measured import Proportion
+from profiles.latency import LatencyStats
+
+ABSENT = "–"
+
+
+def percent(fraction: float) -> str:
+    """`97.5 %`. Only all is `100 %` and only none is `0 %`: 4,999 of 5,000 is `99.98 %`."""
+    if fraction in (0.0, 1.0):
+        return f"{100 * fraction:.0f} %"
+    digits = 1
+    while digits < 6 and float(f"{100 * fraction:.{digits}f}") in (0.0, 100.0):
+        digits += 1
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def span(proportion: Proportion) -> str:
+    """The interval alone: `87.1 to 99.6 %`."""
+    return f"{percent(proportion.low).removesuffix(' %')} to {percent(proportion.high)}"
+
+
+def with_interval(proportion: Proportion) -> str:
+    """`97.5 % (87.1 to 99.6 %)`."""
+    return f"{percent(proportion.value)} ({span(proportion)})"
+
+
+def significant(value: float) -> str:
+    """Three significant digits without an exponent: 0.0123, 1.23, 123, 12,300."""
+    rounded = float(f"{value:.3g}")
+    digits, magnitude = 2, abs(rounded)
+    while 0 < magnitude < 1:
+        magnitude *= 10
+        digits += 1
+    if magnitude >= 10:
+        digits = 1 if magnitude < 100 else 0
+    return f"{rounded:,.{digits}f}"
+
+
+def params(params_m: float) -> str:
+    """Millions of parameters as `11.2 M` or `77.9 k`."""
+    return _scaled(params_m, ("M", "k"), 1000)
+
+
+def macs(macs_g: float) -> str:
+    """Billions of multiply-accumulates as `1.82 G`, `12.3 M` or `80.1 k`."""
+    return _scaled(macs_g, ("G", "M", "k"), 1000)
+
+
+def size(size_mib: float) -> str:
+    """`42.6 MiB`, `308 KiB`."""
+    return _scaled(size_mib, ("MiB", "KiB"), 1024)
+
+
+def times(numerator: float, denominator: float) -> str:
+    """`0.262 ×`."""
+    return f"{significant(numerator / denominator)} ×"
+
+
+def milliseconds(latency: LatencyStats) -> str:
+    """`0.281 / 0.302 / 0.377`: p50, p90, p99 in ms, and what keeps them from being a plain measurement."""
+    percentiles = (latency.latency_p50_ms, latency.latency_p90_ms, latency.latency_p99_ms)
+    marks: list[str] = [] if latency.origin == "measured" else [latency.origin]
+    marks += [] if latency.stable else ["unstable"]
+    text = " / ".join(map(significant, percentiles))
+    return f"{text} ({', '.join(marks)})" if marks else text
+
+
+def conditions(latency: LatencyStats) -> str:
+    """How a latency was obtained and how sure its median is, in one line."""
+    low, high = map(significant, latency.latency_p50_interval_ms)
+    return (
+        f"{latency.origin} on {latency.device} with {latency.runtime}, batch {latency.batch_size}, "
+        f"{count(latency.count, 'call')} after {latency.warmup_count:,} to warm up; "
+        f"p50 between {low} and {high} ms"
+    )
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `1 h 05 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 image`, `1,200 images`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def _scaled(value: float, units: tuple[str, ...], step: float) -> str:
+    """`value`, given in units[0], in the first unit in which it is at least 1; each is `step` of the next."""
+    for unit in units[:-1]:
+        if value >= 1:
+            return f"{significant(value)} {unit}"
+        value *= step
+    return f"{significant(value)} {units[-1]}"

@@ -1,0 +1,247 @@
+"""Network architectures by name, for teachers and for students.
+
+Every entry knows where its last feature map ends and which layer classifies it, so that nobody has to name layers:
+
+    image (B, C, H, W) -> body -> feature map (B, D, h, w) -> global average pool -> classifier -> logits (B, K)
+
+`build_network` makes the whole network. `split_backbone` keeps the body, which is what a student contributes when it
+shares its teacher's classifier. `match_shapes` rebuilds a pruned network from the shapes in its state dict, which is why
+a pruned student needs no pickle.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016); the shortcut is a 1x1 convolution where shapes differ."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(x)) + shortcut)
+
+
+class CifarResNet(nn.Module):
+    """ResNet for 8 to 64 px: 3x3 stem with stride 1, no max-pool, stride 2 at the start of every later stage."""
+
+    def __init__(
+        self, depths: tuple[int, ...], widths: tuple[int, ...], num_classes: int, in_channels: int
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.relu = nn.ReLU()
+        stages: list[nn.Module] = []
+        previous = widths[0]
+        for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+            strides = [1 if index == 0 else 2] + [1] * (depth - 1)
+            blocks: list[nn.Module] = []
+            for stride in strides:
+                blocks.append(BasicBlock(previous, width, stride))
+                previous = width
+            stages.append(nn.Sequential(*blocks))
+        self.layers = nn.Sequential(*stages)
+        self.fc = nn.Linear(previous, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers(self.relu(self.bn1(self.conv1(x))))
+        return self.fc(x.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to build a network and where its parts are.
+
+    Attributes:
+        build: (num_classes, in_channels, width) -> network with untrained weights.
+        feature_layer: name of the module whose output is the last feature map.
+        classifier_layer: name of the final linear layer; None where the head is more than one layer on the pooled
+            map, so that the network can be a student (its body is used) but not yet a teacher.
+        body: names of the child modules that make the feature map, in the order in which they run.
+        family: the shared prefix of names that differ in depth or width only.
+    """
+
+    build: Callable[[int, int, float], nn.Module]
+    feature_layer: str
+    classifier_layer: str | None
+    body: tuple[str, ...]
+    family: str
+
+
+def _scaled(channels: int, width: float) -> int:
+    """Channels times width, as a multiple of 8 (and at least 8)."""
+    return max(8, int(channels * width + 4) // 8 * 8)
+
+
+def _cifar_resnet(depths: tuple[int, ...], widths: tuple[int, ...]) -> Architecture:
+    def build(num_classes: int, in_channels: int, width: float) -> nn.Module:
+        return CifarResNet(depths, tuple(_scaled(w, width) for w in widths), num_classes, in_channels)
+
+    return Architecture(build, "layers", "fc", ("conv1", "bn1", "relu", "layers"), "cifar_resnet")
+
+
+def _torchvision_resnet(name: str) -> Architecture:
+    def build(num_classes: int, in_channels: int, width: float) -> nn.Module:
+        from torchvision import models
+        from torchvision.models.resnet import BasicBlock as TorchvisionBasicBlock
+        from torchvision.models.resnet import ResNet
+
+        full: ResNet = getattr(models, name)(weights=None, num_classes=num_classes)
+        if width != 1.0:
+            full = _narrow_resnet(
+                ResNet,
+                TorchvisionBasicBlock,
+                [len(getattr(full, f"layer{i}")) for i in range(1, 5)],
+                num_classes,
+                width,
+            )
+        if in_channels != 3:
+            full.conv1 = nn.Conv2d(in_channels, full.conv1.out_channels, 7, stride=2, padding=3, bias=False)
+        return full
+
+    body = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+    return Architecture(build, "layer4", "fc", body, "resnet")
+
+
+def _narrow_resnet(resnet: Any, block: Any, depths: list[int], num_classes: int, width: float) -> Any:
+    """A torchvision ResNet of basic blocks with scaled channels; bottleneck families narrow to basic blocks as well."""
+    network = resnet(block, depths, num_classes=num_classes)
+    stem = _scaled(64, width)
+    network.conv1 = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+    network.bn1 = nn.BatchNorm2d(stem)
+    network.inplanes = stem
+    for index, channels in enumerate((64, 128, 256, 512)):
+        layer = network._make_layer(
+            block, _scaled(channels, width), depths[index], stride=1 if index == 0 else 2
+        )
+        setattr(network, f"layer{index + 1}", layer)
+    network.fc = nn.Linear(_scaled(512, width), num_classes)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+def _mobilenet(name: str, classifier_layer: str | None) -> Architecture:
+    def build(num_classes: int, in_channels: int, width: float) -> nn.Module:
+        from torchvision import models
+
+        # MobileNetV3 takes its width through private settings; only its published widths are offered.
+        options = {"width_mult": width} if name == "mobilenet_v2" else {}
+        network: nn.Module = getattr(models, name)(weights=None, num_classes=num_classes, **options)
+        if in_channels != 3:
+            stem: nn.Conv2d = network.get_submodule("features.0.0")  # type: ignore[assignment]
+            replacement = nn.Conv2d(in_channels, stem.out_channels, 3, stride=2, padding=1, bias=False)
+            _replace_module(network, "features.0.0", replacement)
+        return network
+
+    return Architecture(build, "features", classifier_layer, ("features",), "mobilenet")
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "cifar_resnet8": _cifar_resnet((1, 1, 1), (16, 32, 64)),
+    "cifar_resnet14": _cifar_resnet((2, 2, 2), (16, 32, 64)),
+    "cifar_resnet20": _cifar_resnet((3, 3, 3), (16, 32, 64)),
+    "cifar_resnet32": _cifar_resnet((5, 5, 5), (16, 32, 64)),
+    "cifar_resnet10": _cifar_resnet((1, 1, 1, 1), (64, 128, 256, 512)),
+    "cifar_resnet18": _cifar_resnet((2, 2, 2, 2), (64, 128, 256, 512)),
+    "cifar_resnet34": _cifar_resnet((3, 4, 6, 3), (64, 128, 256, 512)),
+    "resnet18": _torchvision_resnet("resnet18"),
+    "resnet34": _torchvision_resnet("resnet34"),
+    "resnet50": _torchvision_resnet("resnet50"),
+    "resnet101": _torchvision_resnet("resnet101"),
+    "resnet152": _torchvision_resnet("resnet152"),
+    "mobilenet_v2": _mobilenet("mobilenet_v2", "classifier.1"),
+    "mobilenet_v3_small": _mobilenet("mobilenet_v3_small", None),
+    "mobilenet_v3_large": _mobilenet("mobilenet_v3_large", None),
+}
+
+
+def teacher_architectures() -> tuple[str, ...]:
+    """Names that a teacher may have: those whose logits are one linear layer on the pooled feature map."""
+    return tuple(name for name, entry in ARCHITECTURES.items() if entry.classifier_layer is not None)
+
+
+def build_network(name: str, num_classes: int, in_channels: int = 3, width: float = 1.0) -> nn.Module:
+    """An untrained network.
+
+    Raises:
+        KeyError: no architecture has this name.
+    """
+    return ARCHITECTURES[name].build(num_classes, in_channels, width)
+
+
+def split_backbone(network: nn.Module, name: str) -> nn.Sequential:
+    """The part of `network` that maps images (B, C, H, W) to the last feature map (B, D, h, w); weights are shared."""
+    return nn.Sequential(
+        OrderedDict((child, network.get_submodule(child)) for child in ARCHITECTURES[name].body)
+    )
+
+
+def feature_shape(backbone: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Shape (D, h, w) of the feature map for one image (C, H, W); the backbone's mode and buffers stay as they are."""
+    device = next(backbone.parameters()).device
+    was_training = backbone.training
+    backbone.eval()
+    with torch.no_grad():
+        _, depth, height, width = backbone(torch.zeros(1, *image_shape, device=device)).shape
+    backbone.train(was_training)
+    return depth, height, width
+
+
+def match_shapes(module: nn.Module, state_dict: Mapping[str, Tensor]) -> nn.Module:
+    """Resize the convolutions, batch norms and linear layers of `module` in place to the shapes in `state_dict`.
+
+    Pruning changes channel counts and nothing else, so an architecture's name and the shapes of its tensors are all
+    that is needed to rebuild it. A depthwise convolution stays depthwise: its groups follow its channels.
+    """
+    for name, layer in list(module.named_modules()):
+        weight = state_dict.get(f"{name}.weight")
+        if weight is None or weight.shape == layer.weight.shape:
+            continue
+        if isinstance(layer, nn.Conv2d):
+            depthwise = layer.groups == layer.in_channels and layer.groups > 1
+            groups = weight.shape[0] if depthwise else layer.groups
+            replacement: nn.Module = nn.Conv2d(
+                weight.shape[1] * groups,
+                weight.shape[0],
+                layer.kernel_size,  # type: ignore[arg-type]
+                stride=layer.stride,  # type: ignore[arg-type]
+                padding=layer.padding,  # type: ignore[arg-type]
+                dilation=layer.dilation,  # type: ignore[arg-type]
+                groups=groups,
+                bias=layer.bias is not None,
+            )
+        elif isinstance(layer, nn.BatchNorm2d):
+            replacement = nn.BatchNorm2d(weight.shape[0], eps=layer.eps, momentum=layer.momentum)
+        elif isinstance(layer, nn.Linear):
+            replacement = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)
+        else:
+            continue
+        _replace_module(module, name, replacement)
+    return module
+
+
+def _replace_module(root: nn.Module, name: str, replacement: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(root.get_submodule(parent), child, replacement)

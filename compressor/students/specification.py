@@ -1,0 +1,63 @@
+"""What `--student` may say, and the backbone that it means."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+import torch
+
+from compressor.errors import UsageFault
+from compressor.inputs.teacher import Teacher
+from compressor.students.architectures import ARCHITECTURES
+from compressor.students.prune import pruned_backbone
+from compressor.students.student import Backbone, named_backbone
+
+
+def parse_student(spec: str) -> tuple[str, float | str]:
+    """Split a `--student` value: ("width", 0.5), ("prune", 0.4) or ("name", "cifar_resnet8").
+
+    Raises:
+        UsageFault: no such form or name, or a ratio out of range.
+    """
+    match = re.fullmatch(r"(width|prune):(.*)", spec)
+    if match is None:
+        if spec not in ARCHITECTURES:
+            near = difflib.get_close_matches(spec, ARCHITECTURES, n=1)
+            raise UsageFault(
+                f"Unknown student {spec!r}.",
+                f"Available: width:RATIO, prune:RATIO, {', '.join(ARCHITECTURES)}.",
+                f"Did you mean {near[0]!r}?"
+                if near
+                else "Use --student width:0.5 for a narrower copy of the teacher.",
+            )
+        return "name", spec
+    kind, text = match.groups()
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = -1.0
+    if not (0.0 < ratio < 1.0 or (kind == "width" and ratio == 1.0)):
+        raise UsageFault(
+            f"The student {spec!r} has the ratio {text!r}.",
+            "A ratio is a number above 0 and below 1 (a width may be 1).",
+            f"Use for example --student {kind}:0.5.",
+        )
+    return kind, ratio
+
+
+def build_backbone(spec: str, teacher: Teacher, *, channel_multiple: int, seed: int) -> Backbone:
+    """The student's body before training: narrower, pruned with the teacher's weights, or another architecture.
+
+    Raises:
+        UsageFault: the specification is wrong, or the family has no other widths.
+        InputRefused: the teacher cannot be pruned, or the network does not take its input size.
+    """
+    kind, value = parse_student(spec)
+    card = teacher.card
+    torch.manual_seed(seed)
+    if kind == "prune":
+        return pruned_backbone(teacher, float(value), channel_multiple=channel_multiple)
+    if kind == "name":
+        return named_backbone(str(value), card.input_shape[0])
+    return named_backbone(card.architecture, card.input_shape[0], card.width * float(value))

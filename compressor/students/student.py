@@ -1,0 +1,228 @@
+"""The student as it is trained and deployed: normalisation, backbone, projector, classifier, in one graph."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from compressor.inputs.card import TeacherCard
+from compressor.inputs.teacher import Normalise, Teacher
+from compressor.students.architectures import build_network, feature_shape, match_shapes, split_backbone
+
+
+class Projector(nn.Sequential):
+    """Student map (B, C, h, w) to the teacher's channels (B, D, h, w): 1x1, 3x3, 1x1 over `middle` channels (SimKD)."""
+
+    def __init__(self, in_channels: int, middle: int, feature_dim: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, middle, 1, bias=False),
+            nn.BatchNorm2d(middle),
+            nn.ReLU(),
+            nn.Conv2d(middle, middle, 3, padding=1, bias=False),
+            nn.BatchNorm2d(middle),
+            nn.ReLU(),
+            nn.Conv2d(middle, feature_dim, 1, bias=False),
+            nn.BatchNorm2d(feature_dim),
+            nn.ReLU(),
+        )
+
+
+def make_projector(backbone: nn.Module, in_channels: int, feature_dim: int) -> Projector:
+    """A projector with half of the teacher's channels in its middle (SimKD), or less where it would outweigh the backbone.
+
+    The projector ships. With a wide feature map (1,280 channels in MobileNetV2, 2,048 in ResNet-50) the published
+    factor makes it larger than the student, and the student larger than its teacher.
+    """
+    budget = sum(p.numel() for p in backbone.parameters())
+    for factor in (2, 4, 8, 16):
+        middle = max(8, feature_dim // factor)
+        if in_channels * middle + 9 * middle * middle + middle * feature_dim <= budget:
+            break
+    return Projector(in_channels, middle, feature_dim)
+
+
+class StudentCard(BaseModel):
+    """Everything beside the weights that rebuilds a student; channel counts of pruned ones are in the weights' shapes.
+
+    Attributes:
+        architecture, width: the backbone.
+        map_size: (h, w) to which the backbone's map is pooled before the projector; none: as it is.
+        projector: whether a projector and the teacher's classifier follow (classifier sharing), or the student's own
+            classifier.
+        input: the teacher's card, for the input's shape, preprocessing and class names.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    card_version: Literal[1] = 1
+    architecture: str
+    width: float
+    pruned: bool
+    map_size: tuple[int, int] | None
+    projector: bool
+    input: TeacherCard
+
+
+class Student(nn.Module):
+    """Images (B, C, H, W) in [0, 1] to logits (B, K).
+
+    Args:
+        backbone: normalised images to a map (B, C', h', w').
+        projector: the map to the teacher's channels, or None.
+        classifier: the teacher's own final layer (a frozen copy), or the student's.
+        card: must describe exactly these parts.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, projector: nn.Module | None, classifier: nn.Linear, card: StudentCard
+    ) -> None:
+        super().__init__()
+        self.card = card
+        self.normalise = Normalise(card.input)
+        self.backbone = backbone
+        self.projector = projector if projector is not None else nn.Identity()
+        self.classifier = classifier
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """The map that the classifier pools: (B, D, h, w)."""
+        x = self.backbone(self.normalise(images))
+        if self.card.map_size is not None:
+            x = F.adaptive_avg_pool2d(x, self.card.map_size)
+        return self.projector(x)  # type: ignore[no-any-return]
+
+    def classify(self, feature_map: Tensor) -> Tensor:
+        """Logits (B, K) of a map (B, D, h, w)."""
+        return self.classifier(feature_map.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classify(self.feature_map(images))
+
+
+class Backbone(nn.Sequential):
+    """A student's body together with the facts that its card needs."""
+
+    def __init__(self, body: nn.Sequential, *, architecture: str, width: float, pruned: bool) -> None:
+        super().__init__(OrderedDict(body.named_children()))
+        self.architecture = architecture
+        self.width = width
+        self.pruned = pruned
+
+
+def named_backbone(architecture: str, in_channels: int, width: float = 1.0) -> Backbone:
+    """An untrained backbone by architecture name."""
+    network = build_network(architecture, 2, in_channels, width)
+    return Backbone(
+        split_backbone(network, architecture), architecture=architecture, width=width, pruned=False
+    )
+
+
+def classifier_sharing(backbone: Backbone, teacher: Teacher) -> Student:
+    """A student that ends in a new projector and a frozen copy of its teacher's classifier (HiDFD section 3, SimKD).
+
+    The student's own head never exists. Where the student's map is larger than the teacher's it is pooled down.
+    """
+    image_shape = teacher.card.input_shape
+    channels, height, width = feature_shape(backbone, image_shape)
+    teacher_map = _teacher_map_size(teacher)
+    pooled = (min(height, teacher_map[0]), min(width, teacher_map[1]))
+    classifier = nn.Linear(
+        teacher.classifier.in_features,
+        teacher.classifier.out_features,
+        bias=teacher.classifier.bias is not None,
+    )
+    classifier.load_state_dict(teacher.classifier.state_dict())
+    classifier.requires_grad_(False)
+    card = StudentCard(
+        architecture=backbone.architecture,
+        width=backbone.width,
+        pruned=backbone.pruned,
+        map_size=pooled if pooled != (height, width) else None,
+        projector=True,
+        input=teacher.card,
+    )
+    projector = make_projector(backbone, channels, classifier.in_features)
+    return Student(backbone, projector, classifier, card)
+
+
+def own_classifier(backbone: Backbone, teacher: Teacher) -> Student:
+    """A plain network of its own: backbone, average pool, a new linear layer."""
+    channels, _, _ = feature_shape(backbone, teacher.card.input_shape)
+    card = StudentCard(
+        architecture=backbone.architecture,
+        width=backbone.width,
+        pruned=backbone.pruned,
+        map_size=None,
+        projector=False,
+        input=teacher.card,
+    )
+    return Student(backbone, None, nn.Linear(channels, teacher.card.num_classes), card)
+
+
+def rebuild_student(card: StudentCard, state_dict: Mapping[str, Tensor]) -> Student:
+    """A student from its card and weights alone, pruned or not: architecture by name, channels from the shapes.
+
+    Raises:
+        RuntimeError: the weights do not belong to the card.
+    """
+    backbone = named_backbone(card.architecture, card.input.input_shape[0], card.width)
+    weight = state_dict["classifier.weight"]
+    projector = Projector(1, 1, weight.shape[1]) if card.projector else None
+    classifier = nn.Linear(weight.shape[1], weight.shape[0], bias="classifier.bias" in state_dict)
+    student = Student(backbone, projector, classifier, card)
+    match_shapes(student, state_dict)
+    student.load_state_dict(dict(state_dict), strict=True)
+    return student.eval()
+
+
+def save_student(student: Student, weights: Path, card: Path) -> None:
+    """Write the weights as safetensors and the card as JSON."""
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
+    save_file(tensors, weights)
+    card.write_text(student.card.model_dump_json(indent=2) + "\n")
+
+
+def load_student(weights: Path, card: Path) -> Student:
+    """Read what `save_student` wrote."""
+    from safetensors.torch import load_file
+
+    return rebuild_student(StudentCard.model_validate_json(card.read_text()), load_file(weights))
+
+
+def save_backbone(backbone: Backbone, weights: Path, card: Path) -> None:
+    """Write an untrained or pruned backbone, so that training can start from it again."""
+    from safetensors.torch import save_file
+
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}, weights
+    )
+    facts = {"architecture": backbone.architecture, "width": backbone.width, "pruned": backbone.pruned}
+    card.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def load_backbone(weights: Path, card: Path, in_channels: int) -> Backbone:
+    """Read what `save_backbone` wrote."""
+    from safetensors.torch import load_file
+
+    facts, state_dict = json.loads(card.read_text()), load_file(weights)
+    backbone = named_backbone(facts["architecture"], in_channels, facts["width"])
+    backbone.pruned = facts["pruned"]
+    match_shapes(backbone, state_dict)
+    backbone.load_state_dict(state_dict, strict=True)
+    return backbone
+
+
+def _teacher_map_size(teacher: Teacher) -> tuple[int, int]:
+    device = teacher.classifier.weight.device
+    with torch.no_grad():
+        feature_map = teacher(torch.zeros(1, *teacher.card.input_shape, device=device)).feature_map
+    return int(feature_map.shape[2]), int(feature_map.shape[3])

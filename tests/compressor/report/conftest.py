@@ -1,0 +1,191 @@
+"""A small report whose every section has something in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from compressor.report.evidence import wilson_interval
+from compressor.report.measured import ClassFlips, Comparison, Confidence, Proportion, Scores
+from compressor.report.schema import (
+    Artefact,
+    Choice,
+    Distillation,
+    Environment,
+    ModelRow,
+    Onnx,
+    Parity,
+    Phase,
+    Picture,
+    Report,
+    Samples,
+    SkippedFile,
+    StageRecord,
+    Target,
+    TeacherSource,
+)
+from compressor.report.summary import summarise
+from profiles.latency import LatencyStats
+
+NO_JETSON = "No jetson-orin-nano-super is attached to this machine, and no other device stands in for it."
+
+
+def proportion(successes: int, n: int) -> Proportion:
+    low, high = wilson_interval(successes, n)
+    return Proportion(value=successes / n, low=low, high=high, n=n)
+
+
+def latency(p50_ms: float, **changes: Any) -> LatencyStats:
+    values: dict[str, Any] = {
+        "device": "Example CPU @ 2.70GHz",
+        "is_target": False,
+        "runtime": "onnxruntime 1.31.1, CPUExecutionProvider, 2 threads",
+        "versions": {"onnxruntime": "1.31.1"},
+        "batch_size": 1,
+        "latency_p50_ms": p50_ms,
+        "latency_p90_ms": 1.1 * p50_ms,
+        "latency_p99_ms": 1.4 * p50_ms,
+        "latency_p50_interval_ms": (0.98 * p50_ms, 1.03 * p50_ms),
+        "interval_confidence": 0.97,
+        "throughput_ips": 1000 / p50_ms,
+        "warmup_count": 20,
+        "count": 3000,
+        "num_windows": 8,
+        "num_windows_used": 6,
+        "window_s": 0.25,
+        "cv": 0.01,
+        "cv_bound": 0.05,
+        "stable": True,
+    }
+    return LatencyStats(**{**values, **changes})
+
+
+def build_report(**changes: Any) -> Report:
+    """The report of a run on a ten-class teacher, with top-level fields replaced by `changes`."""
+    teacher = ModelRow(
+        name="t",
+        architecture="cifar_resnet20",
+        params_m=0.2719,
+        macs_g=0.0026,
+        size_mib=1.05,
+        accuracy=Scores(evidence=proportion(39, 40), eval=proportion(985, 1000)),
+        latency_host=latency(0.412),
+    )
+    student = ModelRow(
+        name="t-jetson",
+        architecture="cifar_resnet20 width 0.5",
+        params_m=0.0713,
+        macs_g=0.00069,
+        size_mib=0.29,
+        agreement=Scores(evidence=proportion(38, 40), eval=proportion(974, 1000)),
+        accuracy=Scores(evidence=proportion(37, 40), eval=proportion(968, 1000)),
+        latency_host=latency(0.148),
+    )
+    target = Target(profile="jetson-orin-nano-super", title="Jetson Orin Nano Super", attached=False, reason=NO_JETSON)
+    values: dict[str, Any] = {
+        "tool_version": "0.1.0",
+        "command": "compress run --teacher t.pt --samples ./few --target jetson --seed 7",
+        "created": datetime(2026, 11, 20, 12, 30, tzinfo=UTC),
+        "run_name": "t-jetson",
+        "summary": summarise(teacher, student, target),
+        "teacher": teacher,
+        "student": student,
+        "target": target,
+        "comparison_evidence": Comparison(
+            mean_kl_nats=0.0312,
+            teacher_confidence=Confidence(mean=0.971, p10=0.91, median=0.994, n=40),
+            student_confidence=Confidence(mean=0.948, p10=0.84, median=0.987, n=40),
+            flips=(
+                ClassFlips(class_index=1, num_images=4, num_flipped=2),
+                ClassFlips(class_index=8, num_images=6, num_flipped=0),
+            ),
+        ),
+        "samples": Samples(
+            num_train=120,
+            num_select=40,
+            num_evidence=40,
+            skipped=(SkippedFile(file="few/7/broken.png", reason="The file ends before the image does."),),
+            num_labelled=200,
+            teacher_confidence=Confidence(mean=0.968, p10=0.9, median=0.993, n=200),
+            teacher_accuracy=proportion(197, 200),
+            pseudo_labels=(20, 21, 19, 20, 20, 20, 20, 20, 40, 0),
+        ),
+        "teacher_source": TeacherSource(
+            file="t.pt",
+            sha256="a" * 64,
+            architecture="cifar_resnet20",
+            input_shape=(1, 8, 8),
+            class_names=tuple(str(digit) for digit in range(10)),
+            mean=(0.3053,),
+            std=(0.376,),
+            normalisation_origin="the card in t.pt",
+            identity_error=2.1e-7,
+        ),
+        "distillation": Distillation(
+            method="hidfd",
+            effort="standard",
+            seed=7,
+            device="cpu",
+            precision="fp32",
+            phases=(
+                Phase(
+                    name="generator",
+                    num_steps=1200,
+                    seconds=41.3,
+                    final_terms={"d_adversarial": 1.832, "g_adversarial": -0.0415},
+                ),
+                Phase(name="student", num_steps=2000, seconds=3725, final_terms={"feature": 0.01234}),
+            ),
+            generator_resolution=(8, 8),
+            departures=("The class weights are updated, which the official code never does.",),
+            choices=(Choice(name="batch_size", value="64", reason="The samples fill two batches."),),
+        ),
+        "onnx": Onnx(
+            opset=20,
+            exporter="dynamo",
+            sha256="b" * 64,
+            parity=(
+                Parity(images="batch 1", num_images=1, max_abs=9.5e-7, max_rel=1e-6, top1_agreement=1.0),
+                Parity(images="held-out images", num_images=40, max_abs=2.4e-6, max_rel=3e-6, top1_agreement=1.0),
+            ),
+        ),
+        "artefacts": (
+            Artefact(path="onnx/student.onnx", sha256="b" * 64, size_bytes=304_087),
+            Artefact(path="student/student.safetensors", sha256="c" * 64, size_bytes=295_112),
+        ),
+        "pictures": (
+            Picture(path="distill/training curves.png", title="Training curves"),
+            Picture(path="samples/contact_sheet.png", title="Samples with the teacher's opinion of them"),
+        ),
+        "warnings": ("The samples have no image of class 9; the student saw it only in generated images.",),
+        "stages": (
+            StageRecord(name="teacher", cached=True, seconds=0.4, fingerprint="0123456789abcdef"),
+            StageRecord(name="distill", cached=False, seconds=101.2, fingerprint="fedcba9876543210"),
+        ),
+        "environment": Environment(
+            python="3.11.7",
+            torch="2.15.0",
+            onnxruntime="1.31.1",
+            os="Linux 6.1 x86_64",
+            cpu="Example CPU @ 2.70GHz",
+        ),
+    }
+    return Report(**{**values, **changes})
+
+
+@pytest.fixture(name="build_report")
+def _build_report() -> Callable[..., Report]:
+    return build_report
+
+
+@pytest.fixture(name="latency")
+def _latency() -> Callable[..., LatencyStats]:
+    return latency
+
+
+@pytest.fixture
+def report() -> Report:
+    return build_report()

@@ -1,0 +1,88 @@
+"""report.md against its golden file and under hostile, huge and scanty reports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from compressor.report.markdown import report_markdown
+from compressor.report.measured import ClassFlips, Comparison, Scores
+from compressor.report.schema import Report, SkippedFile
+from compressor.report.summary import summarise
+
+GOLDEN = Path(__file__).parent / "golden" / "report.md"
+GITHUB_COMMENT_LIMIT = 65_536
+
+
+def parsed(markdown: str) -> list[Token]:
+    blocks = MarkdownIt("commonmark").enable("table").parse(markdown)
+    return [token for block in blocks for token in (block, *(block.children or ()))]
+
+
+def test_golden(report: Report) -> None:
+    markdown = report_markdown(report)
+    if os.environ.get("UPDATE_GOLDEN"):
+        GOLDEN.write_text(markdown)
+    assert markdown == GOLDEN.read_text(), "read the difference, then run this test with UPDATE_GOLDEN=1"
+
+
+def test_the_targets_column_is_empty_and_says_why(report: Report) -> None:
+    markdown = report_markdown(report)
+    assert "| student | 0.148 / 0.163 / 0.207 | – |" in markdown
+    assert f"- Jetson Orin Nano Super: {report.target.reason}" in markdown
+
+
+def test_every_table_is_a_table_and_every_picture_a_picture(report: Report) -> None:
+    tokens = parsed(report_markdown(report))
+    assert sum(token.type == "table_open" for token in tokens) == 5
+    sources = [token.attrs["src"] for token in tokens if token.type == "image"]
+    assert sources == ["distill/training%20curves.png", "samples/contact_sheet.png"]
+
+
+def test_a_hostile_teacher_of_a_thousand_classes(report: Report, build_report: Callable[..., Report]) -> None:
+    names = tuple(f"<img src=x onerror=alert({i})> | `x` | @everyone\x1b[31m" + "A" * 5000 for i in range(1000))
+    assert report.comparison_evidence is not None
+    flips = tuple(ClassFlips(class_index=i, num_images=3, num_flipped=2) for i in range(1000))
+    hostile = build_report(
+        run_name="</h1><script>alert(1)</script>",
+        teacher_source=report.teacher_source.model_copy(update={"class_names": names, "file": names[0]}),
+        comparison_evidence=Comparison(**{**dict(report.comparison_evidence), "flips": flips}),
+        samples=report.samples.model_copy(
+            update={
+                "pseudo_labels": (1,) * 1000,
+                "skipped": tuple(SkippedFile(file=name, reason=f"{name} is no image.") for name in names),
+            }
+        ),
+        warnings=tuple(f"Class {name} has no image." for name in names),
+    )
+    markdown = report_markdown(hostile)
+    assert len(markdown) < GITHUB_COMMENT_LIMIT
+    assert "\x1b" not in markdown
+    assert "@everyone" not in markdown
+    html = {token.content for token in parsed(markdown) if token.type.startswith("html")}
+    assert html == {"<code>", "</code>"}
+    assert "and 985 more in report.json" in markdown
+
+
+def test_a_report_without_evidence_says_so(report: Report, build_report: Callable[..., Report]) -> None:
+    nothing = {"agreement": Scores(), "accuracy": Scores(), "latency_host": None}
+    student, teacher = report.student.model_copy(update=nothing), report.teacher.model_copy(update=nothing)
+    scanty = build_report(
+        student=student,
+        teacher=teacher,
+        summary=summarise(teacher, student, report.target),
+        comparison_evidence=None,
+        warnings=(),
+        pictures=(),
+    )
+    markdown = report_markdown(scanty)
+    assert "no held-out image says how good it is" in markdown
+    assert "agreement" not in markdown
+    assert "## Warnings" not in markdown
+    assert "## Pictures" not in markdown
+    assert "| student | – | – |" in markdown
+    assert "None" not in markdown

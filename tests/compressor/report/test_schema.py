@@ -1,0 +1,93 @@
+"""report.json: what it refuses, that it survives a round trip, and that the published schema is this one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from compressor.report.schema import Artefact, Report, Target, read_report, write_report, write_schema
+from profiles.latency import LatencyStats
+
+PUBLISHED = Path(__file__).parents[3] / "docs" / "report-schema.json"
+
+
+def test_the_published_schema_is_that_of_the_models(tmp_path: Path) -> None:
+    write_schema(tmp_path / "schema.json")
+    assert json.loads(PUBLISHED.read_text()) == json.loads((tmp_path / "schema.json").read_text()), (
+        "raise schema_version if needed, then: python -c "
+        "'from pathlib import Path; from compressor.report.schema import write_schema; "
+        'write_schema(Path("docs/report-schema.json"))\''
+    )
+
+
+def test_round_trip(report: Report, tmp_path: Path) -> None:
+    write_report(report, tmp_path / "report.json")
+    assert read_report(tmp_path / "report.json") == report
+    assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["schema_version"] == "1.0"
+    assert written["student"]["latency_target"] is None
+    assert written["student"]["agreement"]["evidence"]["n"] == 40
+    assert set(json.loads(PUBLISHED.read_text())["required"]) == set(written)
+
+
+def test_a_report_is_immutable_and_knows_its_keys(report: Report) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        report.run_name = "other"  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="unknown_key"):
+        Report.model_validate({**report.model_dump(), "unknown_key": 1})
+    with pytest.raises(ValidationError, match="schema_version"):
+        Report.model_validate({**report.model_dump(), "schema_version": "0.9"})
+
+
+def test_no_number_is_nan(report: Report) -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        type(report.student).model_validate({**report.student.model_dump(), "macs_g": float("nan")})
+
+
+def test_the_targets_column_holds_the_target_only(
+    report: Report, build_report: Callable[..., Report], latency: Callable[..., LatencyStats]
+) -> None:
+    def student(**changes: Any) -> Report:
+        return build_report(student=report.student.model_copy(update=changes))
+
+    with pytest.raises(ValidationError, match="is not jetson-orin-nano-super"):
+        student(latency_target=latency(0.1))
+    with pytest.raises(ValidationError, match="is not attached"):
+        student(latency_target=latency(0.1, is_target=True))
+    with pytest.raises(ValidationError, match="on this host is merged"):
+        student(latency_host=latency(0.1, origin="merged"))
+    merged = student(latency_target=latency(0.1, is_target=True, origin="merged"))
+    assert merged.student.latency_target is not None
+
+
+def test_a_missing_latency_needs_a_reason(build_report: Callable[..., Report]) -> None:
+    with pytest.raises(ValidationError, match="without a reason"):
+        build_report(target=Target(profile="t4", title="NVIDIA T4", attached=False))
+
+
+def test_pseudo_labels_count_every_class(report: Report, build_report: Callable[..., Report]) -> None:
+    with pytest.raises(ValidationError, match="2 pseudo-labels for 10 classes"):
+        build_report(samples=report.samples.model_copy(update={"pseudo_labels": (1, 2)}))
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../secret", "onnx/../../x", "a\\b", ""])
+def test_artefacts_lie_in_the_run_folder(path: str) -> None:
+    with pytest.raises(ValidationError, match="not a relative POSIX path"):
+        Artefact(path=path, sha256="0" * 64, size_bytes=1)
+
+
+def test_reading_and_rendering_need_no_torch() -> None:
+    program = (
+        "import sys; from compressor.report import markdown, pictures, schema, terminal; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    root = Path(__file__).parents[3]
+    assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0

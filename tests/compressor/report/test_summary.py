@@ -1,0 +1,38 @@
+"""The sentences that stand first follow from the numbers."""
+
+from __future__ import annotations
+
+from compressor.report.measured import Scores
+from compressor.report.schema import Report
+from compressor.report.summary import summarise
+
+
+def test_the_headline_holds_agreement_count_and_size(report: Report) -> None:
+    summary = summarise(report.teacher, report.student, report.target)
+    assert summary.decision == "ungated"
+    assert summary.headline == (
+        "The student agrees with its teacher on 95.0 % of 40 held-out images, with 26.2 % of its parameters."
+    )
+
+
+def test_a_wide_interval_asks_for_more_images_and_a_narrow_one_does_not(report: Report) -> None:
+    wide = summarise(report.teacher, report.student, report.target)
+    assert "40 images cannot tell more" in wide.points[0]
+    many = report.student.model_copy(update={"agreement": Scores(evidence=report.student.agreement.eval)})
+    assert summarise(report.teacher, many, report.target).points[0] == (
+        "The 95 % interval of this agreement is 96.2 to 98.2 %."
+    )
+
+
+def test_an_unstable_latency_is_never_stated_plainly(report: Report) -> None:
+    assert report.student.latency_host is not None
+    shaky = report.student.latency_host.model_copy(update={"stable": False})
+    student = report.student.model_copy(update={"latency_host": shaky})
+    points = summarise(report.teacher, student, report.target).points
+    assert any("0.148 ms (p50, unstable)" in point for point in points)
+
+
+def test_unlabelled_eval_images_still_count(report: Report) -> None:
+    student = report.student.model_copy(update={"accuracy": Scores()})
+    points = summarise(report.teacher, student, report.target).points
+    assert "Agreement on the 1,000 images of --eval: 97.4 % (96.2 to 98.2 %)." in points

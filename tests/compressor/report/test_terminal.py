@@ -1,0 +1,64 @@
+"""The summary on a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+from rich.console import Console
+
+from compressor.report.schema import Report
+from compressor.report.terminal import print_summary, summary_table
+from profiles.latency import LatencyStats
+
+
+def printed(report: Report) -> str:
+    stream = io.StringIO()
+    print_summary(report, Console(file=stream, width=80))
+    return stream.getvalue()
+
+
+def test_everything_fits_80_columns_uncut(report: Report) -> None:
+    text = printed(report)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for words in (
+        "cifar_resnet20 width 0.5",
+        "(83.5 to 98.6 %)",
+        "0.148 / 0.163 / 0.207",
+        "host: Example CPU @ 2.70GHz",
+        "target: Jetson Orin Nano Super",
+        "No jetson-orin-nano-super is attached",
+        "Warning: The samples have no image of class 9",
+    ):
+        assert words in text
+    assert "…" not in text
+
+
+def test_the_table_has_teacher_and_student_side_by_side(report: Report) -> None:
+    table = summary_table(report)
+    assert [str(column.header) for column in table.columns] == ["", "teacher", "student", "ratio"]
+    assert table.row_count == 9
+
+
+def test_hostile_text_is_neither_markup_nor_escape_sequence(
+    report: Report, build_report: Callable[..., Report]
+) -> None:
+    name = "[bold red]x[/bold red]\x1b[2J\x1b]0;owned\x07" + "y" * 5000
+    hostile = build_report(
+        run_name=name, student=report.student.model_copy(update={"name": name}), warnings=(name,) * 30
+    )
+    text = printed(hostile)
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "[bold red]x[/bold" in text
+    assert "More warnings in report.json: 20." in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_an_unstable_latency_says_so(
+    report: Report, build_report: Callable[..., Report], latency: Callable[..., LatencyStats]
+) -> None:
+    shaky = latency(0.148, stable=False, warnings=("Unstable: the medians varied by 20 %.",))
+    text = printed(build_report(student=report.student.model_copy(update={"latency_host": shaky})))
+    assert "(unstable)" in text
+    assert "Student: Unstable: the medians varied by 20 %." in text

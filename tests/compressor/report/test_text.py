@@ -1,0 +1,70 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from compressor.report.measured import Proportion
+from compressor.report.text import (
+    count,
+    duration,
+    macs,
+    params,
+    percent,
+    significant,
+    size,
+    times,
+    with_interval,
+)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [
+        (0.975, "97.5 %"),
+        (1.0, "100 %"),
+        (0.0, "0 %"),
+        (0.9998, "99.98 %"),  # 4,999 of 5,000 is not all of them
+        (0.00004, "0.004 %"),
+        (0.5, "50.0 %"),
+    ],
+)
+def test_percent_says_all_and_none_only_when_it_is_so(fraction: float, text: str) -> None:
+    assert percent(fraction) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.00"),
+        (0.012345, "0.0123"),
+        (-0.0415, "-0.0415"),
+        (0.9999, "1.00"),
+        (1.0, "1.00"),
+        (9.999, "10.0"),
+        (12.34, "12.3"),
+        (99.96, "100"),
+        (12345.0, "12,300"),
+    ],
+)
+def test_three_significant_digits(value: float, text: str) -> None:
+    assert significant(value) == text
+
+
+def test_units() -> None:
+    assert (params(11.17), params(0.0779)) == ("11.2 M", "77.9 k")
+    assert (macs(1.82), macs(0.0123), macs(0.0000801)) == ("1.82 G", "12.3 M", "80.1 k")
+    assert (size(42.6), size(0.301)) == ("42.6 MiB", "308 KiB")
+    assert times(1.0, 4.0) == "0.250 ×"
+    assert (duration(4.23), duration(59.97), duration(200), duration(3900)) == (
+        "4.2 s",
+        "1 min 00 s",
+        "3 min 20 s",
+        "1 h 05 min",
+    )
+    assert (count(1, "class", "classes"), count(1200, "image")) == ("1 class", "1,200 images")
+
+
+def test_an_interval_stands_beside_its_share() -> None:
+    share = Proportion(value=0.975, low=0.871, high=0.996, n=40)
+    assert with_interval(share) == "97.5 % (87.1 to 99.6 %)"
