@@ -2,8 +2,9 @@
 
     python benchmarks/train_teacher.py --data PACKS --out teachers/cifar10 --few 200 --val
 
-Writes OUT/t.pt (a compress checkpoint: weights and card), OUT/few/<class>/*.png of `cifarlike_pool32`, OUT/val/<class>/*.png
-of the CIFAR-10 test set, and OUT/result.json with the teacher's test accuracy. Stopped and started again, it goes on.
+Writes OUT/t.pt (a compress checkpoint: weights and card), OUT/few/<class>/*.png of `cifarlike_pool32`,
+OUT/val/<class>/*.png of the CIFAR-10 test set, and OUT/result.json with the teacher's test accuracy. Stopped and started
+again, it goes on.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def main() -> None:
     add_data_argument(parser)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--architecture", default="cifar_resnet20")
-    parser.add_argument("--steps", type=int, default=8_000, help="updates of 128 images")
+    parser.add_argument("--steps", type=int, default=6_000, help="updates of 128 images")
     parser.add_argument("--few", type=int, default=0, help="write this many images of the pool to OUT/few")
     parser.add_argument("--val", action="store_true", help="write the test set to OUT/val")
     parser.add_argument("--seed", type=int, default=0)

@@ -44,7 +44,7 @@ MAX_PICKLE_STEPS = 10_000_000  # about ten seconds of disassembly; a network of 
 MAX_SHARING = 16  # tensors may claim this many times the file's size, which admits shared weights and no bombs
 
 ZIP_START = b"PK\x03\x04"
-LEGACY_TORCH_NUMBER = bytes.fromhex("8a 0a 6c fc 9c 46 f9 20 6a a8 50 19")  # the first thing pickled, whatever the protocol
+LEGACY_TORCH_NUMBER = bytes.fromhex("8a 0a 6c fc 9c 46 f9 20 6a a8 50 19")  # pickled first, by any protocol
 ONNX_START = re.compile(rb"\x08[\x01-\x1f][\x12\x1a\x22\x3a\x42]")  # protobuf: IR version, then one of its other fields
 PT2_RECORDS = {"archive_format", "models/model.json", "serialized_exported_program.json"}
 NAMED_STARTS = {

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from compressor.inputs.card import TeacherCard
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "TIFF", "GIF")  # no other decoder of Pillow's is let near the bytes
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")  # no other decoder of Pillow's is let near the bytes
 MAX_PIXELS = 178_956_970  # 512 MiB of RGB; where Pillow by default calls an image a decompression bomb
 EXIF_ORIENTATION = 0x0112
 FILTERS = {

@@ -266,7 +266,7 @@ def _known_architecture(facts: Facts, tensors: Mapping[str, Tensor]) -> str:
         )
     source = facts.origin["architecture"]
     error: type[CompressError] = UsageFault if source == FROM_FLAG else InputRefused
-    what = "cannot be a teacher yet" if name in ARCHITECTURES else "is unknown"
+    what = "cannot be a teacher yet" if str(name) in ARCHITECTURES else "is unknown"
     raise error(
         f"The architecture '{name}' from {source} {what}.",
         available,

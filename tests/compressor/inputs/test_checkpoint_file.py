@@ -202,7 +202,7 @@ def test_records_may_not_share_bytes(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         record = next(entry for entry in archive.infolist() if entry.filename.endswith("data/0"))
         archive.filelist.append(record)  # the directory lists the same bytes twice
-        archive._didModify = True
+        archive._didModify = True  # type: ignore[attr-defined]
     assert open_contents(path).reason == "its records claim more bytes than the file has"
 
 
@@ -218,7 +218,8 @@ def test_a_storage_may_not_claim_more_than_its_record_has(tmp_path: Path) -> Non
         program = archive.read("t/data.pkl")
     lie = program.replace(b"K\x14", b"M\xff\xff")
     assert lie != program
-    assert open_contents(rezipped(source, tmp_path / "lie.pt", zipfile.ZIP_STORED, {"data.pkl": lie})).kind == "unreadable"
+    path = rezipped(source, tmp_path / "lie.pt", zipfile.ZIP_STORED, {"data.pkl": lie})
+    assert open_contents(path).kind == "unreadable"
 
 
 def test_tensors_without_plain_data_are_refused(tmp_path: Path) -> None:
