@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 CARD_VERSION: Literal[1] = 1
+MIN_SIDE, MAX_SIDE = 4, 4096  # pixels
 
 
 def _integer_as_text(name: object) -> object:
@@ -54,8 +55,13 @@ class TeacherCard(BaseModel):
     def _consistent(self) -> TeacherCard:
         channels, height, width = self.input_shape
         problems = []
-        if channels not in (1, 3) or height < 4 or width < 4:
-            problems.append(f"input_shape {self.input_shape} must be 1 or 3 channels of at least 4x4 pixels")
+        if channels not in (1, 3) or any(not MIN_SIDE <= side <= MAX_SIDE for side in (height, width)):
+            problems.append(
+                f"input_shape {self.input_shape} must be 1 or 3 channels of {MIN_SIDE} to {MAX_SIDE} pixels"
+            )
+        sides = self.resize if isinstance(self.resize, tuple) else (self.resize,)
+        if any(side is not None and not MIN_SIDE <= side <= MAX_SIDE for side in sides):
+            problems.append(f"resize {self.resize} must be {MIN_SIDE} to {MAX_SIDE} pixels")
         if len(self.class_names) != self.num_classes:
             problems.append(f"{len(self.class_names)} class_names for {self.num_classes} classes")
         if len(set(self.class_names)) != len(self.class_names):

@@ -13,19 +13,25 @@ from compressor.inputs.nearest import did_you_mean
 from compressor.students.architectures import teacher_architectures
 
 SHOWN = 3  # names that a message gives
+SHOWN_IMPORTS = 20
 
 # One line each that turns another kind of file into a state dict; {name} is the file's.
 CONVERSIONS: Mapping[Kind, str] = {
-    "training checkpoint": "torch.save(torch.load('{name}', weights_only={safe})['{key}'], 'weights.pt')",
-    "pickled module": "torch.save(torch.load('{name}', weights_only=False).state_dict(), 'weights.pt')",
-    "TorchScript": "torch.save(torch.jit.load('{name}').state_dict(), 'weights.pt')",
-    "pt2 (torch.export)": "torch.save(dict(torch.export.load('{name}').state_dict), 'weights.pt')",
-    "safetensors": "torch.save(safetensors.torch.load_file('{name}'), 'weights.pt')",
+    "training checkpoint": "torch.save(torch.load({name!r}, weights_only={safe})['{key}'], 'weights.pt')",
+    "pickled module": "torch.save(torch.load({name!r}, weights_only=False).state_dict(), 'weights.pt')",
+    "TorchScript": "torch.save(torch.jit.load({name!r}).state_dict(), 'weights.pt')",
+    "pt2 (torch.export)": "torch.save(dict(torch.export.load({name!r}).state_dict), 'weights.pt')",
+    "safetensors": "torch.save(safetensors.torch.load_file({name!r}), 'weights.pt')",
     "ONNX": "torch.save(model.state_dict(), 'weights.pt')",
 }
 
 
 def existing_file(path: Path) -> Path:
+    """The path, if a file is there and may be read.
+
+    Raises:
+        InputRefused: it is missing, a folder or locked; names its neighbours.
+    """
     if path.is_file():
         if os.access(path, os.R_OK):
             return path
@@ -63,7 +69,7 @@ def refuse_kind(path: Path, contents: Contents) -> NoReturn:
     elif contents.imports:
         received = (
             f"The teacher {path.name} is a {contents.kind} that would run code while it is read: "
-            f"it imports {listed(contents.imports)}."
+            f"it imports {listed(contents.imports, SHOWN_IMPORTS)}."
         )
     else:
         received = f"The teacher {path.name} is of the kind {contents.kind}."
@@ -93,7 +99,7 @@ def way_forward(path: Path, contents: Contents, architectures: tuple[str, ...]) 
             return f"{trust} the weights{source} with `{line}` and give --teacher weights.pt --arch NAME."
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], limit: int = SHOWN) -> str:
     """The first few names, and how many more there are."""
-    shown = ", ".join(names[:SHOWN])
-    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown

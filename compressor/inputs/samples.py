@@ -134,16 +134,16 @@ def read_samples(
 
     if len(kept) < MIN_IMAGES:
         raise InputRefused(
-            f"The folder {folder} holds {len(kept)} usable images{_and_skipped(skipped)}.",
+            f"The folder {folder} holds {_images(len(kept))} that can be used{_left_out(skipped)}.",
             f"At least {MIN_IMAGES} different images were expected ({', '.join(SUFFIXES)}).",
             "Add images of the kind that the teacher was trained on, or check the folder given to --samples.",
         )
     if skipped:
-        notes.append(f"{len(kept)} images are used{_and_skipped(skipped)}.")
+        notes.append(f"{_images(len(kept))} can be used{_left_out(skipped)}.")
     if card.channel_order == "L" and num_grey < len(kept):
-        notes.append(f"{len(kept) - num_grey} images are stored in colour and the teacher sees them in grey.")
+        notes.append(f"{_images(len(kept) - num_grey)} in colour: seen in grey.")
     if card.channel_order != "L" and num_grey:
-        notes.append(f"{num_grey} images are grey and the teacher sees them with three equal channels.")
+        notes.append(f"{_images(num_grey)} in grey: seen with three equal channels.")
     return SampleSet(
         images=torch.from_numpy(images[: len(kept)]),
         labels=torch.tensor(labels, dtype=torch.int64),
@@ -226,18 +226,21 @@ def _label(files: Sequence[str], class_names: Sequence[str]) -> tuple[dict[str, 
         )
     for folder, count in unmatched.most_common(SHOWN):
         hint = did_you_mean(folder, class_names) or f"The classes are {_listed(class_names)}."
-        notes.append(f"Folder '{folder}' names no class of the teacher: its {count} images count as unlabelled. {hint}")
+        notes.append(f"Folder '{folder}' names no class of the teacher: {_images(count)} without a label. {hint}")
     if len(unmatched) > SHOWN:
         notes.append(f"{len(unmatched) - SHOWN} more folders name no class of the teacher.")
     return labels, notes
 
 
-def _and_skipped(skipped: Sequence[tuple[str, str]]) -> str:
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _left_out(skipped: Sequence[tuple[str, str]]) -> str:
     if not skipped:
         return ""
     shown = _printable("; ".join(f"{file}: {reason}" for file, reason in skipped[:SHOWN]))
-    more = "; ..." if len(skipped) > SHOWN else ""
-    return f", {len(skipped)} {'was' if len(skipped) == 1 else 'were'} left out ({shown}{more})"
+    return f", left out: {len(skipped)} ({shown}{'; ...' if len(skipped) > SHOWN else ''})"
 
 
 def _listed(names: Sequence[str]) -> str:

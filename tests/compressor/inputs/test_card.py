@@ -28,8 +28,11 @@ def test_a_card_survives_json() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"input_shape": [2, 8, 8]}, "must be 1 or 3 channels"),
-        ({"input_shape": [3, 3, 8]}, "at least 4x4 pixels"),
+        ({"input_shape": [2, 8, 8]}, "must be 1 or 3 channels of 4"),
+        ({"input_shape": [3, 3, 8]}, "4 to 4096 pixels"),
+        ({"input_shape": [3, 8, 5000]}, "4 to 4096 pixels"),
+        ({"resize": 0}, "resize 0 must be 4 to 4096 pixels"),
+        ({"resize": [8, -8]}, "must be 4 to 4096 pixels"),
         ({"class_names": ["a"]}, "1 class_names for 2 classes"),
         ({"class_names": ["a", "a"]}, "differ from each other"),
         ({"class_names": ["a", False]}, "valid string"),

@@ -79,7 +79,7 @@ def test_folders_that_name_no_class_are_explained(tmp_path: Path) -> None:
     samples = read_samples(tmp_path, CARD)
     assert samples.labels.tolist() == [0, UNKNOWN, UNKNOWN, UNKNOWN]
     assert "Folder 'dgo' names no class" in samples.warnings[0]
-    assert "2 images count as unlabelled. Did you mean 'dog'?" in samples.warnings[0]
+    assert "2 images without a label. Did you mean 'dog'?" in samples.warnings[0]
     assert "The classes are cat, dog, tree frog." in samples.warnings[1]
 
 
@@ -111,7 +111,7 @@ def test_one_bad_file_is_skipped_and_counted(tmp_path: Path) -> None:
     assert "damaged" in found["half.png"]
     assert found["notes.txt"] == "its name does not end like an image's"
     assert "animated" in found["moving.gif"]
-    assert samples.warnings[0].startswith("2 images are used, 5 were left out (")
+    assert samples.warnings[0].startswith("2 images can be used, left out: 5 (")
 
 
 def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
@@ -168,13 +168,11 @@ def test_one_picture_in_two_classes_has_no_class(tmp_path: Path) -> None:
 def test_colour_and_grey_are_noted(tmp_path: Path) -> None:
     folder_of(tmp_path, "a.png", "b.png")
     write_image(tmp_path / "g.png", 3, mode="L")
-    assert read_samples(tmp_path, CARD).warnings == (
-        "1 images are grey and the teacher sees them with three equal channels.",
-    )
+    assert read_samples(tmp_path, CARD).warnings == ("1 image in grey: seen with three equal channels.",)
     facts = {**CARD.model_dump(), "input_shape": (1, 8, 8), "channel_order": "L", "mean": (0.0,), "std": (1.0,)}
     grey = read_samples(tmp_path, TeacherCard.model_validate(facts))
     assert grey.images.shape == (3, 1, 8, 8)
-    assert grey.warnings == ("2 images are stored in colour and the teacher sees them in grey.",)
+    assert grey.warnings == ("2 images in colour: seen in grey.",)
 
 
 def test_the_result_does_not_depend_on_when_files_were_made(tmp_path: Path) -> None:
@@ -219,17 +217,16 @@ def test_missing_folders_are_refused_with_a_neighbour(tmp_path: Path) -> None:
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
-    refusal(tmp_path, "0 usable images", "At least 2 different images", "Add images")
+    refusal(tmp_path, "0 images that can be used", "At least 2 different images", "Add images")
     write_image(tmp_path / "a.png", 0)
-    refusal(tmp_path, "1 usable images.")
+    refusal(tmp_path, "holds 1 image that can be used.")
     write_image(tmp_path / "b.png", 0)
-    refusal(tmp_path, "1 usable images, 1 was left out (b.png: it looks to the teacher exactly like a.png)")
+    refusal(tmp_path, "1 image that can be used, left out: 1 (b.png: it looks to the teacher exactly like a.png)")
 
 
-@pytest.mark.slow
-def test_ten_thousand_small_images_take_seconds(tmp_path: Path) -> None:
-    for index in range(10_000):
+def test_thousands_of_small_images_take_seconds(tmp_path: Path) -> None:
+    for index in range(5_000):
         Image.fromarray(np.full((8, 8, 3), index % 256, np.uint8)).save(tmp_path / f"{index}.png")
     started = time.perf_counter()
-    assert len(read_samples(tmp_path, CARD, keep_duplicates=True).files) == 10_000
-    assert time.perf_counter() - started < 10
+    assert len(read_samples(tmp_path, CARD, keep_duplicates=True).files) == 5_000
+    assert time.perf_counter() - started < 5
