@@ -1,6 +1,6 @@
 """What the student is worth: HiDFD against its baselines and without each of its parts, at sizes that a CPU can do.
 
-    python benchmarks/cpu_quality.py --data PACKS [--only digits mnist cifar10]
+    python -m benchmarks.cpu_quality --data PACKS [--only digits mnist cifar10]
 
 One row is one (data set, configuration, seed). Rows are appended to the JSON file as they finish and finished rows are
 skipped, so that the program survives being stopped; inside a row the training itself resumes. All rows of one seed

@@ -1,6 +1,6 @@
 """Train a CIFAR-10 teacher and write it as a user would have it: t.pt, and on request folders of images beside it.
 
-    python benchmarks/train_teacher.py --data PACKS --out teachers/cifar10 --few 200 --val
+    python -m benchmarks.train_teacher --data PACKS --out teachers/cifar10 --few 200 --val
 
 Writes OUT/t.pt (a compress checkpoint: weights and card), OUT/few/<class>/*.png of `cifarlike_pool32`,
 OUT/val/<class>/*.png of the CIFAR-10 test set, and OUT/result.json with the teacher's test accuracy. Stopped and started
