@@ -114,7 +114,7 @@ def defaults(effort: str, image_shape: tuple[int, int, int], device: str) -> dic
             "student_steps": (8_000, 25_000, 80_000)[level],
             "student_batch_size": (128, 256, 256)[level],
         }
-    width = 32 if side <= 12 else 48 if side <= 20 else 64
+    width = 32 if side <= 20 else 64
     return {
         "generator_steps": (1_200, 3_000, 10_000)[level],
         "generator_batch_size": 64,
