@@ -87,7 +87,7 @@ class Config(BaseModel):
     student_steps: int = Field(default=60_000, ge=1)
     student_batch_size: int = Field(default=128, ge=2)
     student_lr: float = Field(
-        default=0.05, gt=0, description="SGD with Nesterov momentum 0.9, cosine to zero"
+        default=0.5, gt=0, description="SGD with Nesterov momentum 0.9, cosine to zero"
     )
     weight_decay: float = Field(default=5e-4, ge=0)
     real_fraction: float = Field(
