@@ -1,1 +1,1 @@
-"""The pieces that distillation methods are made of: losses, networks, augmentation and the training loop's bookkeeping."""
+"""What distillation methods are made of: losses, networks, augmentation, and what every training loop shares."""

@@ -40,14 +40,14 @@ def random_cutout(images: Tensor, fraction: float, random: torch.Generator) -> T
     left = torch.randint(0, width - size + 1, (batch, 1), generator=random, device=random.device)
     rows = torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device)
-    hit = ((rows >= top) & (rows < top + size))[:, None, :, None] & (
-        (columns >= left) & (columns < left + size)
-    )[:, None, None, :]
-    return torch.where(hit, images.mean(dim=(2, 3), keepdim=True), images)
+    in_rows = (rows >= top) & (rows < top + size)
+    in_columns = (columns >= left) & (columns < left + size)
+    hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
+    return torch.where(hole, images.mean(dim=(2, 3), keepdim=True), images)
 
 
 def differentiable_augmentation(images: Tensor, random: torch.Generator, *, flip: bool) -> Tensor:
-    """Shift by an eighth of the side, cut out a quarter of it, and mirror where the teacher does not mind.
+    """Shift by an eighth of the width, cut out a quarter of the side, and mirror where the teacher does not mind.
 
     Differentiable Augmentation (Zhao et al. 2020): with few real images the discriminator memorises them; when real
     and synthetic images are seen through the same random views it cannot. Colour is left alone, because a private
@@ -59,21 +59,20 @@ def differentiable_augmentation(images: Tensor, random: torch.Generator, *, flip
 
 
 def student_augmentation(images: Tensor, random: torch.Generator, *, flip: bool) -> Tensor:
-    """The usual crop of a padded image, as a shift by an eighth of the side, and the mirror image where it fits."""
+    """The usual crop of a padded image, as a shift by an eighth of the width, and the mirror image where it fits."""
     images = random_shift(images, max(1, images.shape[-1] // 8), random)
     return random_flip(images, random) if flip else images
 
 
 @torch.no_grad()
-def mirroring(
-    setting: Mirror, images: Tensor, classify: Callable[[Tensor], Tensor]
-) -> tuple[bool, dict[str, str]]:
+def mirroring(setting: Mirror, images: Tensor, classify: Callable[[Tensor], Tensor]) -> tuple[bool, dict[str, str]]:
     """Whether to mirror images in training, and why, as a choice for the report.
 
     `auto` asks the teacher: where it calls a mirrored training image what it calls the image, mirroring is harmless;
-    for digits and road signs it is not. Asked on at most 256 of the images (N, C, H, W), uint8.
+    for digits and road signs it is not.
 
     Args:
+        images: (N, C, H, W), uint8, of which at most 256 are asked about.
         classify: images in [0, 1] to logits (B, K).
     """
     if setting != "auto":

@@ -1,18 +1,20 @@
-"""The class-conditional generator and its discriminator, BigGAN-style and sized for few images (HiDFD section 3).
+"""The class-conditional generator and its discriminator: BigGAN (Brock et al. 2019), sized for few images (HiDFD).
 
-Images are [0, 1]. Shapes: B batch, Z latent, K classes, D teacher features, R resolution.
+Images are [0, 1]. Shapes: B batch, Z latent, K classes, D teacher features.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import pairwise
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+from torch.nn.utils.parametrize import is_parametrized
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -32,8 +34,8 @@ class _Float32(nn.Module):
 def _spectral(module: ModuleT) -> ModuleT:
     """Spectral normalisation (Miyato et al. 2018), one power iteration a training forward, always in float32."""
     parametrizations.spectral_norm(module)
-    chain = module.parametrizations["weight"]  # type: ignore[index, union-attr]
-    chain[0] = _Float32(chain[0])  # type: ignore[index, operator]
+    chain = cast(nn.ModuleList, module.get_submodule("parametrizations.weight"))
+    chain[0] = _Float32(chain[0])
     return module
 
 
@@ -54,7 +56,7 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual block that doubles the resolution."""
+    """Residual block that doubles the resolution: (B, C, h, w), (B,) -> (B, C', 2h, 2w)."""
 
     def __init__(self, in_channels: int, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -73,7 +75,7 @@ class UpBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Residual block of the discriminator, which halves the resolution if asked."""
+    """Residual block of the discriminator, (B, C, h, w) -> (B, C', h, w), with h and w halved if asked."""
 
     def __init__(self, in_channels: int, channels: int, *, halve: bool, first: bool = False) -> None:
         super().__init__()
@@ -100,7 +102,7 @@ class GeneratorShape:
     Attributes:
         image_shape: (C, H, W) of the teacher's input.
         resolution: (H, W) at which images are made; they are brought to `image_shape` by bilinear interpolation.
-        width: channels up to 32 px; half of them at 64 px.
+        width: channels of the maps up to 32 px; larger maps have half of them.
     """
 
     image_shape: tuple[int, int, int]
@@ -111,7 +113,7 @@ class GeneratorShape:
 
 
 def bounded_resolution(height: int, width: int, bound: int = 64) -> tuple[int, int]:
-    """The generator's resolution for an input of `height` x `width`: the same, scaled down so that no side exceeds `bound`."""
+    """The generator's (H, W) for the teacher's input: the same, or scaled down so that no side exceeds `bound`."""
     scale = min(1.0, bound / max(height, width))
     return max(4, round(height * scale)), max(4, round(width * scale))
 
@@ -130,10 +132,7 @@ class Generator(nn.Module):
             for i in range(num_blocks + 1)
         ]
         self.stem = _spectral(nn.Linear(shape.latent_dim, channels[0] * self.base[0] * self.base[1]))
-        self.blocks = nn.ModuleList(
-            UpBlock(before, after, shape.num_classes)
-            for before, after in zip(channels, channels[1:], strict=False)
-        )
+        self.blocks = nn.ModuleList(UpBlock(before, after, shape.num_classes) for before, after in pairwise(channels))
         self.norm = nn.BatchNorm2d(channels[-1])
         self.to_image = _spectral(nn.Conv2d(channels[-1], shape.image_shape[0], 3, padding=1))
         _initialise(self)
@@ -142,6 +141,7 @@ class Generator(nn.Module):
         x = self.stem(z).view(len(z), -1, *self.base)
         for block in self.blocks:
             x = block(x, labels)
+        # sigmoid(2x) is tanh(x) moved from [-1, 1] to [0, 1].
         images = torch.sigmoid(self.to_image(torch.relu(self.norm(x))).float() * 2.0)
         # Sizes that are no multiple of a power of two are cropped, so that no pixel is resampled needlessly.
         height, width = self.shape.resolution
@@ -181,7 +181,7 @@ class Discriminator(nn.Module):
         self.resolution = resolution
         smallest = min(resolution)
         num_halvings = max(1, round(math.log2(smallest / 8))) if smallest >= 8 else 0
-        num_blocks = num_halvings + (2 if smallest >= 16 else 1)
+        num_blocks = num_halvings + (2 if smallest >= 16 else 1)  # four at 32 px, as in the paper
         self.blocks = nn.Sequential(
             *(
                 DownBlock(image_channels if i == 0 else width, width, halve=i < num_halvings, first=i == 0)
@@ -211,12 +211,8 @@ def _initialise(network: nn.Module) -> None:
     """Orthogonal weights (BigGAN), which spectral normalisation then leaves almost as they are."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            weight = (
-                module.parametrizations.weight.original
-                if hasattr(module, "parametrizations")
-                else module.weight
-            )  # type: ignore[union-attr]
-            nn.init.orthogonal_(weight)  # type: ignore[arg-type]
+            name = "parametrizations.weight.original" if is_parametrized(module) else "weight"
+            nn.init.orthogonal_(module.get_parameter(name))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
@@ -228,6 +224,7 @@ def standing_statistics(
     """Recompute the batch norms' running statistics for the current weights, as a plain mean over fresh batches.
 
     An averaged generator never ran forward in training, so that the statistics that it holds belong to other weights.
+    The same holds for the vectors of its spectral norms, which these forward passes iterate if it is in training mode.
     """
     norms = [m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

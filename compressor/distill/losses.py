@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# --- adversarial and class terms (ADC-GAN, Hou et al. 2022; HiDFD section 3) ---------------------------------------
+# --- adversarial and class terms (ADC-GAN, Hou et al. 2022) ---------------------------------------------------------
 
 
 def hinge_discriminator(real_scores: Tensor, synthetic_scores: Tensor) -> Tensor:
@@ -162,7 +162,8 @@ def feature_alignment(projected_map: Tensor, teacher_map: Tensor) -> Tensor:
     Where the teacher's map is larger it is average-pooled to the student's size.
     """
     if teacher_map.shape[-2:] != projected_map.shape[-2:]:
-        teacher_map = F.adaptive_avg_pool2d(teacher_map, projected_map.shape[-2:])
+        height, width = projected_map.shape[-2:]
+        teacher_map = F.adaptive_avg_pool2d(teacher_map, (height, width))
     return F.mse_loss(projected_map.float(), teacher_map.float())
 
 

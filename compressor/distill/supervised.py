@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.distill.augment import student_augmentation
-from compressor.distill.training import Context, cosine_schedule, parameter_groups
+from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups
 
 
 def train_classifier(
@@ -24,19 +24,21 @@ def train_classifier(
     phase: str = "teacher",
 ) -> nn.Module:
     """Cross-entropy on images (N, C, H, W) uint8 and labels (N,); `network` takes [0, 1] images. Trained in place."""
-    network = network.to(context.device, memory_format=torch.channels_last).train()
+    network = network.to(context.device).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(parameter_groups(network, weight_decay), lr=lr, momentum=0.9, nesterov=True)
     schedule = cosine_schedule(optimiser, num_steps, warmup=num_steps // 20)
-    state = {"network": network, "optimiser": optimiser, "schedule": schedule}
+    state: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule}
     for _ in context.steps(phase, num_steps, state):
         rows = torch.randint(len(images), (batch_size,), generator=context.random, device=context.device)
         batch = student_augmentation(images[rows].float() / 255.0, context.random, flip=flip)
         with context.autocast():
             logits = network(batch)
         loss = F.cross_entropy(logits.float(), labels[rows])
+        context.log({"cross_entropy": loss})
+
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
-        context.log({"cross_entropy": loss})
+
     return network.eval()

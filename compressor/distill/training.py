@@ -3,8 +3,9 @@
 A loop reads
 
     for step in context.steps("student", num_steps, {"student": student, "optimiser": optimiser}):
-        ...one training step...
+        ...forward...
         context.log({"feature_alignment": loss})
+        ...backward, and one optimiser step...
 
 and is otherwise plain code. `steps` restores all loop state before the first step, saves it between steps, measures the
 first steps for a forecast, and stops between steps when asked to.
@@ -14,12 +15,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import Interrupted, StageFailed
+from compressor.stages import atomic_path, atomic_write_text
 
 NUM_TIMED_STEPS = 3
 LOG_ROWS_PER_PHASE = 200
@@ -113,15 +114,19 @@ class Context:
         self.should_stop = should_stop
         self.random = seed_everything(seed, self.device)
         self.phases: list[Phase] = []
-        self._rows: list[Mapping[str, Tensor]] = []
+        self._terms: dict[str, list[Tensor]] = {}
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision for forward passes. Losses convert to float32 themselves."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def log(self, terms: Mapping[str, Tensor]) -> None:
-        """Record this step's loss terms; they stay on the device until a row is written."""
-        self._rows.append({name: value.detach() for name, value in terms.items()})
+        """Record loss terms of this step, before their backward pass; they stay on the device until a row is written.
+
+        A step may log more than once: each half of an adversarial step has its own terms.
+        """
+        for name, value in terms.items():
+            self._terms.setdefault(name, []).append(value.detach())
 
     def steps(self, phase: str, num_steps: int, state: Mapping[str, Stateful]) -> Iterator[int]:
         """Yield the steps of one phase that are still to be done.
@@ -129,9 +134,12 @@ class Context:
         Everything in `state`, `self.random` and the global random states is restored first and saved between steps,
         so that a run killed anywhere continues to the same result. A finished phase yields nothing.
 
+        Args:
+            state: what the loop changes, by name; a network that a loss term trains by the name in LOSS_TERMS.
+
         Raises:
             Interrupted: `should_stop` said so; the state is saved.
-            StageFailed: a loss term is not finite.
+            StageFailed: a loss term is not finite; found when its row is written.
         """
         checkpoint = self.folder / f"checkpoint-{phase}.pt"
         first, earlier_seconds = self._restore(checkpoint, state)
@@ -194,22 +202,17 @@ class Context:
         }
         if self.device.type == "cuda":
             saved["cuda_random"] = torch.cuda.get_rng_state(self.device)
-        temporary = checkpoint.with_suffix(".tmp")
-        try:
+        with atomic_path(checkpoint) as temporary:
             torch.save(saved, temporary)
-            os.replace(temporary, checkpoint)  # noqa: PTH105
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _mean_terms(self, phase: str, step: int) -> dict[str, float]:
         """Mean of every term since the last row. The only place where a loop waits for the device."""
-        names = self._rows[-1].keys() if self._rows else ()
-        means = {name: float(torch.stack([row[name] for row in self._rows]).float().mean()) for name in names}
-        self._rows.clear()
+        means = {name: float(torch.stack(values).float().mean()) for name, values in self._terms.items()}
+        self._terms.clear()
         broken = [name for name, value in means.items() if not math.isfinite(value)]
         if broken:
             raise StageFailed(
-                f"Loss term {', '.join(broken)} of phase {phase} is not finite at step {step}.",
+                f"Loss term {', '.join(broken)} of phase {phase} is not finite by step {step}.",
                 "Training cannot go on from there.",
                 "Lower the learning rate, use --precision fp32, or look at the curves in log.jsonl for where it began.",
             )
@@ -235,10 +238,11 @@ class _PhaseLog:
 
     def __init__(self, path: Path, phase: str, first_step: int) -> None:
         self.path, self.phase = path, phase
-        rows = read_log(path)
-        kept = [row for row in rows if row["phase"] != phase or row["step"] < first_step]
-        if len(kept) != len(rows):
-            path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        kept = [row for row in read_log(path) if row["phase"] != phase or row["step"] < first_step]
+        whole = "".join(json.dumps(row) + "\n" for row in kept)
+        # A line that a kill cut short goes too: the next row would be written onto its end.
+        if path.exists() and path.read_text() != whole:
+            atomic_write_text(path, whole)
 
     def write(self, step: int, terms: Mapping[str, float]) -> None:
         with self.path.open("a") as file:
@@ -246,13 +250,11 @@ class _PhaseLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Rows of a `log.jsonl`; a last line that a kill cut short is left out."""
+    """Rows of a `log.jsonl`; a line that a kill cut short is left out. No file: no rows."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else ():
-        try:
+        with suppress(json.JSONDecodeError):
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
     return rows
 
 
@@ -263,21 +265,19 @@ def seed_everything(seed: int, device: torch.device) -> torch.Generator:
 
 
 def best_precision(device: torch.device, image_side: int) -> tuple[str, str]:
-    """("fp32" | "bf16", why). bf16 where the hardware multiplies it natively and the images are large enough to gain."""
+    """("fp32" or "bf16", why): bf16 where the hardware multiplies it natively and images are large enough to gain."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "this GPU multiplies bf16 natively"
         return "fp32", "this GPU has no native bf16"
     if image_side < 24:
         return "fp32", f"at {image_side} px the conversions cost more than bf16 saves"
-    if torch.cpu._is_amx_tile_supported():  # type: ignore[no-untyped-call]
+    if torch.cpu._is_amx_tile_supported():
         return "bf16", "this CPU has AMX"
     return "fp32", "this CPU does not multiply bf16 natively"
 
 
-def cosine_schedule(
-    optimiser: torch.optim.Optimizer, num_steps: int, warmup: int
-) -> torch.optim.lr_scheduler.LambdaLR:
+def cosine_schedule(optimiser: torch.optim.Optimizer, num_steps: int, warmup: int) -> torch.optim.lr_scheduler.LambdaLR:
     """Linear warm-up over `warmup` steps, then half a cosine down to zero."""
 
     def factor(step: int) -> float:
@@ -302,8 +302,8 @@ def update_average(average: nn.Module, current: nn.Module, decay: float) -> None
     """Exponential moving average of parameters. Buffers are copied: a mean of spectral-norm vectors is none."""
     for mean, value in zip(average.parameters(), current.parameters(), strict=True):
         mean.lerp_(value, 1.0 - decay)
-    for mean, value in zip(average.buffers(), current.buffers(), strict=True):
-        mean.copy_(value)
+    for copied, buffer in zip(average.buffers(), current.buffers(), strict=True):
+        copied.copy_(buffer)
 
 
 def peak_memory_mib() -> float:

@@ -3,10 +3,13 @@
 A method module has
 
     Config      frozen pydantic model of its own settings
-    USES        what it needs of the teacher: "logits", "features", "feature_map", "classifier", "input_gradient"
-    LOSS_TERMS  names of its loss terms and what each trains
+    USES        what it needs of the teacher, from TEACHER_PARTS
+    LOSS_TERMS  its loss terms, each with the network that it trains, by its name in the `state` of `Context.steps`
     defaults(effort, image_shape, device) -> dict    settings that follow from the situation; the user's values win
     distill(teacher, backbone, real_images, config, context) -> Distilled
+
+The contract tests run every method that is found here. They make it small, and switch all of its terms on, by the names
+of its settings: `*_steps`, `*_batch_size`, `*_width`, `latent_dim`, `*_weight`.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from torch import Tensor, nn
 from compressor.distill.training import Context
 from compressor.inputs.teacher import Teacher
 from compressor.students.student import Backbone, Student
+
+TEACHER_PARTS = ("logits", "features", "feature_map", "classifier", "input_gradient")
 
 
 @dataclass(frozen=True)

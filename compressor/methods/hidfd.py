@@ -1,13 +1,13 @@
 """Hybrid Data-Free Knowledge Distillation (HiDFD, AAAI 2025, arXiv 2412.13525), repaired.
 
-A conditional GAN learns the few real images, guided by the teacher. The student then learns the teacher's feature map on
-real and synthetic images in a fixed proportion, and keeps the teacher's classifier. No label of the user is used: a real
-image's class is the teacher's opinion of it.
+A conditional GAN learns the few real images, guided by the teacher. The student then learns the teacher's feature map
+on real and synthetic images in a fixed proportion, and keeps the teacher's classifier. No label of the user is used: a
+real image's class is the teacher's opinion of it.
 
     generator phase, discriminator half (generator constant):
-        L_D = hinge + class + matched_weight * L_trans + crossed_weight * L_blend
+        L_D = hinge + class_weight * class + matched_weight * L_trans + crossed_weight * L_blend
     generator phase, generator half (discriminator constant):
-        L_G = hinge + class + smoothing_weight * L_reg
+        L_G = hinge + class_weight * class + smoothing_weight * L_reg
     student phase (generator constant):
         L_S = mean (P(S(x)) - T(x))^2  [ + logit_weight * KL ]
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -36,8 +37,8 @@ from compressor.distill.generator import (
     bounded_resolution,
     standing_statistics,
 )
-from compressor.distill.training import Context, cosine_schedule, parameter_groups, update_average
-from compressor.inputs.teacher import Teacher
+from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups, update_average
+from compressor.inputs.teacher import Teacher, TeacherOutput
 from compressor.methods import Distilled
 from compressor.students.student import Backbone, Student, classifier_sharing, own_classifier
 
@@ -59,8 +60,12 @@ DEPARTURES = (
     "The class weights of frequency smoothing are updated, by inverse frequency; the released code never updates them.",
     "The teacher sees its own normalisation in every phase; the released code feeds it three different ones.",
     "The averaged generator is used, in its native range, with batch statistics of its own.",
+    "The discriminator averages its features over positions, where the released code sums them; its feature head is "
+    "one linear layer, which is what the paper's two without a nonlinearity amount to.",
     "Beyond the paper: differentiable augmentation, one synthetic batch for both halves of a step, fresh synthetic "
-    "images instead of a fixed set, a cosine schedule.",
+    "images instead of a fixed set; for the student shifts instead of random crops, a larger learning rate, Nesterov "
+    "momentum, a cosine schedule, no weight decay on norms and biases, and a thinner projector where the paper's "
+    "outweighs the backbone.",
 )
 
 
@@ -70,29 +75,23 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     generator_steps: int = Field(default=20_000, ge=0, description="0: no generator, real images only")
-    generator_batch_size: int = Field(
-        default=100, ge=2, description="real images, and as many synthetic ones, a step"
-    )
-    generator_width: int = Field(default=256, ge=8)
-    discriminator_width: int = Field(default=256, ge=8)
-    latent_dim: int = Field(default=128, ge=2)
+    generator_batch_size: int = Field(default=100, ge=2, description="real images, and as many synthetic ones, a step")
+    generator_width: int = Field(default=256, ge=8, description="channels of the maps up to 32 px")
+    discriminator_width: int = Field(default=256, ge=8, description="channels of every map")
+    latent_dim: int = Field(default=128, ge=2, description="numbers that an image is generated from")
     generator_lr: float = Field(default=2e-4, gt=0, description="Adam, betas (0, 0.999)")
     discriminator_lr: float = Field(default=2e-4, gt=0, description="Adam, betas (0, 0.999)")
-    class_weight: float = Field(default=1.0, ge=0)
+    class_weight: float = Field(default=1.0, ge=0, description="class terms of generator and discriminator")
     matched_weight: float = Field(default=0.1, ge=0, description="feature integration, L_trans")
     crossed_weight: float = Field(default=0.1, ge=0, description="feature integration, L_blend")
     smoothing_weight: float = Field(default=0.1, ge=0, description="category frequency smoothing, L_reg")
     augment: Literal["on", "off"] = Field(default="on", description="differentiable augmentation of the GAN")
 
-    student_steps: int = Field(default=60_000, ge=1)
-    student_batch_size: int = Field(default=128, ge=2)
-    student_lr: float = Field(
-        default=0.5, gt=0, description="SGD with Nesterov momentum 0.9, cosine to zero"
-    )
-    weight_decay: float = Field(default=5e-4, ge=0)
-    real_fraction: float = Field(
-        default=0.5, ge=0, le=1, description="data inflation: share of real images in a batch"
-    )
+    student_steps: int = Field(default=60_000, ge=1, description="updates of the student")
+    student_batch_size: int = Field(default=128, ge=2, description="real and synthetic images together")
+    student_lr: float = Field(default=0.5, gt=0, description="SGD with Nesterov momentum 0.9, cosine to zero")
+    weight_decay: float = Field(default=5e-4, ge=0, description="of the student's weights, not of norms and biases")
+    real_fraction: float = Field(default=0.5, ge=0, le=1, description="data inflation: share of real images in a batch")
     classifier_sharing: Literal["on", "off"] = Field(
         default="on", description="off: a classifier of the student's own, trained by KL on logits alone"
     )
@@ -126,9 +125,7 @@ def defaults(effort: str, image_shape: tuple[int, int, int], device: str) -> dic
     }
 
 
-def distill(
-    teacher: Teacher, backbone: Backbone, real_images: Tensor, config: Config, context: Context
-) -> Distilled:
+def distill(teacher: Teacher, backbone: Backbone, real_images: Tensor, config: Config, context: Context) -> Distilled:
     """Train a generator on real_images (N, C, H, W), uint8 on the context's device, then the student on both."""
     mirror, choice = mirroring(config.mirror, real_images, lambda images: teacher(images).logits)
     facts: dict[str, Any] = {"choices": [choice], "departures": DEPARTURES}
@@ -143,34 +140,51 @@ def distill(
 # --- generator phase -------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class GanBatch:
+    """What one step of the generator phase looks at: B real and B synthetic images, and the teacher's opinion of them.
+
+    Attributes:
+        real, synthetic: (B, C, H, W) in [0, 1]. `synthetic` and what the teacher says of it keep the graph to the
+            generator; the discriminator half detaches both.
+        real_labels, labels: (B,), the teacher's class of the real images, and the classes asked of the generator.
+    """
+
+    real: Tensor
+    real_labels: Tensor
+    teacher_real: TeacherOutput
+    synthetic: Tensor
+    labels: Tensor
+    teacher_synthetic: TeacherOutput
+
+
 def train_generator(
     teacher: Teacher, real_images: Tensor, mirror: bool, config: Config, context: Context
 ) -> tuple[Generator, dict[str, Any]]:
     """The teacher-guided conditional GAN; returns the averaged generator in evaluation mode, and facts about it."""
-    card, device, random = teacher.card, context.device, context.random
+    card, device = teacher.card, context.device
     channels, height, width = card.input_shape
     resolution = bounded_resolution(height, width)
-    shape = GeneratorShape(
-        card.input_shape, resolution, card.num_classes, config.latent_dim, config.generator_width
-    )
-    generator = Generator(shape).to(device, memory_format=torch.channels_last).train()
+    shape = GeneratorShape(card.input_shape, resolution, card.num_classes, config.latent_dim, config.generator_width)
+    generator = Generator(shape).to(device).to(memory_format=torch.channels_last).train()
     average = copy.deepcopy(generator).requires_grad_(False)
     discriminator = Discriminator(
         channels, resolution, card.num_classes, teacher.classifier.in_features, config.discriminator_width
-    ).to(device, memory_format=torch.channels_last)
-    adam = {"betas": (0.0, 0.999), "eps": 1e-8}
-    generator_optimiser = torch.optim.Adam(generator.parameters(), lr=config.generator_lr, **adam)
-    discriminator_optimiser = torch.optim.Adam(discriminator.parameters(), lr=config.discriminator_lr, **adam)
+    )
+    discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
+    generator_optimiser = torch.optim.Adam(generator.parameters(), lr=config.generator_lr, betas=(0.0, 0.999))
+    discriminator_optimiser = torch.optim.Adam(
+        discriminator.parameters(), lr=config.discriminator_lr, betas=(0.0, 0.999)
+    )
 
-    pseudo_labels, feature_norm = survey(teacher, real_images, context)
-    batch_size = config.generator_batch_size
+    pseudo_labels, feature_norm = survey(teacher, real_images)
     period = max(1, min(500, config.generator_steps // 50))
     # The prior is what one period would count if the generator copied the real images' classes.
     histogram = torch.bincount(pseudo_labels, minlength=card.num_classes)
-    frequency = losses.ClassFrequency(histogram / histogram.sum() * period * batch_size, period)
-    augment = config.augment == "on"
+    prior = histogram / histogram.sum() * period * config.generator_batch_size
+    frequency = losses.ClassFrequency(prior, period)
 
-    state = {
+    state: dict[str, Stateful] = {
         "generator": generator,
         "average": average,
         "discriminator": discriminator,
@@ -179,47 +193,18 @@ def train_generator(
         "frequency": frequency,
     }
     for step in context.steps("generator", config.generator_steps, state):
-        # One batch of each kind serves both halves. The teacher and the discriminator see the same view of an image.
-        rows = torch.randint(len(real_images), (batch_size,), generator=random, device=device)
-        real, real_labels = real_images[rows].float() / 255.0, pseudo_labels[rows]
-        z, labels = generator.latents(batch_size, random)
-        with context.autocast():
-            synthetic = generator(z, labels)
-            if augment:
-                real = differentiable_augmentation(real, random, flip=mirror)
-                synthetic = differentiable_augmentation(synthetic, random, flip=mirror)
-            teacher_synthetic = teacher(
-                synthetic
-            )  # with a graph: the generator half needs the gradient to the image
-            with torch.no_grad():
-                teacher_real = teacher(real)
+        # One batch serves both halves.
+        batch = draw_batch(teacher, generator, real_images, pseudo_labels, mirror, config, context)
 
         # Discriminator half: the generator is a constant.
         discriminator.requires_grad_(True)
-        with context.autocast():
-            verdict = discriminator(torch.cat([real, synthetic.detach()]))
-        on_real, on_synthetic = (slice(None, batch_size), slice(batch_size, None))
-        features = (
-            teacher_real.features.float() / feature_norm,
-            teacher_synthetic.features.detach().float() / feature_norm,
-            verdict.features[on_real],
-            verdict.features[on_synthetic],
-        )
-        discriminator_terms = {
-            "discriminator_hinge": losses.hinge_discriminator(
-                verdict.score[on_real], verdict.score[on_synthetic]
-            ),
-            "discriminator_class": losses.class_discriminator(
-                verdict.class_logits[on_real], real_labels, verdict.class_logits[on_synthetic], labels
-            ),
-            "feature_integration_matched": losses.feature_integration_matched(*features),
-            "feature_integration_crossed": losses.feature_integration_crossed(*features),
-        }
+        terms = discriminator_terms(discriminator, batch, feature_norm, context)
+        context.log(terms)
         discriminator_loss = (
-            discriminator_terms["discriminator_hinge"]
-            + config.class_weight * discriminator_terms["discriminator_class"]
-            + config.matched_weight * discriminator_terms["feature_integration_matched"]
-            + config.crossed_weight * discriminator_terms["feature_integration_crossed"]
+            terms["discriminator_hinge"]
+            + config.class_weight * terms["discriminator_class"]
+            + config.matched_weight * terms["feature_integration_matched"]
+            + config.crossed_weight * terms["feature_integration_crossed"]
         )
         discriminator_optimiser.zero_grad(set_to_none=True)
         discriminator_loss.backward()
@@ -227,55 +212,105 @@ def train_generator(
 
         # Generator half: the discriminator is a constant.
         discriminator.requires_grad_(False)
-        with context.autocast():
-            verdict = discriminator(synthetic)
-        marginal = frequency.marginal(teacher_synthetic.logits.float().softmax(dim=1))
-        generator_terms = {
-            "generator_hinge": losses.hinge_generator(verdict.score),
-            "generator_class": losses.class_generator(verdict.class_logits, labels),
-            "category_frequency_smoothing": losses.category_frequency_smoothing(
-                marginal, frequency.class_weights
-            ),
-        }
+        terms = generator_terms(discriminator, batch, frequency, context)
+        context.log(terms)
         generator_loss = (
-            generator_terms["generator_hinge"]
-            + config.class_weight * generator_terms["generator_class"]
-            + config.smoothing_weight * generator_terms["category_frequency_smoothing"]
+            terms["generator_hinge"]
+            + config.class_weight * terms["generator_class"]
+            + config.smoothing_weight * terms["category_frequency_smoothing"]
         )
         generator_optimiser.zero_grad(set_to_none=True)
         generator_loss.backward()
         generator_optimiser.step()
 
-        frequency.observe(teacher_synthetic.logits.detach().argmax(dim=1), step)
+        frequency.observe(batch.teacher_synthetic.logits.detach().argmax(dim=1), step)
         # The average follows the last twentieth of the run, and less at its start.
         decay = min(1.0 - 20.0 / config.generator_steps, (1.0 + step) / (10.0 + step))
         update_average(average, generator, max(0.0, decay))
-        context.log({**discriminator_terms, **generator_terms})
 
-    standing_statistics(average, random, batch_size=batch_size)
+    standing_statistics(average, context.random, batch_size=config.generator_batch_size)
     consistency, balance = synthetic_quality(teacher, average, context)
     size = f"{resolution[0]}x{resolution[1]}"
-    upsampled = (
-        ""
-        if resolution == (height, width)
-        else f", brought to the teacher's {height}x{width} by interpolation"
-    )
+    upsampled = "" if resolution == (height, width) else f", brought to the teacher's {height}x{width} by interpolation"
     return average.eval(), {
         "generator_resolution": resolution,
-        "generator_note": f"Images are generated at {size}{upsampled}. The teacher sees the class that was asked for in "
-        f"{consistency:.0%} of 512 of them; the entropy of the classes that it sees is {balance:.0%} of a uniform one's.",
+        "generator_note": f"Images are generated at {size}{upsampled}. The teacher sees the class that was asked for "
+        f"in {consistency:.0%} of 512 of them; the entropy of the classes that it sees is {balance:.0%} of a uniform "
+        "one's.",
         "synthetic_class_consistency": consistency,
         "synthetic_class_entropy": balance,
         "class_weights": [round(value, 4) for value in frequency.class_weights.tolist()],
     }
 
 
+def draw_batch(
+    teacher: Teacher,
+    generator: Generator,
+    real_images: Tensor,
+    pseudo_labels: Tensor,
+    mirror: bool,
+    config: Config,
+    context: Context,
+) -> GanBatch:
+    """Real images at random, as many synthetic ones, and the teacher on the view that the discriminator will get."""
+    random = context.random
+    rows = torch.randint(len(real_images), (config.generator_batch_size,), generator=random, device=context.device)
+    real = real_images[rows].float() / 255.0
+    z, labels = generator.latents(config.generator_batch_size, random)
+    with context.autocast():
+        synthetic = generator(z, labels)
+        if config.augment == "on":
+            real = differentiable_augmentation(real, random, flip=mirror)
+            synthetic = differentiable_augmentation(synthetic, random, flip=mirror)
+        teacher_synthetic = teacher(synthetic)  # with a graph: the generator half needs the gradient to the image
+        with torch.no_grad():
+            teacher_real = teacher(real)
+    return GanBatch(real, pseudo_labels[rows], teacher_real, synthetic, labels, teacher_synthetic)
+
+
+def discriminator_terms(
+    discriminator: Discriminator, batch: GanBatch, feature_norm: float, context: Context
+) -> dict[str, Tensor]:
+    """What trains the discriminator; `feature_norm` brings the teacher's features to unit scale."""
+    with context.autocast():
+        verdict = discriminator(torch.cat([batch.real, batch.synthetic.detach()]))
+    on_real, on_synthetic = slice(None, len(batch.real)), slice(len(batch.real), None)
+    features = (
+        batch.teacher_real.features.float() / feature_norm,
+        batch.teacher_synthetic.features.detach().float() / feature_norm,
+        verdict.features[on_real],
+        verdict.features[on_synthetic],
+    )
+    return {
+        "discriminator_hinge": losses.hinge_discriminator(verdict.score[on_real], verdict.score[on_synthetic]),
+        "discriminator_class": losses.class_discriminator(
+            verdict.class_logits[on_real], batch.real_labels, verdict.class_logits[on_synthetic], batch.labels
+        ),
+        "feature_integration_matched": losses.feature_integration_matched(*features),
+        "feature_integration_crossed": losses.feature_integration_crossed(*features),
+    }
+
+
+def generator_terms(
+    discriminator: Discriminator, batch: GanBatch, frequency: losses.ClassFrequency, context: Context
+) -> dict[str, Tensor]:
+    """What trains the generator, through the discriminator and through the teacher."""
+    with context.autocast():
+        verdict = discriminator(batch.synthetic)
+    marginal = frequency.marginal(batch.teacher_synthetic.logits.float().softmax(dim=1))
+    return {
+        "generator_hinge": losses.hinge_generator(verdict.score),
+        "generator_class": losses.class_generator(verdict.class_logits, batch.labels),
+        "category_frequency_smoothing": losses.category_frequency_smoothing(marginal, frequency.class_weights),
+    }
+
+
 @torch.no_grad()
-def survey(teacher: Teacher, real_images: Tensor, context: Context) -> tuple[Tensor, float]:
+def survey(teacher: Teacher, real_images: Tensor) -> tuple[Tensor, float]:
     """The teacher's class of every real image, (N,), and the mean norm of its features, which sets their scale."""
     labels, norms = [], []
     for batch in real_images.split(256):
-        output = teacher(batch.to(context.device).float() / 255.0)
+        output = teacher(batch.float() / 255.0)
         labels.append(output.logits.argmax(dim=1))
         norms.append(output.features.norm(dim=1))
     return torch.cat(labels), max(float(torch.cat(norms).mean()), 1e-6)
@@ -312,16 +347,18 @@ def train_student(
     device, random = context.device, context.random
     sharing = config.classifier_sharing == "on"
     student = (classifier_sharing if sharing else own_classifier)(backbone, teacher)
-    student = student.to(device, memory_format=torch.channels_last).train()
+    student = student.to(device).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(
         parameter_groups(student, config.weight_decay), lr=config.student_lr, momentum=0.9, nesterov=True
     )
     schedule = cosine_schedule(optimiser, config.student_steps, warmup=config.student_steps // 20)
     num_real = round(config.student_batch_size * (config.real_fraction if generator is not None else 1.0))
     num_synthetic = config.student_batch_size - num_real
+    logit_weight = config.logit_weight if sharing else 1.0
 
-    state = {"student": student, "optimiser": optimiser, "schedule": schedule}
+    state: dict[str, Stateful] = {"student": student, "optimiser": optimiser, "schedule": schedule}
     for _ in context.steps("student", config.student_steps, state):
+        # Data inflation: the generator is a constant.
         rows = torch.randint(len(real_images), (num_real,), generator=random, device=device)
         images = real_images[rows].float() / 255.0
         if generator is not None and num_synthetic > 0:
@@ -329,27 +366,34 @@ def train_student(
                 synthetic = generator(*generator.latents(num_synthetic, random))
             images = torch.cat([images, synthetic])
         images = student_augmentation(images, random, flip=mirror)
-        with torch.no_grad(), context.autocast():
-            target = teacher(images)
-        with context.autocast():
-            feature_map = student.feature_map(images)
-        terms: dict[str, Tensor] = {}
-        loss = torch.zeros((), device=device)
-        if sharing:
-            terms["feature_alignment"] = losses.feature_alignment(feature_map, target.feature_map)
-            loss = loss + terms["feature_alignment"]
-        logit_weight = config.logit_weight if sharing else 1.0
-        if logit_weight > 0:
-            logits = student.classify(feature_map.float())
-            terms["knowledge_distillation"] = losses.knowledge_distillation(
-                logits, target.logits, temperature=4.0
-            )
-            loss = loss + logit_weight * terms["knowledge_distillation"]
 
+        terms = student_terms(student, teacher, images, context, align=sharing, distil=logit_weight > 0)
+        context.log(terms)
+        loss = torch.zeros((), device=device)
+        if "feature_alignment" in terms:
+            loss = loss + terms["feature_alignment"]
+        if "knowledge_distillation" in terms:
+            loss = loss + logit_weight * terms["knowledge_distillation"]
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
-        context.log(terms)
 
     return student.eval()
+
+
+def student_terms(
+    student: Student, teacher: Teacher, images: Tensor, context: Context, *, align: bool, distil: bool
+) -> dict[str, Tensor]:
+    """What trains the student on images (B, C, H, W): the teacher's feature map, its softened logits, or both."""
+    with torch.no_grad(), context.autocast():
+        target = teacher(images)
+    with context.autocast():
+        feature_map = student.feature_map(images)
+    terms = {}
+    if align:
+        terms["feature_alignment"] = losses.feature_alignment(feature_map, target.feature_map)
+    if distil:
+        logits = student.classify(feature_map.float())
+        terms["knowledge_distillation"] = losses.knowledge_distillation(logits, target.logits, temperature=4.0)
+    return terms

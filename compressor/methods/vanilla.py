@@ -2,7 +2,8 @@
 
     L = T^2 KL(softmax(teacher / T) || softmax(student / T))        trains the student, T = 4
 
-The baseline: no generator, no labels, a student with a classifier of its own. What a method adds is what it gains over this.
+The baseline: no generator, no labels, a student with a classifier of its own. What a method adds is what it gains over
+this.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from compressor.distill.augment import Mirror, mirroring, student_augmentation
 from compressor.distill.losses import knowledge_distillation
-from compressor.distill.training import Context, cosine_schedule, parameter_groups
+from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups
 from compressor.inputs.teacher import Teacher
 from compressor.methods import Distilled
 from compressor.students.student import Backbone, own_classifier
@@ -30,13 +31,11 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    student_steps: int = Field(default=3000, ge=1)
-    student_batch_size: int = Field(default=128, ge=2)
-    student_lr: float = Field(
-        default=0.05, gt=0, description="SGD with Nesterov momentum 0.9, cosine to zero"
-    )
-    weight_decay: float = Field(default=5e-4, ge=0)
-    temperature: float = Field(default=4.0, gt=0)
+    student_steps: int = Field(default=3000, ge=1, description="updates of the student")
+    student_batch_size: int = Field(default=128, ge=2, description="real images a step")
+    student_lr: float = Field(default=0.05, gt=0, description="SGD with Nesterov momentum 0.9, cosine to zero")
+    weight_decay: float = Field(default=5e-4, ge=0, description="of the weights, not of norms and biases")
+    temperature: float = Field(default=4.0, gt=0, description="softens both predictions")
     mirror: Mirror = Field(
         default="auto", description="mirror images left to right; auto: if the teacher does not mind"
     )
@@ -50,19 +49,16 @@ def defaults(effort: str, image_shape: tuple[int, int, int], device: str) -> dic
     return {name: shared[name] for name in ("student_steps", "student_batch_size")}
 
 
-def distill(
-    teacher: Teacher, backbone: Backbone, real_images: Tensor, config: Config, context: Context
-) -> Distilled:
+def distill(teacher: Teacher, backbone: Backbone, real_images: Tensor, config: Config, context: Context) -> Distilled:
     """Train a student on real_images (N, C, H, W), uint8 on the context's device."""
-    student = own_classifier(backbone, teacher).to(context.device, memory_format=torch.channels_last)
+    student = own_classifier(backbone, teacher).to(context.device).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(
         parameter_groups(student, config.weight_decay), lr=config.student_lr, momentum=0.9, nesterov=True
     )
     schedule = cosine_schedule(optimiser, config.student_steps, warmup=config.student_steps // 20)
-    student.train()
     mirror, choice = mirroring(config.mirror, real_images, lambda images: teacher(images).logits)
 
-    state = {"student": student, "optimiser": optimiser, "schedule": schedule}
+    state: dict[str, Stateful] = {"student": student, "optimiser": optimiser, "schedule": schedule}
     for _ in context.steps("student", config.student_steps, state):
         rows = torch.randint(
             len(real_images), (config.student_batch_size,), generator=context.random, device=context.device
@@ -74,11 +70,11 @@ def distill(
         with context.autocast():
             student_logits = student(images)
         loss = knowledge_distillation(student_logits, teacher_logits, config.temperature)
+        context.log({"knowledge_distillation": loss})
 
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
-        context.log({"knowledge_distillation": loss})
 
     return Distilled(student.eval(), facts={"choices": [choice]})

@@ -5,8 +5,8 @@ Every entry knows where its last feature map ends and which layer classifies it,
     image (B, C, H, W) -> body -> feature map (B, D, h, w) -> global average pool -> classifier -> logits (B, K)
 
 `build_network` makes the whole network. `split_backbone` keeps the body, which is what a student contributes when it
-shares its teacher's classifier. `match_shapes` rebuilds a pruned network from the shapes in its state dict, which is why
-a pruned student needs no pickle.
+shares its teacher's classifier. `match_shapes` rebuilds a pruned network from the shapes in its state dict, which is
+why a pruned student needs no pickle.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +44,7 @@ class BasicBlock(nn.Module):
 class CifarResNet(nn.Module):
     """ResNet for 8 to 64 px: 3x3 stem with stride 1, no max-pool, stride 2 at the start of every later stage."""
 
-    def __init__(
-        self, depths: tuple[int, ...], widths: tuple[int, ...], num_classes: int, in_channels: int
-    ) -> None:
+    def __init__(self, depths: tuple[int, ...], widths: tuple[int, ...], num_classes: int, in_channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
@@ -103,37 +101,31 @@ def _cifar_resnet(depths: tuple[int, ...], widths: tuple[int, ...]) -> Architect
 def _torchvision_resnet(name: str) -> Architecture:
     def build(num_classes: int, in_channels: int, width: float) -> nn.Module:
         from torchvision import models
-        from torchvision.models.resnet import BasicBlock as TorchvisionBasicBlock
-        from torchvision.models.resnet import ResNet
 
-        full: ResNet = getattr(models, name)(weights=None, num_classes=num_classes)
+        network = getattr(models, name)(weights=None, num_classes=num_classes)
         if width != 1.0:
-            full = _narrow_resnet(
-                ResNet,
-                TorchvisionBasicBlock,
-                [len(getattr(full, f"layer{i}")) for i in range(1, 5)],
-                num_classes,
-                width,
-            )
+            depths = [len(getattr(network, f"layer{i}")) for i in range(1, 5)]
+            network = _narrow_resnet(depths, num_classes, width)
         if in_channels != 3:
-            full.conv1 = nn.Conv2d(in_channels, full.conv1.out_channels, 7, stride=2, padding=3, bias=False)
-        return full
+            network.conv1 = nn.Conv2d(in_channels, network.conv1.out_channels, 7, stride=2, padding=3, bias=False)
+        return cast(nn.Module, network)
 
     body = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
     return Architecture(build, "layer4", "fc", body, "resnet")
 
 
-def _narrow_resnet(resnet: Any, block: Any, depths: list[int], num_classes: int, width: float) -> Any:
+def _narrow_resnet(depths: list[int], num_classes: int, width: float) -> Any:
     """A torchvision ResNet of basic blocks with scaled channels; bottleneck families narrow to basic blocks as well."""
-    network = resnet(block, depths, num_classes=num_classes)
+    from torchvision.models import resnet
+
+    network = resnet.ResNet(resnet.BasicBlock, depths, num_classes=num_classes)
     stem = _scaled(64, width)
     network.conv1 = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
     network.bn1 = nn.BatchNorm2d(stem)
     network.inplanes = stem
     for index, channels in enumerate((64, 128, 256, 512)):
-        layer = network._make_layer(
-            block, _scaled(channels, width), depths[index], stride=1 if index == 0 else 2
-        )
+        stride = 1 if index == 0 else 2
+        layer = network._make_layer(resnet.BasicBlock, _scaled(channels, width), depths[index], stride=stride)
         setattr(network, f"layer{index + 1}", layer)
     network.fc = nn.Linear(_scaled(512, width), num_classes)
     for module in network.modules():
@@ -193,9 +185,7 @@ def build_network(name: str, num_classes: int, in_channels: int = 3, width: floa
 
 def split_backbone(network: nn.Module, name: str) -> nn.Sequential:
     """The part of `network` that maps images (B, C, H, W) to the last feature map (B, D, h, w); weights are shared."""
-    return nn.Sequential(
-        OrderedDict((child, network.get_submodule(child)) for child in ARCHITECTURES[name].body)
-    )
+    return nn.Sequential(OrderedDict((child, network.get_submodule(child)) for child in ARCHITECTURES[name].body))
 
 
 def feature_shape(backbone: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:

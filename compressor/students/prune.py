@@ -1,4 +1,4 @@
-"""A pruned copy of the teacher, by dependency graph (torch-pruning, Fang et al. 2023): whole channels leave, weights stay."""
+"""A pruned copy of the teacher, by dependency graph (torch-pruning, Fang et al. 2023): channels leave, weights stay."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import copy
 import logging
 
 import torch
+from torch import nn
 
 from compressor.errors import InputRefused
 from compressor.inputs.teacher import Teacher, layer_names
 from compressor.students.architectures import split_backbone
 from compressor.students.student import Backbone
+from exporters.causes import one_line
 
 
 def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int) -> Backbone:
     """The teacher's body with `ratio` of the channels removed from every group of coupled layers.
 
-    Channels are ranked by the L2 norm of their weights within a group (`GroupMagnitudeImportance`) and rounded to
-    `channel_multiple`, below which the target's kernels gain nothing. The classifier keeps its outputs.
+    Channels are ranked by the L2 norm of their weights within a group (`GroupMagnitudeImportance`). What stays is
+    rounded down to `channel_multiple`, below which the target's kernels gain nothing, and is never less than one such
+    multiple; a group that is not wider than that stays whole. The classifier keeps its outputs.
 
     Raises:
-        InputRefused: torch-pruning cannot trace or prune this network.
+        InputRefused: torch-pruning cannot trace or prune this network, or nothing was left to remove.
     """
     import torch_pruning as tp
 
@@ -34,6 +37,7 @@ def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int) ->
             torch.zeros(1, *card.input_shape),
             importance=tp.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=ratio,
+            pruning_ratio_dict=_narrow_layers(network, ratio, channel_multiple),
             round_to=channel_multiple,
             ignored_layers=[network.get_submodule(classifier_layer)],
         )
@@ -42,9 +46,32 @@ def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int) ->
             network.eval()(torch.zeros(1, *card.input_shape))
     except Exception as error:  # torch-pruning raises whatever its tracing met
         raise InputRefused(
-            f"Pruning {card.architecture} by {ratio} failed: {type(error).__name__}: {error}.",
+            f"Pruning {card.architecture} by {ratio} failed: {type(error).__name__}: {one_line(error)}.",
             "Pruning needs a network whose channel groups torch-pruning can trace.",
             "Use --student width:0.5, or name a smaller architecture.",
         ) from error
+    if _num_channels(network) == _num_channels(teacher.network):
+        raise InputRefused(
+            f"Pruning {card.architecture} by {ratio} removes no channel.",
+            f"Channels leave down to a multiple of {channel_multiple}, the target's own, and no layer keeps fewer.",
+            "Use a larger ratio, or --student width:0.5.",
+        )
     body = split_backbone(network, card.architecture)
     return Backbone(body, architecture=card.architecture, width=card.width, pruned=True)
+
+
+def _narrow_layers(network: nn.Module, ratio: float, channel_multiple: int) -> dict[nn.Module, float]:
+    """Ratios of their own for the convolutions that `ratio` would take below one multiple.
+
+    WAR(torch-pruning 1.6): it rounds those to no channels at all, and then leaves the whole layer as it was.
+    """
+    narrow: dict[nn.Module, float] = {}
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and int(layer.out_channels * (1.0 - ratio)) < channel_multiple:
+            # It keeps int(channels * (1 - ratio)) channels; the half keeps that from falling to the next number below.
+            narrow[layer] = max(0.0, 1.0 - (channel_multiple + 0.5) / layer.out_channels)
+    return narrow
+
+
+def _num_channels(network: nn.Module) -> int:
+    return sum(layer.out_channels for layer in network.modules() if isinstance(layer, nn.Conv2d))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
 import torch
 
 from compressor.errors import UsageFault
+from compressor.inputs.nearest import did_you_mean
 from compressor.inputs.teacher import Teacher
 from compressor.students.architectures import ARCHITECTURES
 from compressor.students.prune import pruned_backbone
@@ -23,13 +23,10 @@ def parse_student(spec: str) -> tuple[str, float | str]:
     match = re.fullmatch(r"(width|prune):(.*)", spec)
     if match is None:
         if spec not in ARCHITECTURES:
-            near = difflib.get_close_matches(spec, ARCHITECTURES, n=1)
             raise UsageFault(
                 f"Unknown student {spec!r}.",
                 f"Available: width:RATIO, prune:RATIO, {', '.join(ARCHITECTURES)}.",
-                f"Did you mean {near[0]!r}?"
-                if near
-                else "Use --student width:0.5 for a narrower copy of the teacher.",
+                did_you_mean(spec, ARCHITECTURES) or "Use --student width:0.5 for a narrower copy of the teacher.",
             )
         return "name", spec
     kind, text = match.groups()
@@ -50,8 +47,8 @@ def build_backbone(spec: str, teacher: Teacher, *, channel_multiple: int, seed: 
     """The student's body before training: narrower, pruned with the teacher's weights, or another architecture.
 
     Raises:
-        UsageFault: the specification is wrong, or the family has no other widths.
-        InputRefused: the teacher cannot be pruned, or the network does not take its input size.
+        UsageFault: the specification is wrong.
+        InputRefused: the teacher cannot be pruned, or not by so little.
     """
     kind, value = parse_student(spec)
     card = teacher.card

@@ -36,7 +36,7 @@ class Projector(nn.Sequential):
 
 
 def make_projector(backbone: nn.Module, in_channels: int, feature_dim: int) -> Projector:
-    """A projector with half of the teacher's channels in its middle (SimKD), or less where it would outweigh the backbone.
+    """A projector with half of the teacher's channels in its middle (SimKD), or fewer where it outweighs the backbone.
 
     The projector ships. With a wide feature map (1,280 channels in MobileNetV2, 2,048 in ResNet-50) the published
     factor makes it larger than the student, and the student larger than its teacher.
@@ -119,13 +119,11 @@ class Backbone(nn.Sequential):
 def named_backbone(architecture: str, in_channels: int, width: float = 1.0) -> Backbone:
     """An untrained backbone by architecture name."""
     network = build_network(architecture, 2, in_channels, width)
-    return Backbone(
-        split_backbone(network, architecture), architecture=architecture, width=width, pruned=False
-    )
+    return Backbone(split_backbone(network, architecture), architecture=architecture, width=width, pruned=False)
 
 
 def classifier_sharing(backbone: Backbone, teacher: Teacher) -> Student:
-    """A student that ends in a new projector and a frozen copy of its teacher's classifier (HiDFD section 3, SimKD).
+    """A student that ends in a new projector and a frozen copy of its teacher's classifier (HiDFD, after SimKD).
 
     The student's own head never exists. Where the student's map is larger than the teacher's it is pooled down.
     """
@@ -202,9 +200,7 @@ def save_backbone(backbone: Backbone, weights: Path, card: Path) -> None:
     """Write an untrained or pruned backbone, so that training can start from it again."""
     from safetensors.torch import save_file
 
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}, weights
-    )
+    save_file({name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}, weights)
     facts = {"architecture": backbone.architecture, "width": backbone.width, "pruned": backbone.pruned}
     card.write_text(json.dumps(facts, indent=2) + "\n")
 

@@ -1,0 +1,153 @@
+"""Augmentation: same shape, same draw for the same generator, differentiable; and when images may be mirrored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from compressor.distill.augment import (
+    differentiable_augmentation,
+    mirroring,
+    random_cutout,
+    random_flip,
+    random_shift,
+    student_augmentation,
+)
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "shift": lambda images, random: random_shift(images, 2, random),
+    "flip": random_flip,
+    "cutout": lambda images, random: random_cutout(images, 0.25, random),
+    "differentiable": lambda images, random: differentiable_augmentation(images, random, flip=True),
+    "student": lambda images, random: student_augmentation(images, random, flip=True),
+}
+SHAPES = [(5, 3, 8, 8), (2, 1, 6, 12), (1, 3, 4, 4), (0, 3, 8, 8)]
+
+augmentations = pytest.mark.parametrize("augment", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def some_images(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=generator(7))
+
+
+@augmentations
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_shape_and_range_stay(augment: Augmentation, shape: tuple[int, ...]) -> None:
+    augmented = augment(some_images(*shape), generator())
+    assert augmented.shape == shape
+    assert ((augmented >= 0) & (augmented <= 1)).all()
+
+
+@augmentations
+def test_the_draw_comes_from_the_generator_alone(augment: Augmentation) -> None:
+    images = some_images(16, 3, 8, 8)
+    state = torch.get_rng_state()
+    assert torch.equal(augment(images, generator(1)), augment(images, generator(1)))
+    assert not torch.equal(augment(images, generator(1)), augment(images, generator(2)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@augmentations
+def test_gradients_reach_the_images(augment: Augmentation) -> None:
+    images = some_images(4, 3, 8, 8).requires_grad_()
+    augment(images, generator()).square().sum().backward()
+    assert images.grad is not None
+    assert images.grad.isfinite().all()
+    assert (images.grad.flatten(1).abs().sum(dim=1) > 0).all()
+
+
+def test_a_shift_moves_whole_pixels_and_repeats_the_edge() -> None:
+    rows = torch.arange(4.0)[:, None] * torch.ones(4)
+    image = torch.stack([rows, rows.T])[None] / 4.0  # one channel knows its row, the other its column
+    seen = set()
+    for seed in range(200):
+        shifted = random_shift(image, 1, generator(seed))[0] * 4.0
+        down, right = int(shifted[0, 1, 1]) - 1, int(shifted[1, 1, 1]) - 1
+        expected_rows = (torch.arange(4) + down).clamp(0, 3)
+        expected_columns = (torch.arange(4) + right).clamp(0, 3)
+        assert torch.equal(shifted[0], expected_rows[:, None].expand(4, 4).float())
+        assert torch.equal(shifted[1], expected_columns[None, :].expand(4, 4).float())
+        seen.add((down, right))
+    assert seen == {(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)}
+
+
+def test_each_image_is_shifted_on_its_own() -> None:
+    image = some_images(1, 3, 8, 8).expand(32, -1, -1, -1)
+    assert len(random_shift(image, 1, generator()).flatten(1).unique(dim=0)) > 4
+
+
+def test_no_shift_is_the_image_itself() -> None:
+    images = some_images(2, 3, 8, 8)
+    assert random_shift(images, 0, generator()) is images
+
+
+def test_a_flip_is_the_image_or_its_mirror_image_half_of_the_time() -> None:
+    image = some_images(1, 3, 4, 6)
+    flipped = random_flip(image.expand(400, -1, -1, -1), generator())
+    same = (flipped == image).flatten(1).all(dim=1)
+    mirrored = (flipped == image.flip(3)).flatten(1).all(dim=1)
+    assert (same ^ mirrored).all()
+    assert 160 < int(same.sum()) < 240
+
+
+def test_a_cutout_blanks_one_square_at_the_image_mean() -> None:
+    image = some_images(1, 3, 8, 12)
+    blanked = random_cutout(image, 0.25, generator())
+    hole = (blanked != image).all(dim=1)[0]
+    assert int(hole.sum()) == 2 * 2  # a quarter of the shorter side
+    assert torch.allclose(blanked[0, :, hole], image.mean(dim=(2, 3))[0][:, None])
+
+
+def test_mirroring_is_off_where_the_teacher_tells_left_from_right() -> None:
+    images = (some_images(50, 1, 4, 4) * 255).to(torch.uint8)
+    mirror, choice = mirroring("auto", images, left_or_right)
+    assert not mirror
+    assert choice["value"] == "off"
+    assert "calls 0% of the mirrored training images" in choice["reason"]
+    assert "on from 90%" in choice["reason"]
+
+
+def test_mirroring_is_on_where_the_teacher_does_not_mind() -> None:
+    images = (some_images(50, 1, 4, 4) * 255).to(torch.uint8)
+    mirror, choice = mirroring(
+        "auto", images, lambda batch: batch.mean(dim=(1, 2, 3))[:, None] - torch.tensor([0.5, 0])
+    )
+    assert mirror
+    assert choice["value"] == "on"
+    assert "100%" in choice["reason"]
+
+
+def test_mirroring_asks_about_256_images_at_most() -> None:
+    asked = []
+
+    def classify(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return images.mean(dim=(1, 2, 3))[:, None].expand(-1, 2)
+
+    mirroring("auto", torch.zeros(300, 1, 4, 4, dtype=torch.uint8), classify)
+    assert asked == [256, 256]
+
+
+@pytest.mark.parametrize(("setting", "mirror"), [("on", True), ("off", False)])
+def test_mirroring_as_asked_does_not_ask_the_teacher(setting: str, mirror: bool) -> None:
+    def classify(_images: Tensor) -> Tensor:
+        raise AssertionError
+
+    answer, choice = mirroring(setting, torch.zeros(1, 1, 4, 4, dtype=torch.uint8), classify)  # type: ignore[arg-type]
+    assert answer is mirror
+    assert choice == {"name": "mirror images", "value": setting, "reason": "as asked"}
+
+
+def left_or_right(images: Tensor) -> Tensor:
+    """Two logits: how bright the left half is, and the right."""
+    left, right = images.chunk(2, dim=3)
+    return torch.stack([left.mean(dim=(1, 2, 3)), right.mean(dim=(1, 2, 3))], dim=1)

@@ -1,0 +1,161 @@
+"""Every architecture by name: its parts, its shapes, and how a pruned one is rebuilt from shapes alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.students.architectures import (
+    ARCHITECTURES,
+    CifarResNet,
+    build_network,
+    feature_shape,
+    match_shapes,
+    split_backbone,
+    teacher_architectures,
+)
+
+# Channels of the last feature map, and by how much the image's side is divided to get its side.
+LAST_MAP = {
+    "cifar_resnet8": (64, 4),
+    "cifar_resnet14": (64, 4),
+    "cifar_resnet20": (64, 4),
+    "cifar_resnet32": (64, 4),
+    "cifar_resnet10": (512, 8),
+    "cifar_resnet18": (512, 8),
+    "cifar_resnet34": (512, 8),
+    "resnet18": (512, 32),
+    "resnet34": (512, 32),
+    "resnet50": (2048, 32),
+    "resnet101": (2048, 32),
+    "resnet152": (2048, 32),
+    "mobilenet_v2": (1280, 32),
+    "mobilenet_v3_small": (576, 32),
+    "mobilenet_v3_large": (960, 32),
+}
+
+architectures = pytest.mark.parametrize("name", ARCHITECTURES)
+
+
+def on_meta(name: str, num_classes: int = 5, in_channels: int = 3, width: float = 1.0) -> nn.Module:
+    """The network without its weights, which is fast for any size."""
+    with torch.device("meta"):
+        return build_network(name, num_classes, in_channels, width)
+
+
+def num_params(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@architectures
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_the_backbone_ends_in_the_last_feature_map(name: str, in_channels: int) -> None:
+    network = on_meta(name, in_channels=in_channels)
+    depth, divisor = LAST_MAP[name]
+    assert feature_shape(split_backbone(network, name), (in_channels, 64, 96)) == (
+        depth,
+        64 // divisor,
+        96 // divisor,
+    )
+    assert network.eval()(torch.zeros(2, in_channels, 64, 96, device="meta")).shape == (2, 5)
+
+
+@architectures
+def test_the_named_layers_are_where_the_network_says(name: str) -> None:
+    entry, network = ARCHITECTURES[name], on_meta(name)
+    maps: list[torch.Size] = []
+    network.get_submodule(entry.feature_layer).register_forward_hook(lambda _m, _i, output: maps.append(output.shape))
+    network.eval()(torch.zeros(1, 3, 64, 64, device="meta"))
+    depth, divisor = LAST_MAP[name]
+    assert maps == [(1, depth, 64 // divisor, 64 // divisor)]
+    if entry.classifier_layer is not None:
+        classifier = network.get_submodule(entry.classifier_layer)
+        assert isinstance(classifier, nn.Linear)
+        assert (classifier.in_features, classifier.out_features) == (depth, 5)
+
+
+# The two deepest are resnet50's code; building them takes seconds.
+@pytest.mark.parametrize("name", sorted(set(teacher_architectures()) - {"resnet101", "resnet152"}))
+def test_a_teachers_logits_are_its_classifier_on_the_pooled_map(name: str) -> None:
+    torch.manual_seed(0)
+    network, entry = build_network(name, 5).eval(), ARCHITECTURES[name]
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        pooled = split_backbone(network, name)(images).mean(dim=(2, 3))
+        assert entry.classifier_layer is not None
+        rebuilt = network.get_submodule(entry.classifier_layer)(pooled)
+        assert torch.allclose(rebuilt, network(images), atol=1e-4)
+
+
+def test_multi_layer_heads_cannot_be_teachers_yet() -> None:
+    assert set(ARCHITECTURES) - set(teacher_architectures()) == {"mobilenet_v3_small", "mobilenet_v3_large"}
+
+
+def test_the_smallest_network_has_the_published_layers() -> None:
+    network = on_meta("cifar_resnet8", num_classes=10)
+    assert isinstance(network, CifarResNet)
+    assert num_params(network) == 78_042
+    assert num_params(on_meta("cifar_resnet20", num_classes=10)) == 272_474  # He et al. 2016: 0.27 M
+    assert num_params(on_meta("cifar_resnet18", num_classes=10)) == 11_173_962
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_resnet18", "resnet18", "resnet50", "mobilenet_v2"])
+@pytest.mark.parametrize("width", [0.01, 0.3, 0.5, 0.75])
+def test_narrow_networks_have_multiples_of_eight_channels_and_fewer_weights(name: str, width: float) -> None:
+    narrow = on_meta(name, width=width)
+    channels = {layer.out_channels for layer in narrow.modules() if isinstance(layer, nn.Conv2d)}
+    assert all(count % 8 == 0 and count > 0 for count in channels)
+    assert num_params(narrow) < num_params(on_meta(name))
+    assert narrow.eval()(torch.zeros(1, 3, 64, 64, device="meta")).shape == (1, 5)
+
+
+def test_half_of_a_resnet_has_half_of_its_channels() -> None:
+    network = on_meta("resnet18", width=0.5)
+    widths = [network.get_submodule(f"layer{i}.0.conv1").weight.shape[0] for i in (1, 2, 3, 4)]  # type: ignore[index]
+    assert widths == [32, 64, 128, 256]
+
+
+def test_an_unknown_name_is_a_key_error() -> None:
+    with pytest.raises(KeyError, match="lenet"):
+        build_network("lenet", 10)
+
+
+def test_measuring_the_map_changes_nothing() -> None:
+    torch.manual_seed(0)
+    backbone = split_backbone(build_network("cifar_resnet8", 5), "cifar_resnet8").train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    assert feature_shape(backbone, (3, 8, 8)) == (64, 2, 2)
+    assert all(module.training for module in backbone.modules())
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+
+
+def test_shapes_are_matched_and_depthwise_stays_depthwise() -> None:
+    def block(channels: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(3, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels, eps=1e-3, momentum=0.2),
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+            nn.Conv2d(channels, 4, 1, dilation=1),
+            nn.Flatten(),
+            nn.Linear(4 * 16, channels),
+        )
+
+    torch.manual_seed(0)
+    small, large = block(5).eval(), block(12)
+    assert match_shapes(large, small.state_dict()) is large
+    large.load_state_dict(small.state_dict())
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(large.eval()(images), small(images))
+    depthwise, norm = large[2], large[1]
+    assert isinstance(depthwise, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert depthwise.groups == 5
+    assert (norm.eps, norm.momentum) == (1e-3, 0.2)
+
+
+def test_layers_that_fit_are_left_alone() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
+    layers = list(network)
+    match_shapes(network, network.state_dict())
+    assert list(network) == layers
