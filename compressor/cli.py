@@ -8,34 +8,109 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shlex
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
 from compressor import __version__
-from compressor.config import FIELDS, FLAGS, Resolved, resolve
-from compressor.errors import EXIT_BUG, UsageFault, exit_code_of
+from compressor.config import FIELDS, FLAGS, Resolved, get, holds_path, resolve
+from compressor.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, UsageFault, exit_code_of
+from compressor.layout import columns
+from compressor.report.untrusted import printable, without_controls
 from compressor.stages import Refusal
 from profiles.errors import ToolError
 
+# The base of what Typer raises for a wrong command line; it has no public name.
+WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
+
+SENTENCE_LIMIT = 2_000
+
+# What a first run needs stands first in --help.
+FIRST = ("teacher.file", "samples.folder", "target", "out", "student.spec", "distill.method", "distill.effort")
+
 app = typer.Typer(
     name="compress",
-    help="Distil a private vision model into a small student for an edge device, from a few images and no training data.",
-    no_args_is_help=True,
+    help="Distil a private vision model into a small student for an edge device, from a few images, without its data.",
+    epilog="Start with `compress demo`, or: compress run --teacher t.pt --samples ./few --target jetson",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-targets_app = typer.Typer(help="Devices that a student can be made for.", no_args_is_help=True, rich_markup_mode=None)
+targets_app = typer.Typer(help="Devices that a student can be made for.", rich_markup_mode=None)
 app.add_typer(targets_app, name="targets")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="print the result as one line of JSON on stdout")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="no progress; warnings and the result only")]
-ConfigFlag = Annotated[Path | None, typer.Option("--config", help="YAML file of settings; flags win over it")]
+ConfigFlag = Annotated[
+    Path | None, typer.Option("--config", metavar="PATH", help="YAML file of settings; flags win over it")
+]
+
+
+def main() -> None:
+    """Entry point: run the command line of this process and exit with its documented code."""
+    # OpenMP threads that spin while they wait slow a busy machine down many times over. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; only a bug of ours shows a traceback."""
+    try:
+        code = app(list(arguments), prog_name="compress", standalone_mode=False)
+    except (ToolError, Refusal) as error:
+        _refuse(error.received, error.expected, error.action)
+        return exit_code_of(error)
+    except WrongUsage as error:
+        fault = _usage_fault(error)
+        _refuse(fault.received, fault.expected, fault.action)
+        return fault.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("interrupted\n")
+        return EXIT_INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.write(
+            "This is a bug in compress. Nothing was released. "
+            "Please report it with the lines above and the output of `compress doctor`.\n"
+        )
+        return EXIT_BUG
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _refuse(received: str, expected: str, action: str) -> None:
+    # They may quote names from a checkpoint or a folder, and with them an escape sequence.
+    lines = [printable(sentence, SENTENCE_LIMIT) for sentence in (received, expected, action)]
+    sys.stderr.write("error: {}\n       {}\n       {}\n".format(*lines))
+
+
+def _usage_fault(error: Any) -> UsageFault:
+    """Typer's complaint in three sentences."""
+    from compressor.inputs.nearest import did_you_mean
+
+    said, _, suggestion = error.message.partition(" Did you mean ")
+    if suggestion:
+        hint = f"Did you mean {suggestion}"
+    elif hasattr(error, "possibilities"):  # of an option
+        hint = did_you_mean(error.option_name, error.possibilities or ())
+    else:
+        said, hint = error.format_message(), ""
+    path = error.ctx.command_path if error.ctx is not None else "compress"
+    commands = getattr(error.ctx and error.ctx.command, "commands", None)
+    expected = f"Its commands are {', '.join(commands)}." if commands else f"`{path} --help` lists what it takes."
+    return UsageFault(f"{path}: {said.rstrip('.')}.", expected, hint or "Correct this and run the command again.")
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, separators=(",", ":"), default=str) + "\n")
+
+
+# --- flags from the configuration -------------------------------------------------------------------------------------
 
 
 def run_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -43,8 +118,8 @@ def run_flags(command: Callable[..., None]) -> Callable[..., None]:
 
     The command receives them as one mapping `settings` by dotted name; a flag that was not given is None.
     """
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "settings"]
-    names = {dotted.replace(".", "_"): dotted for dotted in FLAGS}
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
+    names = {dotted.replace(".", "_"): dotted for dotted in dict.fromkeys((*FIRST, *FLAGS))}
     settings = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(dotted))
         for name, dotted in names.items()
@@ -63,15 +138,20 @@ def run_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 def _flag(dotted: str) -> Any:
     """The Typer annotation of a setting: text where the configuration parses it, a switch for a truth value."""
-    field = FIELDS[dotted]
+    field, flag = FIELDS[dotted], FLAGS[dotted]
     if dotted == "distill.options":
-        return Annotated[list[str] | None, typer.Option(FLAGS[dotted], metavar="NAME=VALUE", help=field.description)]
-    kinds = {kind for kind in (field.annotation, *get_args(field.annotation)) if kind in (bool, int, float)}
-    kind: Any = kinds.pop() if len(kinds) == 1 else str
-    default = "" if field.is_required() or field.default is None or kind is bool else f" [default: {field.default}]"
-    if field.default_factory is not None:
-        default = ""
-    return Annotated[kind | None, typer.Option(FLAGS[dotted], help=f"{field.description}{default}", show_default=False)]
+        return Annotated[list[str] | None, typer.Option(flag, metavar="NAME=VALUE", help=field.description)]
+    if field.annotation is bool:
+        return Annotated[bool | None, typer.Option(flag, help=field.description, show_default=False)]
+    kinds = {field.annotation, *get_args(field.annotation)}
+    kind: Any = int if int in kinds else float if float in kinds else str
+    if get_origin(field.annotation) is Literal:
+        metavar = "|".join(get_args(field.annotation))
+    else:
+        metavar = "PATH" if holds_path(field.annotation) else {int: "INT", float: "NUMBER", str: "TEXT"}[kind]
+    default = field.default if field.default_factory is None and not field.is_required() else None
+    description = f"{field.description} [default: {default}]" if default is not None else field.description
+    return Annotated[kind | None, typer.Option(flag, metavar=metavar, help=description, show_default=False)]
 
 
 def _method_options(pairs: list[str] | None) -> dict[str, Any] | None:
@@ -83,27 +163,61 @@ def _method_options(pairs: list[str] | None) -> dict[str, Any] | None:
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
-        if not equals or not name:
+        try:
+            value = text if text in ("on", "off") else yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = None
+        if not equals or not name or not isinstance(value, bool | int | float | str):
             raise UsageFault(
                 f"--option got {pair!r}.",
                 "It takes a setting of the method as NAME=VALUE.",
-                "Write --option latent_dim=64.",
+                "Write for example --option student_steps=2000.",
             )
-        options[name] = text if text in ("on", "off") else yaml.safe_load(text)
+        options[name] = value
     return options
 
 
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, separators=(",", ":"), default=str) + "\n")
+def _command_line(resolved: Resolved) -> str:
+    """The shell line that makes this run again, from the settings that are not defaults."""
+    words = ["compress", "run"]
+    for dotted, origin in resolved.origins.items():
+        field, value = FIELDS.get(dotted), get(resolved.config, dotted)
+        if origin == "default" or (field is not None and not field.is_required() and value == field.default):
+            continue
+        if field is None:
+            words += [FLAGS["distill.options"], f"{dotted.rpartition('.')[2]}={value}"]
+        elif isinstance(value, bool):
+            words.append(FLAGS[dotted])
+        elif isinstance(value, tuple):
+            words += [FLAGS[dotted], ",".join(str(item) for item in value)]
+        else:
+            words += [FLAGS[dotted], str(value)]
+    return shlex.join(words)
 
 
-@app.callback()
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="print the version and stop", is_eager=True)] = False,
 ) -> None:
     if version:
         typer.echo(f"compress {__version__}")
         raise typer.Exit
+    _help_where_alone(context)
+
+
+@targets_app.callback(invoke_without_command=True)
+def _targets(context: typer.Context) -> None:
+    _help_where_alone(context)
+
+
+def _help_where_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(UsageFault.exit_code)
 
 
 @app.command()
@@ -116,65 +230,39 @@ def run(
     quiet: QuietFlag = False,
 ) -> None:
     """Distil, export, measure and report. The same command resumes an interrupted run."""
-    resolved = resolve(settings, config)
-    raise typer.Exit(_run(resolved, as_json=as_json, quiet=quiet))
+    _run(resolve(settings, config), as_json=as_json, quiet=quiet)
 
 
-def _run(resolved: Resolved, *, as_json: bool, quiet: bool) -> int:
-    from compressor.pipeline import execute_run
+def _run(resolved: Resolved, *, as_json: bool, quiet: bool) -> None:
+    from rich.console import Console
+
     from compressor.progress import Reporter
     from compressor.report.terminal import print_summary
+    from compressor.running import execute_run
 
-    reporter = Reporter(quiet=quiet or as_json)
-    report = execute_run(resolved, reporter, command=_command_line(resolved))
+    report = execute_run(resolved, Reporter(quiet=quiet or as_json), command=_command_line(resolved))
     if as_json:
         _print_json(report.model_dump(mode="json"))
     else:
-        from rich.console import Console
-
         print_summary(report, Console())
         typer.echo(f"report: {resolved.config.out / 'report.md'}")
-    return 0
-
-
-def _command_line(resolved: Resolved) -> str:
-    """The shell line that makes this run again, from the settings that are not defaults."""
-    import shlex
-
-    from compressor.config import get
-
-    words = ["compress", "run"]
-    for dotted, origin in resolved.origins.items():
-        if origin == "default":
-            continue
-        value = get(resolved.config, dotted)
-        if dotted.startswith("distill.options."):
-            words += ["--option", f"{dotted.removeprefix('distill.options.')}={value}"]
-        elif isinstance(value, bool):
-            words += [FLAGS[dotted]] if value else []
-        elif isinstance(value, tuple):
-            words += [FLAGS[dotted], ",".join(str(item) for item in value)]
-        else:
-            words += [FLAGS[dotted], str(value)]
-    return shlex.join(words)
 
 
 @app.command()
 @run_flags
 def plan(*, settings: Mapping[str, Any], config: ConfigFlag = None, as_json: JsonFlag = False) -> None:
-    """Show what a run would do, what is cached, and where every value comes from. Writes nothing."""
-    from compressor.pipeline import plan_run
+    """Show what a run would do. What is cached, every value and where it comes from; writes nothing."""
+    from compressor.planning import plan_run
 
-    resolved = resolve(settings, config)
-    planned = plan_run(resolved)
+    planned = plan_run(resolve(settings, config))
     if as_json:
         _print_json(planned.to_dict())
-        return
-    typer.echo(planned.to_text())
+    else:
+        typer.echo(planned.to_text())
 
 
 @app.command("inspect")
-def inspect_checkpoint_file(
+def inspect_file(
     checkpoint: Annotated[Path, typer.Argument(help="the file to look at")], as_json: JsonFlag = False
 ) -> None:
     """Say what a checkpoint is, without running its code."""
@@ -184,38 +272,19 @@ def inspect_checkpoint_file(
     if as_json:
         _print_json(report.to_dict())
     else:
-        typer.echo(report.to_text())
+        typer.echo("\n".join(map(without_controls, report.to_text().splitlines())))
 
 
 @app.command()
 def methods(as_json: JsonFlag = False) -> None:
-    """List the distillation methods."""
-    from compressor.methods import load_method, method_names
+    """List the distillation methods and their options."""
+    from compressor.method_sheet import method_sheets, methods_text
 
-    rows = []
-    for name in method_names():
-        method = load_method(name)
-        rows.append(
-            {
-                "name": name,
-                "summary": (method.__doc__ or "").strip().splitlines()[0],
-                "uses": list(method.USES),
-                "options": {
-                    option: {"default": field.default, "description": field.description}
-                    for option, field in method.Config.model_fields.items()
-                },
-            }
-        )
+    sheets = method_sheets()
     if as_json:
-        _print_json(rows)
-        return
-    for row in rows:
-        typer.echo(
-            f"{row['name']}: {row['summary']}\n  uses the teacher's {', '.join(row['uses'])}\n  options (--option NAME=VALUE):"
-        )
-        for option, field in row["options"].items():
-            description = f"  {field['description']}" if field["description"] else ""
-            typer.echo(f"    {option} = {field['default']}{description}")
+        _print_json([sheet.to_dict() for sheet in sheets])
+    else:
+        typer.echo(methods_text(sheets))
 
 
 @targets_app.command("list")
@@ -227,11 +296,8 @@ def targets_list(as_json: JsonFlag = False) -> None:
     rows = target_table(load_target(name) for name in target_names())
     if as_json:
         _print_json([row._asdict() for row in rows])
-        return
-    cells = [tuple(rows[0]._fields), *(tuple(str(cell) for cell in row) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    for row in cells:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    else:
+        typer.echo("\n".join(columns([rows[0]._fields, *rows])))
 
 
 @targets_app.command("show")
@@ -247,21 +313,20 @@ def targets_show(
     if as_json:
         _print_json(profile.model_dump(mode="json"))
     else:
-        typer.echo(target_sheet(profile))
+        typer.echo(target_sheet(profile).rstrip())
 
 
 @app.command()
 def doctor(as_json: JsonFlag = False) -> None:
-    """Say what works on this machine, what is missing and what to install."""
+    """Say what works on this machine. Also what is missing and what to install."""
     from compressor.doctor import diagnose
 
     checks = diagnose()
     if as_json:
         _print_json([check.to_dict() for check in checks])
         return
-    mark = {"ok": "ok     ", "warning": "warning", "missing": "missing"}
     for check in checks:
-        typer.echo(f"{mark[check.state]}  {check.name}: {check.found}")
+        typer.echo(f"{check.state:<7}  {check.name}: {check.found}")
         if check.advice:
             typer.echo(f"         {check.advice}")
 
@@ -272,11 +337,14 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
 ) -> None:
     """Delete a run folder. Refuses any folder that a run did not make."""
-    from compressor.stages import clean as clean_folder
+    from compressor.stages import check_deletable
+    from compressor.stages import clean as delete
 
+    check_deletable(run_folder)
     if not yes and sys.stdin.isatty() and not typer.confirm(f"Delete {run_folder} and everything in it?"):
-        raise typer.Exit
-    clean_folder(run_folder)
+        typer.echo("nothing was deleted")
+        return
+    delete(run_folder)
     typer.echo(f"deleted {run_folder}")
 
 
@@ -284,40 +352,18 @@ def clean(
 def demo(
     out: Annotated[Path, typer.Option("--out", help="folder for the demo's teacher, images and run")] = Path("demo"),
     method: Annotated[str, typer.Option("--method", help="distillation method")] = "hidfd",
-    seed: Annotated[int, typer.Option("--seed", help="start of every random sequence")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="start of every random sequence")] = 0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Train a small teacher on bundled handwritten digits, then compress it as a user would. Needs no file, no network."""
-    from compressor.demo import prepare
+    """Run everything on bundled digits. A small teacher is trained and compressed as a user would; needs no network."""
+    from compressor.demo import demo_settings, prepare_demo
+    from compressor.method_sheet import check_method
     from compressor.progress import Reporter
 
-    settings = prepare(out, seed=seed, reporter=Reporter(quiet=quiet or as_json))
-    resolved = resolve({**settings, "distill.method": method, "seed": seed}, None)
-    if not as_json:
-        typer.echo(f"$ {_command_line(resolved)}", err=True)
-    raise typer.Exit(_run(resolved, as_json=as_json, quiet=quiet))
-
-
-def main() -> None:
-    """Entry point: run the command and exit with its documented code; only a bug of ours shows a traceback."""
-    # OpenMP threads that spin while they wait slow a busy machine down many times over. Read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    try:
-        app()
-    except (ToolError, Refusal) as error:
-        _show(error)
-        sys.exit(exit_code_of(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from the last saved step\n")
-        sys.exit(exit_code_of(KeyboardInterrupt()))
-    except Exception:
-        traceback.print_exc()
-        sys.stderr.write(
-            "This is a bug in compress. Nothing was released. Please report it with the lines above and `compress doctor`.\n"
-        )
-        sys.exit(EXIT_BUG)
-
-
-def _show(error: ToolError | Refusal) -> None:
-    sys.stderr.write(f"error: {error.received}\n       {error.expected}\n       {error.action}\n")
+    resolved = resolve({**demo_settings(out), "distill.method": method, "seed": seed}, None)
+    check_method(method, {})  # before a teacher is trained for nothing
+    prepare_demo(out, seed=seed, reporter=Reporter(quiet=quiet or as_json))
+    if not (as_json or quiet):
+        sys.stderr.write(f"\n$ {_command_line(resolved)}\n\n")
+    _run(resolved, as_json=as_json, quiet=quiet)

@@ -156,7 +156,7 @@ class LatencyConfig(Section):
     """How latency is measured on this machine."""
 
     warmup_s: float = Field(1.0, ge=0, description="seconds of runs that are not counted")
-    window_s: float = Field(2.0, gt=0, description="seconds of runs in one window; two that agree end the timing")
+    window_s: float = Field(0.5, gt=0, description="seconds of runs in one window; six that agree end the timing")
     max_s: float = Field(20.0, gt=0, description="seconds after which the timing ends as unstable")
     threads: int | None = Field(None, ge=1, description="threads of the runtime; default: the runtime's choice")
 
@@ -216,8 +216,9 @@ def _fields(model: type[Section], prefix: str = "") -> Iterator[tuple[str, Field
             yield f"{prefix}{name}", field
 
 
-def _holds_path(annotation: object) -> bool:
-    return annotation is Path or any(_holds_path(part) for part in get_args(annotation))
+def holds_path(annotation: object) -> bool:
+    """Whether values of this type are paths."""
+    return annotation is Path or any(holds_path(part) for part in get_args(annotation))
 
 
 FIELDS: Mapping[str, FieldInfo] = dict(_fields(RunConfig))
@@ -257,7 +258,7 @@ FLAGS: Mapping[str, str] = {
 }
 """The flag of every setting."""
 
-_PATHS = {dotted for dotted, field in FIELDS.items() if _holds_path(field.annotation)}
+_PATHS = {dotted for dotted, field in FIELDS.items() if holds_path(field.annotation)}
 _OPTIONS = "distill.options"
 _SECTIONS = (*dict.fromkeys(dotted.partition(".")[0] for dotted in FIELDS if "." in dotted), _OPTIONS)
 
@@ -293,6 +294,12 @@ def get(config: RunConfig, dotted: str) -> object:
     for part in dotted.split("."):
         value = getattr(value, part)
     return value
+
+
+def section_settings(config: RunConfig, section: str) -> dict[str, Any]:
+    """The values of one section under the names that a user knows, without paths: a file counts by its content."""
+    named = {name: get(config, name) for name in FIELDS if name.startswith(f"{section}.") and name not in _PATHS}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in named.items()}
 
 
 def resolve(flags: Mapping[str, object], file: Path | None) -> Resolved:

@@ -22,7 +22,9 @@ from compressor.errors import EnvironmentFault
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.intake import save_checkpoint
 from compressor.inputs.teacher import Normalise
+from compressor.interruption import interruptible
 from compressor.progress import Reporter
+from compressor.stages import create_run_folder, exclusive
 from compressor.students.architectures import build_network
 
 ARCHITECTURE = "cifar_resnet14"
@@ -41,26 +43,45 @@ CARD = TeacherCard(
 )
 
 
-def prepare(folder: Path, *, seed: int, reporter: Reporter) -> dict[str, object]:
-    """Write the demo's inputs below `folder`, unless they are there, and return the settings of its run."""
-    teacher, few, val = folder / "t.pt", folder / "few", folder / "val"
-    if not teacher.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        images, labels = digits(seed)
-        few_rows = first_of_each_class(labels[:NUM_TRAIN], FEW_PER_CLASS)
-        _write_images(images[few_rows], labels[few_rows], few)
-        _write_images(images[NUM_TRAIN:], labels[NUM_TRAIN:], val)
-        reporter.note(f"training a teacher ({ARCHITECTURE}) on {NUM_TRAIN} of scikit-learn's handwritten digits")
-        network = train_teacher(images[:NUM_TRAIN], labels[:NUM_TRAIN], folder, seed=seed, reporter=reporter)
-        save_checkpoint(teacher, network.state_dict(), CARD)
+def demo_settings(folder: Path) -> dict[str, object]:
+    """The settings of the demo's run, by dotted name."""
     return {
-        "teacher.file": teacher,
-        "samples.folder": few,
-        "report.eval": val,
+        "teacher.file": folder / "t.pt",
+        "samples.folder": folder / "few",
+        "report.eval": folder / "val",
         "target": "jetson",
         "distill.effort": "quick",
         "out": folder / "run",
     }
+
+
+def prepare_demo(folder: Path, *, seed: int, reporter: Reporter) -> None:
+    """Write the demo's inputs below `folder`, unless an earlier demo did, with whatever seed that had.
+
+    Raises:
+        NotARunFolder: the folder holds other things.
+        EnvironmentFault: scikit-learn is not installed.
+        Interrupted: a signal came; the same command goes on.
+    """
+    teacher, few, val = folder / "t.pt", folder / "few", folder / "val"
+    create_run_folder(folder)  # so that `few` and `val` below are ours to write, and `compress clean` may delete them
+    with interruptible() as stop, exclusive(folder):
+        if teacher.exists():
+            reporter.note(f"the teacher and the images that are in {folder} are used again")
+            return
+        images, labels = digits(seed)
+        few_rows = first_of_each_class(labels[:NUM_TRAIN], FEW_PER_CLASS)
+        for part, rows in ((few, few_rows), (val, torch.arange(NUM_TRAIN, len(images)))):
+            shutil.rmtree(part, ignore_errors=True)  # of a demo that was stopped, perhaps with another seed
+            _write_images(images[rows], labels[rows], part)
+        reporter.note(f"training a teacher ({ARCHITECTURE}) on {NUM_TRAIN:,} of scikit-learn's handwritten digits")
+        # The seed also says which images are held out, so no other seed's checkpoint may be resumed.
+        context = Context(folder / f".teacher-{seed}", seed=seed, observer=reporter, should_stop=stop.asked)
+        context.folder.mkdir(exist_ok=True)
+        with stop.between_steps(), reporter.phases():
+            network = train_teacher(images[:NUM_TRAIN], labels[:NUM_TRAIN], context)
+        save_checkpoint(teacher, network.state_dict(), CARD)
+        shutil.rmtree(context.folder)
 
 
 def digits(seed: int) -> tuple[Tensor, Tensor]:
@@ -85,18 +106,14 @@ def digits(seed: int) -> tuple[Tensor, Tensor]:
 
 def first_of_each_class(labels: Tensor, count: int) -> Tensor:
     """Rows of the first `count` images of every class."""
-    return torch.cat([(labels == label).nonzero()[:count, 0] for label in labels.unique()])
+    return torch.cat([(labels == label).nonzero()[:count, 0] for label in torch.unique(labels)])
 
 
-def train_teacher(images: Tensor, labels: Tensor, folder: Path, *, seed: int, reporter: Reporter | None) -> nn.Module:
-    """A ResNet-14 that classifies normalised digits; about ten seconds on one core."""
-    context = Context(folder / ".teacher", seed=seed, observer=reporter)  # seeds the initial weights
-    context.folder.mkdir(exist_ok=True)
-    network = build_network(ARCHITECTURE, 10, in_channels=1)
-    train_classifier(
-        nn.Sequential(Normalise(CARD), network), images, labels, context, num_steps=TEACHER_STEPS, batch_size=64
-    )
-    shutil.rmtree(context.folder)
+def train_teacher(images: Tensor, labels: Tensor, context: Context) -> nn.Module:
+    """A ResNet-14 that classifies normalised digits; about ten seconds on one core. The context seeds its weights."""
+    network = build_network(ARCHITECTURE, len(DIGITS), in_channels=1)
+    whole = nn.Sequential(Normalise(CARD), network)
+    train_classifier(whole, images, labels, context, num_steps=TEACHER_STEPS, batch_size=64)
     return network
 
 

@@ -21,6 +21,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from compressor.errors import EnvironmentFault
+
 State: TypeAlias = Literal["ok", "missing", "warning"]
 Finding: TypeAlias = tuple[State, str, str]  # the state, found and advice of a Check
 
@@ -74,6 +76,27 @@ def diagnose(folder: Path | None = None) -> list[Check]:
         "scikit-learn": _sklearn,
     }
     return [Check(name, *_guarded(check)) for name, check in checks.items()]
+
+
+def training_device(wanted: str) -> Literal["cpu", "cuda"]:
+    """Where to train, of "auto", "cpu" and "cuda".
+
+    Raises:
+        EnvironmentFault: a GPU was demanded and torch finds none.
+    """
+    import torch
+
+    if wanted == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if wanted == "cuda":
+        raise EnvironmentFault(
+            "--device cuda was asked for, but torch finds no CUDA GPU.",
+            "A CUDA GPU with a driver that fits this torch was expected.",
+            "Run `compress doctor` to see what is missing, or use --device cpu.",
+        )
+    return "cpu"
 
 
 def _guarded(check: Callable[[], Finding]) -> Finding:

@@ -6,120 +6,131 @@
 
 A stage reads files of earlier stages and writes files of its own; nothing is handed over in memory, so that any of them
 can be resumed in another process. What a stage found out for the report stands in its `facts.json`.
+
+`prepare` refuses what can be refused before anything runs, `declare` says what each stage depends on, and then follow
+the adapters in their order. `running` executes them, `planning` only looks.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import signal
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from torch import Tensor
 
 from compressor import __version__
-from compressor.config import FIELDS, Resolved, RunConfig, get, save_resolved
+from compressor.config import Resolved, RunConfig, section_settings
 from compressor.distill.training import Context, best_precision, read_log
-from compressor.errors import (
-    CompressError,
-    EnvironmentFault,
-    InputRefused,
-    Interrupted,
-    StageFailed,
-    UsageFault,
-)
+from compressor.doctor import training_device
+from compressor.errors import UsageFault
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.intake import read_teacher
-from compressor.inputs.nearest import did_you_mean
-from compressor.inputs.normalisation import choose_normalisation
+from compressor.inputs.named import check_image_folder, read_class_names
+from compressor.inputs.refusals import existing_file
 from compressor.inputs.samples import read_samples, split_samples
-from compressor.inputs.teacher import Classifier, Teacher, classifier_identity_error, load_teacher
-from compressor.methods import Method, load_method, method_names
+from compressor.inputs.settle import checked_identity, provisional_card, settled_card
+from compressor.inputs.teacher import Classifier, Teacher, load_teacher
+from compressor.interruption import StopRequest
+from compressor.method_sheet import check_method
+from compressor.methods import load_method
 from compressor.progress import Reporter
-from compressor.report.assemble import build_report, earlier_fingerprints
-from compressor.report.evidence import accuracy, agreement, compare, confidence_summary
-from compressor.report.markdown import report_markdown
-from compressor.report.pictures import contact_sheet, teacher_captions, training_curves
-from compressor.report.schema import Report, write_report
-from compressor.stages import (
-    Choices,
-    Refusal,
-    Stage,
-    StageResult,
-    Status,
-    atomic_write_text,
-    create_run_folder,
-    exclusive,
-    execute,
-)
-from compressor.stages import plan as plan_stages
+from compressor.report import text
+from compressor.report.evidence import evidence_facts
+from compressor.report.first_look import first_look
+from compressor.report.pictures import contact_sheet, synthetic_sheet, teacher_captions, training_curves
+from compressor.stage_files import load_tensors, read_facts, save_facts, save_tensors
+from compressor.stages import Choices, Stage, atomic_path, atomic_write_text
 from compressor.students.specification import build_backbone, parse_student
-from compressor.students.student import (
-    Student,
-    load_backbone,
-    load_student,
-    save_backbone,
-    save_student,
-)
-from exporters.errors import ExportError
+from compressor.students.student import Student, load_backbone, load_student, save_backbone, save_student
 from exporters.macs import count_macs, count_params
 from exporters.parity import check_parity
-from exporters.parity import compare as compare_outputs
 from exporters.runners import OnnxRunner, TorchRunner
 from exporters.torch_to_onnx import onnx_from_torch
-from profiles.catalogue import load_target, resolved_alias
-from profiles.errors import ToolError
+from exporters.torch_to_pt2 import pt2_from_torch
+from profiles.catalogue import load_target
 from profiles.host import host_name, usable_cores
 from profiles.latency import measure
 from profiles.schema import DeviceProfile
 
-IDENTITY_TOLERANCE = 1e-3
 IDENTITY_IMAGES = 64
-LOW_CONFIDENCE = 0.5
 FEW_EVIDENCE = 30
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its settings, its folder, its target, and whoever watches."""
+    """One run: its settings, its target, the device that it trains on, and whoever watches or stops it."""
 
     config: RunConfig
-    folder: Path
     target: DeviceProfile
     device: str
-    reporter: Reporter
-    should_stop: Callable[[], bool] = lambda: False
+    reporter: Reporter = field(default_factory=lambda: Reporter(quiet=True))
+    stop: StopRequest = field(default_factory=StopRequest)
 
-    @property
-    def choices(self) -> Choices:
-        return Choices(self.folder)
+    def path(self, stage: str, name: str = "") -> Path:
+        return self.config.out / stage / name
 
-    def path(self, stage: str, name: str) -> Path:
-        return self.folder / stage / name
+    def card(self) -> TeacherCard:
+        return TeacherCard.model_validate_json(self.path("teacher", "card.json").read_text(encoding="utf-8"))
 
     def teacher(self) -> Teacher:
-        card = TeacherCard.model_validate_json(self.path("teacher", "card.json").read_text())
-        return load_teacher(_load_tensors(self.path("teacher", "weights.safetensors")), card).to(self.device)
+        return load_teacher(load_tensors(self.path("teacher", "weights.safetensors")), self.card()).to(self.device)
 
     def samples(self) -> dict[str, Tensor]:
         """images (N, C, H, W) uint8, labels, pseudo_labels (N,), and the indices train, select, evidence."""
-        return _load_tensors(self.path("samples", "images.safetensors"))
+        return load_tensors(self.path("samples", "images.safetensors"))
 
     def student(self) -> Student:
         return load_student(self.path("distill", "student.safetensors"), self.path("distill", "student.json"))
 
+    def opset_ceiling(self) -> int:
+        return self.config.onnx.opset or self.target.opset_ceiling
 
-# --- the stages ------------------------------------------------------------------------------------------------------
+    def fitting_settings(self, card: TeacherCard) -> dict[str, Any]:
+        """The settings of the method that follow from the effort, the image and the device."""
+        config = self.config.distill
+        return load_method(config.method).defaults(config.effort, card.input_shape, self.device)
+
+    def method_settings(self, card: TeacherCard) -> BaseModel:
+        """The method's own settings: its defaults, those that fit the situation, then the user's options."""
+        config = self.config.distill
+        return load_method(config.method).Config(**{**self.fitting_settings(card), **config.options})
+
+
+# --- before anything runs ---------------------------------------------------------------------------------------------
+
+
+def prepare(resolved: Resolved, reporter: Reporter | None = None, stop: StopRequest | None = None) -> Run:
+    """Refuse what can be refused without reading a weight or an image.
+
+    Raises:
+        UsageFault, ProfileError: a setting fits no method, student or target.
+        InputRefused: the teacher or a folder of images is not there.
+        EnvironmentFault: a GPU was demanded and there is none.
+    """
+    config = resolved.config
+    target = load_target(config.target)
+    check_method(config.distill.method, config.distill.options)
+    parse_student(config.student.spec)
+    if config.onnx.opset is not None and config.onnx.opset > target.opset_ceiling:
+        raise UsageFault(
+            f"--opset {config.onnx.opset} is above what {target.title} reads.",
+            f"Its ceiling is opset {target.opset_ceiling}.",
+            f"Use --opset {target.opset_ceiling}, or leave the flag out.",
+        )
+    existing_file(config.teacher.file)
+    check_image_folder("--samples", config.samples.folder)
+    if config.report.eval is not None:
+        check_image_folder("--eval", config.report.eval)
+    return Run(config, target, training_device(config.device), reporter or Reporter(quiet=True), stop or StopRequest())
+
+
+# --- the stages -------------------------------------------------------------------------------------------------------
 
 
 def declare(run: Run) -> tuple[Stage, ...]:
@@ -127,88 +138,80 @@ def declare(run: Run) -> tuple[Stage, ...]:
     config, path = run.config, run.path
     teacher = (path("teacher", "weights.safetensors"), path("teacher", "card.json"))
     samples = path("samples", "images.safetensors")
+    backbone = (path("student", "backbone.safetensors"), path("student", "backbone.json"))
     student = (path("distill", "student.safetensors"), path("distill", "student.json"))
     onnx = (path("onnx", "student.onnx"), path("onnx", "teacher.onnx"))
-    cards = tuple(file for file in _card_files(config) if file.exists())
-    training = {"device": run.device, "torch": torch.__version__}
-    host = {"machine": host_name(), "cores": str(usable_cores()), "onnxruntime": _version("onnxruntime")}
+    beside = config.teacher.file.with_suffix(".yaml")
+    cards = [file for file in (config.teacher.card or beside, config.teacher.class_names) if file and file.exists()]
+    evaluation = () if config.report.eval is None else (config.report.eval,)
     seed = {"seed": config.seed}
-    evaluation = (config.report.eval,) if config.report.eval is not None else ()
+    host = {"machine": host_name(), "cores": str(usable_cores()), "onnxruntime": _onnxruntime_version()}
 
     def stage(
         name: str,
+        work: Callable[[Run, Path], None],
         inputs: tuple[Path, ...],
         outputs: tuple[str, ...],
         settings: Mapping[str, Any],
-        work: Callable[[Run, Path], None],
         environment: Mapping[str, str] | None = None,
-        version: int = 1,
         optional_outputs: tuple[str, ...] = (),
     ) -> Stage:
-        return Stage(
-            name,
-            inputs,
-            (*outputs, "facts.json"),
-            settings,
-            environment or {},
-            version,
-            lambda folder: work(run, folder),
-            optional_outputs,
-        )
+        outputs = (*outputs, "facts.json")
+        return Stage(name, inputs, outputs, settings, environment or {}, 1, partial(work, run), optional_outputs)
 
     return (
         stage(
             "teacher",
+            read_the_teacher,
             (config.teacher.file, *cards, config.samples.folder),
             ("weights.safetensors", "card.json"),
-            _settings(config, "teacher"),
-            read_the_teacher,
+            section_settings(config, "teacher"),
         ),
         stage(
             "samples",
+            read_the_samples,
             (*teacher, config.samples.folder),
             ("images.safetensors", "split.json", "sheet.png"),
-            {**_settings(config, "samples"), **seed},
-            read_the_samples,
+            section_settings(config, "samples") | seed,
         ),
         stage(
             "student",
+            make_the_student,
             teacher,
             ("backbone.safetensors", "backbone.json"),
-            {**_settings(config, "student"), **seed, "channel_multiple": run.target.channel_multiple},
-            make_the_student,
+            section_settings(config, "student") | seed | {"channel_multiple": run.target.channel_multiple},
         ),
         stage(
             "distill",
-            (*teacher, samples, path("student", "backbone.safetensors"), path("student", "backbone.json")),
-            ("student.safetensors", "student.json", "log.jsonl"),
-            {**_settings(config, "distill"), **seed, "report.synthetic_sheet": config.report.synthetic_sheet},
             distill_the_student,
-            environment=training,
+            (*teacher, samples, *backbone),
+            ("student.safetensors", "student.json", "log.jsonl"),
+            section_settings(config, "distill") | seed | {"report.synthetic_sheet": config.report.synthetic_sheet},
+            {"device": run.device, "torch": torch.__version__},
             optional_outputs=("generator.safetensors", "synthetic.png"),
         ),
         stage(
             "onnx",
-            (*teacher, *student, samples),
-            ("student.onnx", "teacher.onnx", "student.pt2"),
-            {"opset_ceiling": _opset_ceiling(run)},
             export_the_student,
-            environment={"torch": torch.__version__},
+            (*teacher, path("teacher", "facts.json"), *student, samples),
+            ("student.onnx", "teacher.onnx", "student.pt2"),
+            {"target": run.target.name, "opset_ceiling": run.opset_ceiling()},
+            {"torch": torch.__version__},
         ),
-        stage("latency", onnx, (), _settings(config, "latency"), measure_latency, environment=host),
+        stage(
+            "latency",
+            measure_latency,
+            onnx,
+            (),
+            section_settings(config, "latency") | {"this_host": run.target.this_host},
+            host,
+        ),
         stage(
             "report",
-            (
-                *teacher,
-                samples,
-                *onnx,
-                path("samples", "split.json"),
-                path("distill", "log.jsonl"),
-                *evaluation,
-            ),
+            gather_evidence,
+            (*teacher, samples, *onnx, path("samples", "split.json"), path("distill", "log.jsonl"), *evaluation),
             ("curves.png",),
             {},
-            gather_evidence,
         ),
     )
 
@@ -216,62 +219,41 @@ def declare(run: Run) -> tuple[Stage, ...]:
 def read_the_teacher(run: Run, folder: Path) -> None:
     """The checkpoint, without running its code; its card; and whether its classifier can be shared."""
     config = run.config.teacher
-    overrides: dict[str, object] = {"mean": config.mean, "std": config.std, "input_size": config.input_size}
-    if config.class_names is not None:
-        overrides["class_names"] = _lines(config.class_names)
+    names = None if config.class_names is None else read_class_names(config.class_names)
     source = read_teacher(
         config.file,
         architecture=config.architecture,
         card_file=config.card,
         feature_layer=config.feature_layer,
         classifier_layer=config.classifier_layer,
-        overrides=overrides,
+        overrides={"mean": config.mean, "std": config.std, "input_size": config.input_size, "class_names": names},
     )
-    warnings, card, origin = list(source.warnings), source.card, source.origin.get("mean", "default")
-    channels = int(source.card_facts["input_shape"][0])
-    provisional = card or source.card_with((0.0,) * channels, (1.0,) * channels)
-    few = read_samples(run.config.samples.folder, provisional, max_images=IDENTITY_IMAGES)
-    if card is None:
-        choice = choose_normalisation(
-            lambda mean, std, value_range: load_teacher(source.state_dict, source.card_with(mean, std, value_range)),
-            few.images,
-            few.labels,
-            channels,
-        )
-        card = source.card_with(choice.mean, choice.std, choice.value_range)
-        origin = f"chosen on the samples: {choice.name}"
-        warnings.append(choice.sentence)
+    few = read_samples(run.config.samples.folder, provisional_card(source), max_images=IDENTITY_IMAGES)
+    card, origin, warnings = settled_card(source, few)
     teacher = load_teacher(source.state_dict, card)
-    error = classifier_identity_error(teacher, few.images.float() / 255.0)
-    if not error <= IDENTITY_TOLERANCE:
-        raise InputRefused(
-            f"The teacher's logits differ from classifier(mean of the feature map) by {error:.1%} on the samples.",
-            "Classifier sharing needs a network that ends in a feature map, a global average pool and one linear layer.",
-            "Name those layers with --feature-layer and --classifier-layer.",
-        )
-    _save_tensors(source.state_dict, folder / "weights.safetensors")
-    (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+    identity_error = checked_identity(teacher, few)
+    save_tensors(source.state_dict, folder / "weights.safetensors")
+    atomic_write_text(folder / "card.json", card.model_dump_json(indent=2) + "\n")
     shape = "x".join(str(side) for side in card.input_shape)
     run.reporter.note(f"{card.architecture}, {card.num_classes} classes, input {shape}, normalisation from {origin}")
-    _save_facts(
+    save_facts(
         folder,
         file=config.file.name,
         sha256=source.sha256,
         normalisation_origin=origin,
-        identity_error=error,
-        params=count_params(teacher.network),
-        macs=count_macs(Classifier(teacher), card.input_shape),
-        warnings=warnings,
+        identity_error=identity_error,
+        warnings=[*source.warnings, *warnings],
     )
 
 
 def read_the_samples(run: Run, folder: Path) -> None:
     """The few real images, what the teacher says of them, and their split, made once before anything trains."""
     config, teacher = run.config.samples, run.teacher()
-    card = teacher.card
-    samples = read_samples(config.folder, card, max_images=config.max_images)
+    samples = read_samples(config.folder, teacher.card, max_images=config.max_images)
     logits = _teacher_logits(teacher, samples.images, run.device)
     pseudo_labels = logits.argmax(dim=1)
+    seen = first_look(logits, samples.labels)
+    run.reporter.note(seen.sentence)
     split = split_samples(
         samples,
         pseudo_labels,
@@ -279,74 +261,49 @@ def read_the_samples(run: Run, folder: Path) -> None:
         select_fraction=config.select_fraction,
         evidence_fraction=config.evidence_fraction,
     )
-    labelled = samples.labels >= 0
-    teacher_accuracy = accuracy(logits[labelled], samples.labels[labelled])
-    confidence = confidence_summary(logits)
-    assert confidence is not None  # read_samples refuses an empty folder
-    warnings = list(samples.warnings)
-    if confidence.mean < LOW_CONFIDENCE:
-        warnings.append(
-            f"The teacher is unsure of these samples (mean confidence {confidence.mean:.0%}): "
-            "check the folder, the normalisation and the channel order before you trust this run."
-        )
-    if len(split.evidence) < FEW_EVIDENCE and run.config.report.eval is None:
-        warnings.append(
-            f"Only {len(split.evidence)} held-out images judge the student, so its interval is wide; "
-            "give labelled or unlabelled images with --eval to narrow it."
-        )
+    parts = {"train": split.train, "select": split.select, "evidence": split.evidence}
+    run.reporter.note(
+        ", ".join(f"{len(rows):,} {name}" for name, rows in parts.items())
+        + (f"; {len(samples.skipped):,} files skipped" if samples.skipped else "")
+    )
+    warnings = [*samples.warnings, *seen.warnings]
     if len(split.select) == 0:
         warnings.append("There are too few samples to hold some out for choices, so nothing is chosen on them.")
-    seen = f"{len(samples.images)} images, teacher's confidence {confidence.mean:.1%} in the mean"
-    if teacher_accuracy is not None:
-        seen += f", accuracy {teacher_accuracy.value:.1%} on {teacher_accuracy.n} labelled"
-        if teacher_accuracy.high < 2.0 / card.num_classes:
-            warnings.append(
-                f"The teacher's accuracy on the labelled samples is {teacher_accuracy.value:.1%}: "
-                "the class names, the normalisation or the folder do not belong to this teacher."
-            )
-    run.reporter.note(seen)
-    run.reporter.note(
-        f"split: {len(split.train)} train, {len(split.select)} select, {len(split.evidence)} evidence"
-        + (f"; {len(samples.skipped)} files skipped" if samples.skipped else "")
-    )
-    parts = {"train": split.train, "select": split.select, "evidence": split.evidence}
     tensors = {"images": samples.images, "labels": samples.labels, "pseudo_labels": pseudo_labels, **parts}
-    _save_tensors(tensors, folder / "images.safetensors")
-    (folder / "split.json").write_text(json.dumps(split.to_dict(samples), indent=2) + "\n")
-    top = logits.softmax(dim=1).max(dim=1)
-    captions = [
-        f"{card.class_names[k]} {p:.0%}" for k, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    ]
-    contact_sheet(samples.images, folder / "sheet.png", captions)
-    _save_facts(
+    save_tensors(tensors, folder / "images.safetensors")
+    atomic_write_text(folder / "split.json", json.dumps(split.to_dict(samples), indent=2) + "\n")
+    contact_sheet(samples.images, folder / "sheet.png", teacher_captions(logits, teacher.card.class_names))
+    save_facts(
         folder,
         parts={name: len(rows) for name, rows in parts.items()},
-        num_labelled=int(labelled.sum()),
+        num_labelled=int((samples.labels >= 0).sum()),
         skipped=[{"file": file, "reason": reason} for file, reason in samples.skipped],
-        confidence=confidence.model_dump(),
-        accuracy=teacher_accuracy.model_dump() if teacher_accuracy is not None else None,
-        pseudo_labels=torch.bincount(pseudo_labels, minlength=card.num_classes).tolist(),
+        confidence=seen.confidence.model_dump(),
+        accuracy=seen.accuracy and seen.accuracy.model_dump(),
+        pseudo_labels=torch.bincount(pseudo_labels, minlength=teacher.card.num_classes).tolist(),
         warnings=warnings,
     )
 
 
 def make_the_student(run: Run, folder: Path) -> None:
     """The student's body before training."""
-    teacher = run.teacher()
-    backbone = build_backbone(
-        run.config.student.spec, teacher, channel_multiple=run.target.channel_multiple, seed=run.config.seed
-    )
-    save_backbone(backbone, folder / "backbone.safetensors", folder / "backbone.json")
+    teacher, config = run.teacher(), run.config
+    multiple = run.target.channel_multiple
+    backbone = build_backbone(config.student.spec, teacher, channel_multiple=multiple, seed=config.seed)
+    with atomic_path(folder / "backbone.safetensors") as weights, atomic_path(folder / "backbone.json") as card:
+        save_backbone(backbone, weights, card)
     params, macs = count_params(backbone), count_macs(backbone, teacher.card.input_shape)
-    run.reporter.note(f"{run.config.student.spec}: backbone of {params / 1e6:.3g} M parameters, {macs / 1e9:.3g} GMAC")
-    _save_facts(folder, params=params, macs=macs)
+    run.reporter.note(
+        f"{config.student.spec}: a backbone of {text.params(params / 1e6)} parameters, {text.macs(macs / 1e9)} MACs"
+    )
+    save_facts(folder, params=params, macs=macs)
 
 
 def distill_the_student(run: Run, folder: Path) -> None:
     """Whatever the method does, with the train part of the samples only."""
     config, teacher = run.config.distill, run.teacher()
     card, samples = teacher.card, run.samples()
-    settings = method_settings(run, card)
+    settings = run.method_settings(card)
     precision, why = _precision(run, card)
     context = Context(
         folder,
@@ -354,86 +311,70 @@ def distill_the_student(run: Run, folder: Path) -> None:
         seed=run.config.seed,
         precision=precision,
         observer=run.reporter,
-        should_stop=run.should_stop,
+        should_stop=run.stop.asked,
     )
-    backbone = load_backbone(
-        run.path("student", "backbone.safetensors"), run.path("student", "backbone.json"), card.input_shape[0]
-    )
+    body, body_card = run.path("student", "backbone.safetensors"), run.path("student", "backbone.json")
+    backbone = load_backbone(body, body_card, card.input_shape[0])
     run.reporter.note(f"{config.method} in {precision} on {run.device} ({why})")
     train = samples["images"][samples["train"]].to(run.device)
-    try:
+    with run.stop.between_steps(), run.reporter.phases():
         distilled = load_method(config.method).distill(teacher, backbone, train, settings, context)
-    finally:
-        run.reporter.phase_ended()
-    save_student(distilled.student, folder / "student.safetensors", folder / "student.json")
+    with atomic_path(folder / "student.safetensors") as weights, atomic_path(folder / "student.json") as student_card:
+        save_student(distilled.student, weights, student_card)
+    last_terms = {row["phase"]: row["terms"] for row in read_log(folder / "log.jsonl")}
     generator = distilled.generator
     if generator is not None and config.export_generator:
-        _save_tensors(generator.state_dict(), folder / "generator.safetensors")
+        save_tensors(generator.state_dict(), folder / "generator.safetensors")
     if generator is not None and run.config.report.synthetic_sheet:
-        _synthetic_sheet(generator, teacher, folder / "synthetic.png", run.config.seed, run.device)
-    _save_facts(
+        synthetic_sheet(generator, teacher, folder / "synthetic.png", seed=run.config.seed)
+    save_facts(
         folder,
         device=run.device,
         precision=precision,
         precision_reason=why,
         settings=settings.model_dump(mode="json"),
-        phases=[asdict(phase) for phase in context.phases],
+        phases=[{**asdict(phase), "final_terms": last_terms.get(phase.name, {})} for phase in context.phases],
         method_facts=dict(distilled.facts),
     )
 
 
 def export_the_student(run: Run, folder: Path) -> None:
-    """One ONNX file with the normalisation inside, proven equal to the torch module; the teacher's as well, to compare."""
-    teacher, student = run.teacher().cpu(), run.student()
-    card, samples = teacher.card, run.samples()
-    ceiling = _opset_ceiling(run)
+    """One ONNX file with the normalisation inside, proven equal to the torch module; the teacher's too, to compare."""
+    teacher, student, samples = run.teacher().cpu(), run.student(), run.samples()
+    shape = teacher.card.input_shape
     provenance = {
         "tool": f"compress {__version__}",
-        "card": card.model_dump_json(),
+        "card": teacher.card.model_dump_json(),
         "student": json.dumps(student.card.model_dump(mode="json", exclude={"input"})),
-        "teacher_sha256": _read_facts(run, "teacher")["sha256"],
+        "teacher_sha256": read_facts(run.path("teacher"))["sha256"],
         "target": run.target.name,
     }
-    files, parities = {}, []
-    models = {"student": (student, provenance), "teacher": (Classifier(teacher).eval(), provenance)}
-    for name, (module, metadata) in models.items():
-        files[name] = onnx_from_torch(
-            module, card.input_shape, folder / f"{name}.onnx", opset_ceiling=ceiling, metadata=metadata
+    models = {"student": student, "teacher": Classifier(teacher)}
+    files = {
+        name: onnx_from_torch(
+            model, shape, folder / f"{name}.onnx", opset_ceiling=run.opset_ceiling(), metadata=provenance
         )
-    held_out = samples["images"][samples["evidence"]].float() / 255.0
+        for name, model in models.items()
+    }
+    pt2_from_torch(student, shape, folder / "student.pt2")
     random = torch.Generator().manual_seed(run.config.seed)
-    batches = {f"batch {size}": torch.rand(size, *card.input_shape, generator=random) for size in (1, 7)}
-    batches |= {"held-out images": held_out} if len(held_out) else {}
-    with TorchRunner(student) as reference, OnnxRunner(folder / "student.onnx") as candidate:
-        check_parity(reference, candidate, [images.numpy() for images in batches.values()])
-        for name, images in batches.items():
-            feed = {"image": images.numpy()}
-            parity = compare_outputs(reference.infer(feed)["logits"], candidate.infer(feed)["logits"])
-            parities.append(
-                {
-                    "images": name,
-                    "num_images": len(images),
-                    "max_abs": parity.max_abs,
-                    "max_rel": parity.max_rel,
-                    "top1_agreement": parity.top1_agreement,
-                }
-            )
-    example = torch.zeros(2, *card.input_shape)
-    batch = torch.export.Dim("batch", min=1, max=1024)
-    torch.export.save(torch.export.export(student, (example,), dynamic_shapes=({0: batch},)), folder / "student.pt2")
-    run.reporter.note(
-        f"student.onnx: opset {files['student'].opset}, {files['student'].size_mib:.2f} MiB, "
-        f"differs from torch by {max(row['max_rel'] for row in parities):.1e} at most"
-    )
-    _save_facts(
+    batches = {f"batch {size}": torch.rand(size, *shape, generator=random) for size in (1, 7)}
+    if len(samples["evidence"]):
+        batches["held-out images"] = samples["images"][samples["evidence"]].float() / 255.0
+    file = files["student"]
+    with TorchRunner(student) as reference, OnnxRunner(file.path) as candidate:
+        parities = {name: check_parity(reference, candidate, [images.numpy()]) for name, images in batches.items()}
+    largest = max(parity.max_rel for parity in parities.values())
+    run.reporter.note(f"student.onnx: opset {file.opset}, {file.size_mib:.2f} MiB, within {largest:.1e} of torch")
+    save_facts(
         folder,
-        opset=files["student"].opset,
-        exporter=files["student"].exporter,
-        sha256=files["student"].sha256,
-        parity=parities,
-        sizes_mib={name: file.size_mib for name, file in files.items()},
-        params={"student": count_params(student)},
-        macs={"student": count_macs(student, card.input_shape)},
+        opset=file.opset,
+        exporter=file.exporter,
+        sha256=file.sha256,
+        parity={name: asdict(parity) for name, parity in parities.items()},
+        sizes_mib={name: onnx_file.size_mib for name, onnx_file in files.items()},
+        params={name: count_params(model) for name, model in models.items()},
+        macs={name: count_macs(model, shape) for name, model in models.items()},
     )
 
 
@@ -441,17 +382,16 @@ def measure_latency(run: Run, folder: Path) -> None:
     """ONNX Runtime on this host, student and teacher under the same conditions."""
     config = run.config.latency
     threads = "its own choice of threads" if config.threads is None else f"{config.threads} threads"
+    feed = {"image": torch.full((1, *run.card().input_shape), 0.5).numpy()}
     latencies: dict[str, Any] = {}
     for name in ("student", "teacher"):
         with OnnxRunner(run.path("onnx", f"{name}.onnx"), threads=config.threads) as runner:
-            shape = TeacherCard.model_validate_json(run.path("teacher", "card.json").read_text()).input_shape
-            feed = {"image": torch.full((1, *shape), 0.5).numpy()}
             stats = measure(
-                lambda runner=runner, feed=feed: runner.infer(feed),  # type: ignore[misc]
+                partial(runner.infer, feed),
                 batch_size=1,
                 device=host_name(),
                 runtime=f"ONNX Runtime CPU, {threads}",
-                versions={"onnxruntime": _version("onnxruntime")},
+                versions={"onnxruntime": _onnxruntime_version()},
                 warmup_s=config.warmup_s,
                 window_s=config.window_s,
                 max_s=config.max_s,
@@ -462,304 +402,66 @@ def measure_latency(run: Run, folder: Path) -> None:
         run.reporter.note(
             f"{name}: p50 {stats.latency_p50_ms:.3g} ms, p99 {stats.latency_p99_ms:.3g} ms on this host{state}"
         )
-    _save_facts(folder, latencies=latencies)
+    save_facts(folder, latencies=latencies)
 
 
 def gather_evidence(run: Run, folder: Path) -> None:
     """What the report says of quality: the exported file against the teacher, on images that nothing else has read."""
     teacher, samples = run.teacher(), run.samples()
-    evidence = samples["images"][samples["evidence"]]
-    facts: dict[str, Any] = {"warnings": []}
-    facts["evidence"] = _compare_on(run, teacher, evidence, samples["labels"][samples["evidence"]])
+    rows = samples["evidence"]
+    facts: dict[str, Any] = {"evidence": _compare_on(run, teacher, samples["images"][rows], samples["labels"][rows])}
+    warnings: list[str] = []
     if run.config.report.eval is not None:
-        images, labels, warnings = _evaluation_set(run, teacher.card)
+        images, labels, warnings = _evaluation_set(run, run.config.report.eval, teacher.card)
         facts["eval"] = _compare_on(run, teacher, images, labels)
-        facts["warnings"] += warnings
+    elif len(rows) < FEW_EVIDENCE:
+        warnings.append(
+            f"Only {len(rows)} held-out images judge the student, so its interval is wide; "
+            "give labelled or unlabelled images with --eval to narrow it."
+        )
     training_curves(read_log(run.path("distill", "log.jsonl")), folder / "curves.png")
-    _save_facts(folder, **facts)
+    save_facts(folder, warnings=warnings, **facts)
 
 
-# --- running and planning ----------------------------------------------------------------------------------------------
-
-
-def execute_run(resolved: Resolved, reporter: Reporter, *, command: str) -> Report:
-    """Run or resume all stages and write the report.
-
-    Raises:
-        CompressError: with the exit code of what happened; finished stages are kept.
-    """
-    with _stop_on_signals() as should_stop:
-        run = _prepare(resolved, reporter, should_stop)
-        if alias := resolved_alias(run.config.target):
-            reporter.note(f"target: {run.config.target} means {alias}")
-        create_run_folder(run.folder)
-        with exclusive(run.folder):
-            save_resolved(resolved, run.folder / "config.yaml")
-            results = [_execute_stage(stage, run) for stage in declare(run)]
-            return _write_reports(run, results, command)
-
-
-def _execute_stage(stage: Stage, run: Run) -> StageResult:
-    if run.should_stop():
-        raise Interrupted(
-            f"The run was stopped before stage {stage.name}.",
-            "Everything before it is saved.",
-            "Run the same command again to go on from here.",
-        )
-
-    def announce(name: str, status: Status) -> None:
-        run.reporter.stage(name, status.state, status.reason)
-
-    with _as_stage_errors(stage.name, run.folder):
-        result = execute(stage, run.folder, announce)
-    for warning in _read_facts(run, stage.name).get("warnings", ()):
-        run.reporter.warn(warning)
-    return result
-
-
-def _write_reports(run: Run, results: list[StageResult], command: str) -> Report:
-    """report.json and report.md at the top of the run folder; an unchanged run keeps the report that it has."""
-    path = run.folder / "report.json"
-    facts = {result.name: _read_facts(run, result.name) for result in results}
-    report = build_report(
-        facts=facts,
-        card=TeacherCard.model_validate_json(run.path("teacher", "card.json").read_text()),
-        student_spec=run.config.student.spec,
-        method=run.config.distill.method,
-        effort=run.config.distill.effort,
-        seed=run.config.seed,
-        target=run.target,
-        stages=[(r.name, r.state == "cached", r.seconds, r.fingerprint) for r in results],
-        log=read_log(run.path("distill", "log.jsonl")),
-        run_folder=run.folder,
-        command=command,
-        created=datetime.now(UTC),
-        environment=_environment(run),
-    )
-    earlier = earlier_fingerprints(path)
-    if earlier and earlier != [result.fingerprint for result in results]:
-        run.reporter.warn("The settings changed, so this run's report replaces the earlier one in the same folder.")
-    write_report(report, path)
-    atomic_write_text(run.folder / "report.md", report_markdown(report))
-    return report
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run would do."""
-
-    stages: tuple[tuple[str, Status], ...]
-    settings: tuple[tuple[str, object, str], ...]
-    target: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "stages": [{"name": n, "state": s.state, "reason": s.reason} for n, s in self.stages],
-            "settings": [{"name": n, "value": v, "origin": o} for n, v, o in self.settings],
-            "target": self.target,
-        }
-
-    def to_text(self) -> str:
-        lines = [f"target: {self.target}", "", "stages:"]
-        lines += [f"  {n:<8} {s.state:<7} {s.reason}" for n, s in self.stages]
-        width = max(len(n) for n, _, _ in self.settings)
-        lines += ["", "settings:"]
-        lines += [f"  {n:<{width}}  {v}  ({o})" for n, v, o in self.settings]
-        return "\n".join(lines)
-
-
-def plan_run(resolved: Resolved) -> Plan:
-    """What `execute_run` would do now; writes nothing."""
-    run = _prepare(resolved, Reporter(quiet=True), lambda: False)
-    stages = declare(run)
-    statuses = plan_stages(stages, run.folder)
-    alias = resolved_alias(run.config.target)
-    target = run.target.title + (f" ({run.config.target} means {alias})" if alias else "")
-    settings = tuple((name, get(run.config, name), origin) for name, origin in resolved.origins.items())
-    return Plan(tuple(zip((stage.name for stage in stages), statuses, strict=True)), settings, target)
-
-
-def _prepare(resolved: Resolved, reporter: Reporter, should_stop: Callable[[], bool]) -> Run:
-    """Everything that can be refused before the first stage."""
-    config = resolved.config
-    target = load_target(config.target)
-    if config.distill.method not in method_names():
-        raise UsageFault(
-            f"Unknown method {config.distill.method!r}.",
-            f"Available: {', '.join(method_names())}.",
-            did_you_mean(config.distill.method, method_names()) or "`compress methods` describes them.",
-        )
-    parse_student(config.student.spec)
-    _check_options(load_method(config.distill.method), config.distill.method, config.distill.options)
-    ceiling = config.onnx.opset
-    if ceiling is not None and ceiling > target.opset_ceiling:
-        raise UsageFault(
-            f"--opset {ceiling} is above what {target.title} reads.",
-            f"Its ceiling is opset {target.opset_ceiling}.",
-            f"Use --opset {target.opset_ceiling}, or leave the flag out.",
-        )
-    for flag, path in (("--samples", config.samples.folder), ("--eval", config.report.eval)):
-        if path is not None and not path.is_dir():
-            raise InputRefused(
-                f"{flag} {path} is not a folder." if path.exists() else f"There is no folder {path} for {flag}.",
-                "A folder with image files was expected.",
-                f"Check the path given to {flag}.",
-            )
-    return Run(config, config.out, target, _device(config.device), reporter, should_stop)
-
-
-def method_settings(run: Run, card: TeacherCard) -> BaseModel:
-    """The method's own settings: its defaults, those that fit the situation, then the user's options."""
-    config = run.config.distill
-    method = load_method(config.method)
-    fitting = method.defaults(config.effort, card.input_shape, run.device)
-    return method.Config(**{**fitting, **config.options})
-
-
-def _check_options(method: Method, name: str, options: Mapping[str, object]) -> None:
-    try:
-        method.Config(**options)
-    except ValidationError as error:
-        problems = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        first = str(error.errors()[0]["loc"][0])
-        raise UsageFault(
-            f"--option does not fit the method {name}: {'; '.join(problems)}.",
-            f"Its options are {', '.join(method.Config.model_fields)}.",
-            did_you_mean(first, method.Config.model_fields) or f"`compress methods` describes the options of {name}.",
-        ) from error
-
-
-def _device(wanted: str) -> str:
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise EnvironmentFault(
-            "--device cuda was asked for, but torch finds no CUDA GPU.",
-            "A CUDA GPU with a driver that fits this torch was expected.",
-            "Run `compress doctor` to see what is missing, or use --device cpu.",
-        )
-    return "cuda" if wanted != "cpu" and available else "cpu"
+# --- helpers of the adapters ------------------------------------------------------------------------------------------
 
 
 def _precision(run: Run, card: TeacherCard) -> tuple[str, str]:
     """The arithmetic of the training; what was chosen by looking at the machine is kept for a resumed run."""
-    wanted = run.config.distill.precision
-    if wanted != "auto":
-        return wanted, "as asked"
-    precision, why = run.choices.remember(
+    if run.config.distill.precision != "auto":
+        return run.config.distill.precision, "as asked"
+    precision, why = Choices(run.config.out).remember(
         f"precision on {run.device}",
         lambda: list(best_precision(torch.device(run.device), min(card.input_shape[1:]))),
     )
     return precision, why
 
 
-@contextmanager
-def _as_stage_errors(stage: str, run_folder: Path) -> Iterator[None]:
-    """Give whatever ends a stage its three sentences; failures that have them already pass.
-
-    The traceback of anything unforeseen goes to `<stage>/error.log`.
-    """
-    try:
-        yield
-    except ExportError as error:
-        raise StageFailed(f"Stage {stage} failed. {error.received}", error.expected, error.action) from error
-    except (ToolError, Refusal):
-        raise
-    except torch.OutOfMemoryError as error:
-        raise StageFailed(
-            f"Stage {stage} ran out of GPU memory.",
-            "The method's batches and networks have to fit.",
-            "Use --effort quick, or smaller batches such as --option student_batch_size=64.",
-        ) from error
-    except OSError as error:
-        raise StageFailed(
-            f"Stage {stage} could not read or write a file: {error}.",
-            "Free space and permission to write in the run folder were expected.",
-            "Make room or name another folder with --out, then run the same command again; finished stages are kept.",
-        ) from error
-    except Exception as error:
-        log = run_folder / stage / "error.log"
-        log.write_text(traceback.format_exc())
-        raise StageFailed(
-            f"Stage {stage} failed: {type(error).__name__}: {error}.",
-            f"The traceback is in {log}.",
-            "Earlier stages are kept. If the lines there do not tell what to change, report them with `compress doctor`.",
-        ) from error
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C or SIGTERM asks the run to stop between two steps; the second stops it at once."""
-    stop = threading.Event()
-
-    def ask(_signum: int, _frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop.is_set
-        return
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop.is_set
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-# --- helpers of the adapters ---------------------------------------------------------------------------------------------
-
-
-def _settings(config: RunConfig, section: str) -> dict[str, Any]:
-    """A section under the names that a user knows, without paths: a file counts by its content."""
-    values: dict[str, Any] = {}
-    for name in FIELDS:
-        value = get(config, name)
-        if name.startswith(f"{section}.") and not isinstance(value, Path):
-            values[name] = list(value) if isinstance(value, tuple) else value
-    return values
-
-
-def _card_files(config: RunConfig) -> tuple[Path, ...]:
-    beside = config.teacher.file.with_suffix(".yaml")
-    return tuple(path for path in (config.teacher.card or beside, config.teacher.class_names) if path is not None)
-
-
-def _opset_ceiling(run: Run) -> int:
-    return run.config.onnx.opset or run.target.opset_ceiling
-
-
 @torch.no_grad()
 def _teacher_logits(teacher: Teacher, images: Tensor, device: str) -> Tensor:
     """(N, C, H, W) uint8 to (N, K) on the CPU."""
-    batches = images.split(256)
-    return torch.cat([teacher(batch.to(device).float() / 255.0).logits.float().cpu() for batch in batches])
+    return torch.cat([teacher(batch.to(device).float() / 255.0).logits.float().cpu() for batch in _batches(images)])
 
 
 def _compare_on(run: Run, teacher: Teacher, images: Tensor, labels: Tensor) -> dict[str, Any]:
     """Agreement, accuracy and the rest of the exported student on (N, C, H, W) uint8; empty without images."""
     if len(images) == 0:
         return {}
-    teacher_logits = _teacher_logits(teacher, images, run.device)
     with OnnxRunner(run.path("onnx", "student.onnx")) as runner:
-        outputs = [runner.infer({"image": (batch.float() / 255.0).numpy()})["logits"] for batch in images.split(256)]
+        outputs = [runner.infer({"image": (batch.float() / 255.0).numpy()})["logits"] for batch in _batches(images)]
     student_logits = torch.cat([torch.from_numpy(output) for output in outputs])
-    labelled = labels >= 0
-    measured = {
-        "agreement": agreement(teacher_logits, student_logits),
-        "comparison": compare(teacher_logits, student_logits),
-        "teacher_accuracy": accuracy(teacher_logits[labelled], labels[labelled]),
-        "student_accuracy": accuracy(student_logits[labelled], labels[labelled]),
-    }
-    return {name: value.model_dump() if value is not None else None for name, value in measured.items()}
+    return evidence_facts(_teacher_logits(teacher, images, run.device), student_logits, labels)
 
 
-def _evaluation_set(run: Run, card: TeacherCard) -> tuple[Tensor, Tensor, list[str]]:
+def _batches(images: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(images, 256)
+
+
+def _evaluation_set(run: Run, folder: Path, card: TeacherCard) -> tuple[Tensor, Tensor, list[str]]:
     """The user's --eval images without those that the samples hold as well, which a stage may have trained on."""
-    assert run.config.report.eval is not None
-    evaluation = read_samples(run.config.report.eval, card)
-    split = json.loads(run.path("samples", "split.json").read_text())
-    known = {entry["sha256"] for entry in split}
+    evaluation = read_samples(folder, card, keep_duplicates=True)
+    split = json.loads(run.path("samples", "split.json").read_text(encoding="utf-8"))
+    known = {entry["sha256"] for entry in split["files"]}
     keep = torch.tensor([sha not in known for sha in evaluation.sha256])
     warnings = list(evaluation.warnings)
     if not keep.all():
@@ -769,61 +471,7 @@ def _evaluation_set(run: Run, card: TeacherCard) -> tuple[Tensor, Tensor, list[s
     return evaluation.images[keep], evaluation.labels[keep], warnings
 
 
-@torch.no_grad()
-def _synthetic_sheet(generator: torch.nn.Module, teacher: Teacher, path: Path, seed: int, device: str) -> None:
-    """64 generated images with the teacher's opinion of each; written on request only."""
-    random = torch.Generator(device).manual_seed(seed)
-    z, labels = generator.latents(64, random)  # type: ignore[operator]
-    images = generator(z, labels)
-    seen = teacher_captions(teacher(images).logits, teacher.card.class_names)
-    captions = [f"asked: {teacher.card.class_names[k]}\n{line}" for k, line in zip(labels.tolist(), seen, strict=True)]
-    contact_sheet((images * 255.0).round().to(torch.uint8).cpu(), path, captions)
+def _onnxruntime_version() -> str:
+    import onnxruntime
 
-
-def _environment(run: Run) -> dict[str, str | None]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "onnxruntime": _version("onnxruntime"),
-        "os": platform.platform(),
-        "cpu": host_name(),
-        "gpu": torch.cuda.get_device_name() if run.device == "cuda" else None,
-    }
-
-
-def _version(module: str) -> str:
-    import importlib
-
-    return str(importlib.import_module(module).__version__)
-
-
-def _lines(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputRefused(
-            f"The class names in {path} cannot be read: {error}.",
-            "A text file with one class name a line, in index order, was expected.",
-            "Check the path given to --class-names.",
-        ) from error
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(path)
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path)
-
-
-def _save_facts(folder: Path, **facts: Any) -> None:
-    (folder / "facts.json").write_text(json.dumps(facts, indent=2, allow_nan=False) + os.linesep)
-
-
-def _read_facts(run: Run, stage: str) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(run.path(stage, "facts.json").read_text())
-    return facts
+    return str(onnxruntime.__version__)

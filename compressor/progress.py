@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from compressor.report.text import duration, size
+from compressor.report.untrusted import without_controls
 
 if TYPE_CHECKING:
     from compressor.distill.training import Forecast
 
 SECONDS_BETWEEN_LINES = 10.0
+SPEED_WINDOW_S = 600.0  # long runs report once in twenty seconds or so
 
 
 class Reporter:
@@ -25,81 +33,90 @@ class Reporter:
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
         self.quiet = quiet
-        self.live = self.console.is_terminal and not quiet
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar: _Bar | None = None
         self._line_due = 0.0
 
     def note(self, message: str) -> None:
         """One line of information, indented below its stage."""
         if not self.quiet:
-            self.console.print(f"    {message}", markup=False)
+            self._print(f"    {message}")
 
     def warn(self, message: str) -> None:
         """One warning; it also stands in the report. Shown even when quiet."""
-        self.console.print(f"  ! {message}", style="yellow", markup=False)
+        self._print(f"  ! {message}", style="yellow")
 
     def stage(self, name: str, state: str, reason: str) -> None:
         """A stage begins, or is taken from the cache."""
         if not self.quiet:
             verb = {"cached": "cached", "resume": "resumes", "run": "runs"}[state]
-            self.console.print(
-                f"{name:<8} {verb}" + ("" if state == "cached" else f" ({reason})"), markup=False
-            )
+            why = "" if state == "cached" or reason == "never ran" else f" ({reason})"
+            self._print(f"{name:<8} {verb}{why}")
 
     def phase_started(self, phase: str, num_steps: int, first_step: int) -> None:
+        """A training loop begins, or goes on."""
         self.phase_ended()
-        if first_step and first_step < num_steps:
-            self.note(f"{phase}: goes on from step {first_step} of {num_steps}")
+        if first_step >= num_steps:
+            return
+        if first_step:
+            self.note(f"{phase}: goes on from step {first_step:,} of {num_steps:,}")
         self._line_due = time.monotonic() + SECONDS_BETWEEN_LINES
-        if self.live and first_step < num_steps:
-            self._progress = Progress(
-                TextColumn("    {task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[terms]}"),
-                console=self.console,
-                transient=True,
-            )
-            self._task = self._progress.add_task(phase, total=num_steps, completed=first_step, terms="")
-            self._progress.start()
+        if self.console.is_terminal and not self.quiet:
+            self._bar = _Bar(self.console, phase, num_steps, first_step)
 
     def forecast(self, forecast: Forecast) -> None:
+        """What the phase will take, after its first timed steps."""
         self.note(
-            f"{forecast.phase}: {forecast.num_steps} steps of {1000 * forecast.step_seconds:.0f} ms, about "
-            f"{duration(forecast.seconds)} to go; memory {forecast.memory_mib:.0f} MiB so far, "
-            f"checkpoint {forecast.disk_mib:.0f} MiB on disk"
+            f"{forecast.phase}: {forecast.num_steps:,} steps of {1000 * forecast.step_seconds:.0f} ms, about "
+            f"{duration(forecast.seconds)} to go; memory {forecast.memory_mib:,.0f} MiB so far, "
+            f"checkpoint {size(forecast.disk_mib)} on disk"
         )
 
     def progress(self, phase: str, step: int, num_steps: int, terms: Mapping[str, float]) -> None:
-        text = " ".join(f"{_initials(name)} {value:.3g}" for name, value in terms.items())
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=step, terms=text)
-        elif not self.quiet and time.monotonic() >= self._line_due:
+        """`step` steps are done; `terms` are the losses, as means since the last time."""
+        shown = ", ".join(f"{name} {value:.3g}" for name, value in terms.items())
+        if self._bar is not None:
+            self._bar.show(step, shown)
+        elif time.monotonic() >= self._line_due:
             self._line_due = time.monotonic() + SECONDS_BETWEEN_LINES
-            shown = ", ".join(f"{name} {value:.3g}" for name, value in terms.items())
-            self.note(f"{phase}: step {step} of {num_steps}: {shown}")
+            self.note(f"{phase}: step {step:,} of {num_steps:,}: {shown}")
         if step == num_steps:
             self.phase_ended()
 
+    @contextmanager
+    def phases(self) -> Iterator[None]:
+        """Around training: no bar is left when it stops in the middle of a phase."""
+        try:
+            yield
+        finally:
+            self.phase_ended()
+
     def phase_ended(self) -> None:
-        """Take the bar away; also called when a run stops in the middle of a phase."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = self._task = None
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.live.stop()
+            self._bar = None
+
+    def _print(self, text: str, style: str = "") -> None:
+        # Names of files and classes are the user's, and an escape sequence in one would reach the terminal.
+        self.console.print(Text(without_controls(text), style=style))
 
 
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 20 s`, `2 h 05 min`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+class _Bar:
+    """Steps and time to go, and below them the losses, which would leave a bar beside them no room."""
 
+    def __init__(self, console: Console, phase: str, num_steps: int, first_step: int) -> None:
+        self.steps = Progress(
+            TextColumn("    {task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            speed_estimate_period=SPEED_WINDOW_S,
+            console=console,
+        )
+        self.task = self.steps.add_task(phase, total=num_steps, completed=first_step)
+        self.live = Live(self.steps, console=console, transient=True, refresh_per_second=4)
+        self.live.start()
 
-def _initials(term: str) -> str:
-    """`category_frequency_smoothing` to `cfs`: a bar has no room for more; the log has the full names."""
-    return "".join(word[0] for word in term.split("_"))
+    def show(self, step: int, losses: str) -> None:
+        self.steps.update(self.task, completed=step)
+        self.live.update(Group(self.steps, Padding(Text(losses, style="dim"), (0, 0, 0, 4))))

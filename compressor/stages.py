@@ -407,8 +407,24 @@ def clean(run_folder: Path) -> None:
     """Delete a run folder and everything in it.
 
     Raises:
-        NotARunFolder: a link, a folder without our CACHEDIR.TAG, or one around the current or home directory.
+        NotARunFolder: as `check_deletable`.
         FolderBusy: a run is going on in it.
+    """
+    check_deletable(run_folder)
+    real = run_folder.resolve()
+    with exclusive(real):
+        # The tag goes last: an interrupted `clean` can be repeated.
+        for child in list(real.iterdir()):
+            if child.name != TAG:
+                _remove(child)
+        shutil.rmtree(real)
+
+
+def check_deletable(run_folder: Path) -> None:
+    """Refuse what `clean` must not touch.
+
+    Raises:
+        NotARunFolder: a link, a folder without our CACHEDIR.TAG, or one around the current or home directory.
     """
     real = run_folder.resolve()
     reason = ""
@@ -426,12 +442,6 @@ def clean(run_folder: Path) -> None:
             "Only a folder that an earlier `compress run` made is deleted.",
             "Give the run folder itself, from outside of it, or delete this one by hand.",
         )
-    with exclusive(real):
-        # The tag goes last: an interrupted `clean` can be repeated.
-        for child in list(real.iterdir()):
-            if child.name != TAG:
-                _remove(child)
-        shutil.rmtree(real)
 
 
 def _is_run_folder(path: Path) -> bool:

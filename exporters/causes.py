@@ -30,9 +30,7 @@ def culprit(model: nn.Module, error: BaseException) -> str:
             found = names.get(id(trace.tb_frame.f_locals.get("self")), found)
             trace = trace.tb_next
     kind = type(model).__name__
-    return (
-        f"{kind}, in its module '{found}' ({type(model.get_submodule(found)).__name__})," if found else kind
-    )
+    return f"{kind}, in its module '{found}' ({type(model.get_submodule(found)).__name__})," if found else kind
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

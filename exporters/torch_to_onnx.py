@@ -17,12 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
-import os
-import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +31,9 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from exporters.causes import culprit, one_line, root_cause
 from exporters.errors import ExportError
+from exporters.files import write_atomically
 from exporters.modules import device_of, evaluation_mode
+from exporters.quiet import quiet
 from exporters.runners import INPUT_NAME, OUTPUT_NAME
 
 MAX_OPSET = 20
@@ -93,7 +91,7 @@ def onnx_from_torch(
     # Two images: with one, a batch size that the module bakes in could not be told from a dynamic one.
     example = torch.zeros(2, *image_shape, device=device_of(model))
     try:
-        with evaluation_mode(model), torch.no_grad(), _quiet():
+        with evaluation_mode(model), torch.no_grad(), quiet():
             proto = _EXPORT[exporter](model, example, opset)
             _remove_traces(proto)
             onnx.helper.set_model_props(proto, dict(sorted(metadata.items())))
@@ -108,7 +106,7 @@ def onnx_from_torch(
             "Rewrite that part with tensor operations, or choose another architecture.",
         ) from error
     _check_interface(proto, image_shape, opset_ceiling)
-    _write_atomically(content, path)
+    write_atomically(content, path)
     return OnnxFile(path, _opset(proto), exporter, len(content) / 2**20, hashlib.sha256(content).hexdigest())
 
 
@@ -143,7 +141,7 @@ def _export_dynamo(model: nn.Module, example: Tensor, opset: int) -> onnx.ModelP
 
 
 def _export_torchscript(model: nn.Module, example: Tensor, opset: int) -> onnx.ModelProto:
-    warnings.simplefilter("error", TracerWarning)  # inside _quiet, which ignores the others
+    warnings.simplefilter("error", TracerWarning)  # inside quiet, which ignores the others
     buffer = io.BytesIO()
     torch.onnx.export(
         model,
@@ -160,30 +158,6 @@ def _export_torchscript(model: nn.Module, example: Tensor, opset: int) -> onnx.M
 
 
 _EXPORT = {"dynamo": _export_dynamo, "torchscript": _export_torchscript}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings, log lines or prints of torch.onnx and what it calls; exceptions still pass."""
-    log_level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    # The older exporter prints its graph from C++ when it fails, below what redirect_stdout can reach.
-    sys.stdout.flush()
-    stdout = os.dup(1)
-    try:
-        with (
-            Path(os.devnull).open("w") as nowhere,
-            redirect_stdout(nowhere),
-            redirect_stderr(nowhere),
-            warnings.catch_warnings(),
-        ):
-            os.dup2(nowhere.fileno(), 1)
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
-        logging.disable(log_level)
 
 
 def _remove_traces(proto: onnx.ModelProto) -> None:
@@ -234,15 +208,6 @@ def _dimensions(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
 
 def _opset(proto: onnx.ModelProto) -> int:
     return next(int(entry.version) for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-
-
-def _write_atomically(content: bytes, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _unreadable(path: Path, reason: str) -> ExportError:

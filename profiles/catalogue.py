@@ -51,11 +51,7 @@ def load_target(name_or_path: str) -> DeviceProfile:
 
 @cache
 def _aliases(devices: Path) -> dict[str, str]:
-    return {
-        alias: path.stem
-        for path in sorted(devices.glob("*.yaml"))
-        for alias in _read(path).get("aliases", ())
-    }
+    return {alias: path.stem for path in sorted(devices.glob("*.yaml")) for alias in _read(path).get("aliases", ())}
 
 
 def _locate(target: str, folder: Path, asked_by: str = "") -> Path:

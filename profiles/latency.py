@@ -146,9 +146,7 @@ def measure(
     )
 
 
-def _window(
-    infer: Callable[[], object], seconds: float, min_calls: int, clock: Callable[[], float]
-) -> list[float]:
+def _window(infer: Callable[[], object], seconds: float, min_calls: int, clock: Callable[[], float]) -> list[float]:
     """Seconds of each call, back to back, for at least `seconds` and `min_calls`."""
     times: list[float] = []
     start = now = clock()
@@ -164,9 +162,7 @@ def _doubts(
 ) -> list[str]:
     found = []
     if windows < STABLE_WINDOWS:
-        found.append(
-            f"Unstable: {max_s:g} s held {windows} of the {STABLE_WINDOWS} windows that are compared."
-        )
+        found.append(f"Unstable: {max_s:g} s held {windows} of the {STABLE_WINDOWS} windows that are compared.")
     elif not stable:
         found.append(f"Unstable: the last windows' medians varied by {cv:.1%} (bound {cv_bound:.1%}).")
     if confidence < CONFIDENCE:

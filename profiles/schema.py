@@ -135,9 +135,7 @@ class DeviceProfile(_Frozen):
     precisions: tuple[Precision, ...] = Field(min_length=1)
     opset_ceiling: int = Field(ge=9, strict=True, description="highest that every version in range reads")
     channel_multiple: int = Field(ge=1, strict=True, description="fills the hardware's vectors")
-    workspace_mib: int | None = Field(
-        default=None, gt=0, strict=True, description="TensorRT's scratch memory"
-    )
+    workspace_mib: int | None = Field(default=None, gt=0, strict=True, description="TensorRT's scratch memory")
     sources: dict[Setting, Annotated[str, Field(min_length=1)]] = {}
     budget: Budget | None = None
     notes: tuple[str, ...] = ()

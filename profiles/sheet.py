@@ -56,9 +56,7 @@ def target_sheet(profile: DeviceProfile) -> str:
         "Device": _device(profile),
         "Settings": _settings(profile),
         "Software": _software(profile),
-        "Figures": [
-            (name, f"{found.value:g} {_unit(name)}", found.source) for name, found in profile.figures()
-        ],
+        "Figures": [(name, f"{found.value:g} {_unit(name)}", found.source) for name, found in profile.figures()],
         "Budget": [(name, f"{limit:g}", "") for name, limit in profile.budget or () if limit is not None],
     }
     rows = [row for section in sections.values() for row in section]

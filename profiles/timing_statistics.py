@@ -35,9 +35,7 @@ def two_speeds(times_ms: NDArray[np.float64]) -> tuple[float, float] | None:
     halves of one uniform distribution have D = 3.5 and halves of a normal one 2.6.
     """
     logs = np.sort(np.log(times_ms))
-    logs = logs[
-        len(logs) // 100 : len(logs) - len(logs) // 100
-    ]  # single outliers are tails, not a second speed
+    logs = logs[len(logs) // 100 : len(logs) - len(logs) // 100]  # single outliers are tails, not a second speed
     if len(logs) < FEWEST_CALLS:
         return None
     sizes = np.arange(1, len(logs))

@@ -72,7 +72,7 @@ class Teacher(nn.Module):
 
     def train(self, mode: bool = True) -> Teacher:  # noqa: ARG002
         """A teacher is always in evaluation mode, whatever its owner does."""
-        return super().train(False)  # type: ignore[return-value]
+        return super().train(False)
 
     def forward(self, images: Tensor) -> TeacherOutput:
         maps: list[Tensor] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -59,7 +58,6 @@ def build_report(
     seed: int,
     target: DeviceProfile,
     stages: Sequence[tuple[str, bool, float, str]],
-    log: Sequence[Mapping[str, Any]],
     run_folder: Path,
     command: str,
     created: datetime,
@@ -70,7 +68,6 @@ def build_report(
     Args:
         facts: what each stage wrote to its `facts.json`, by stage name.
         stages: name, whether it was cached, seconds, fingerprint.
-        log: rows of the distillation's `log.jsonl`.
     """
     teacher_row, student_row = _rows(facts, card, student_spec, target)
     attached = Target(
@@ -92,7 +89,7 @@ def build_report(
         comparison_eval=_comparison(facts, "eval"),
         samples=_samples(facts["samples"]),
         teacher_source=_teacher_source(facts["teacher"], card),
-        distillation=_distillation(facts["distill"], method, effort, seed, log),
+        distillation=_distillation(facts["distill"], method, effort, seed),
         onnx=_onnx(facts["onnx"]),
         artefacts=tuple(_artefact(run_folder, path) for path in ARTEFACTS if (run_folder / path).is_file()),
         pictures=tuple(Picture(path=p, title=t) for p, t in PICTURES.items() if (run_folder / p).is_file()),
@@ -105,43 +102,27 @@ def build_report(
     )
 
 
-def earlier_fingerprints(path: Path) -> list[str]:
-    """The stage fingerprints of an existing report.json; empty where there is none that can be read."""
-    try:
-        return [stage["fingerprint"] for stage in json.loads(path.read_text())["stages"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+def _rows(facts: Facts, card: TeacherCard, student_spec: str, target: DeviceProfile) -> tuple[ModelRow, ModelRow]:
+    # `width:0.5` and `prune:0.5` say how much of the teacher; any other student is an architecture of its own.
+    architecture = f"{student_spec} of {card.architecture}" if ":" in student_spec else student_spec
+    teacher = _row("teacher", facts["teacher"]["file"], card.architecture, facts, target)
+    student = _row("student", "student.onnx", architecture, facts, target)
+    return teacher, student.model_copy(update={"agreement": _scores(facts["report"], "agreement")})
 
 
-def _rows(
-    facts: Facts, card: TeacherCard, student_spec: str, target: DeviceProfile
-) -> tuple[ModelRow, ModelRow]:
-    onnx, latencies, report = facts["onnx"], facts["latency"]["latencies"], facts["report"]
-    rows = []
-    for name, architecture in (
-        ("teacher", card.architecture),
-        ("student", f"{student_spec} of {card.architecture}"),
-    ):
-        sizes = (
-            facts["teacher"]
-            if name == "teacher"
-            else {key: onnx[key]["student"] for key in ("params", "macs")}
-        )
-        latency = LatencyStats.model_validate(latencies[name])
-        rows.append(
-            ModelRow(
-                name=name,
-                architecture=architecture,
-                params_m=sizes["params"] / 1e6,
-                macs_g=sizes["macs"] / 1e9,
-                size_mib=onnx["sizes_mib"][name],
-                agreement=_scores(report, "agreement") if name == "student" else Scores(),
-                accuracy=_scores(report, f"{name}_accuracy"),
-                latency_host=latency,
-                latency_target=latency if target.this_host else None,
-            )
-        )
-    return rows[0], rows[1]
+def _row(which: str, file: str, architecture: str, facts: Facts, target: DeviceProfile) -> ModelRow:
+    onnx = facts["onnx"]
+    latency = LatencyStats.model_validate(facts["latency"]["latencies"][which])
+    return ModelRow(
+        name=file,
+        architecture=architecture,
+        params_m=onnx["params"][which] / 1e6,
+        macs_g=onnx["macs"][which] / 1e9,
+        size_mib=onnx["sizes_mib"][which],
+        accuracy=_scores(facts["report"], f"{which}_accuracy"),
+        latency_host=latency,
+        latency_target=latency if target.this_host else None,
+    )
 
 
 def _scores(report: Mapping[str, Any], metric: str) -> Scores:
@@ -182,10 +163,7 @@ def _teacher_source(facts: Mapping[str, Any], card: TeacherCard) -> TeacherSourc
     )
 
 
-def _distillation(
-    facts: Mapping[str, Any], method: str, effort: str, seed: int, log: Sequence[Mapping[str, Any]]
-) -> Distillation:
-    last = {row["phase"]: row["terms"] for row in log}
+def _distillation(facts: Mapping[str, Any], method: str, effort: str, seed: int) -> Distillation:
     found = facts["method_facts"]
     return Distillation(
         method=method,
@@ -193,7 +171,7 @@ def _distillation(
         seed=seed,
         device=facts["device"],
         precision=facts["precision"],
-        phases=tuple(Phase(**phase, final_terms=last.get(phase["name"], {})) for phase in facts["phases"]),
+        phases=tuple(Phase(**phase) for phase in facts["phases"]),
         generator_resolution=found.get("generator_resolution"),
         generator_note=found.get("generator_note"),
         departures=tuple(found.get("departures", ())),
@@ -209,7 +187,16 @@ def _onnx(facts: Mapping[str, Any]) -> Onnx:
         opset=facts["opset"],
         exporter=facts["exporter"],
         sha256=facts["sha256"],
-        parity=tuple(Parity(**row) for row in facts["parity"]),
+        parity=tuple(
+            Parity(
+                images=images,
+                num_images=found["count"],
+                max_abs=found["max_abs"],
+                max_rel=found["max_rel"],
+                top1_agreement=found["top1_agreement"],
+            )
+            for images, found in facts["parity"].items()
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from math import sqrt
 from statistics import NormalDist
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,6 +99,18 @@ def compare(teacher_logits: Tensor, student_logits: Tensor) -> Comparison | None
         student_confidence=student,
         flips=flips_per_class(teacher_logits, student_logits),
     )
+
+
+def evidence_facts(teacher_logits: Tensor, student_logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """All of the above on one set of images as plain data. labels: int64 (N,), -1 where unknown."""
+    labelled = labels >= 0
+    found = {
+        "agreement": agreement(teacher_logits, student_logits),
+        "comparison": compare(teacher_logits, student_logits),
+        "teacher_accuracy": accuracy(teacher_logits[labelled], labels[labelled]),
+        "student_accuracy": accuracy(student_logits[labelled], labels[labelled]),
+    }
+    return {name: value and value.model_dump() for name, value in found.items()}
 
 
 def _share(hits: Tensor) -> Proportion | None:

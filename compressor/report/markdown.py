@@ -158,18 +158,19 @@ def _making(report: Report) -> Iterator[str]:
 
 
 def _identity(error: float | None) -> str:
-    return "" if error is None else f" On the samples, logits = classifier(pool(map)) holds to {error:.1e}."
+    if error is None:
+        return ""
+    return f" On the samples, logits = classifier(pool(map)) holds {f'to {error:.1e}' if error else 'exactly'}."
 
 
 def _method_notes(distillation: Distillation) -> Iterator[str]:
     if distillation.generator_resolution is not None:
         height, width = distillation.generator_resolution
-        note = prose(distillation.generator_note or "")
-        yield f"Images were generated at {height}×{width} px. {note}".rstrip()
+        yield prose(distillation.generator_note or f"Images are generated at {height}x{width}.")
     for departure in distillation.departures:
         yield f"Departure from the paper: {prose(departure)}"
     for choice in distillation.choices:
-        yield f"Chosen by looking: {code(choice.name)} = {code(choice.value)}. {prose(choice.reason)}"
+        yield f"Chosen by looking: {code(choice.name)} = {code(choice.value)} ({prose(choice.reason.rstrip('.'))})."
 
 
 def _pictures(report: Report) -> Iterator[str]:

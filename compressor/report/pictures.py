@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from compressor.inputs.teacher import Teacher
 
 # --- contact sheet ---------------------------------------------------------------------------------------
 
@@ -84,6 +86,24 @@ def contact_sheet(
             draw.text((x, y + tile_height + 4 + number * line_height), text, FAINT if number else INK, caption_font)
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG")
+
+
+def synthetic_sheet(generator: nn.Module, teacher: Teacher, path: Path, *, seed: int) -> None:
+    """Write a contact sheet of generated images: the class that was asked for, and what the teacher sees.
+
+    Args:
+        generator: has `latents(count, random)` and `forward(z, labels)`; on the teacher's device.
+    """
+    import torch
+
+    random = torch.Generator(teacher.classifier.weight.device).manual_seed(seed)
+    with torch.no_grad():
+        z, labels = generator.latents(COLUMNS * 8, random)  # type: ignore[operator]
+        images = generator(z, labels)
+        seen = teacher_captions(teacher(images).logits, teacher.card.class_names)
+    asked = [printable(teacher.card.class_names[index], NAME_LIMIT) for index in labels.tolist()]
+    captions = [f"{name}, seen as\n{line.replace(chr(10), ' ')}" for name, line in zip(asked, seen, strict=True)]
+    contact_sheet((images * 255.0).round().to(torch.uint8).cpu(), path, captions)
 
 
 def _tile(image: Tensor) -> Image:

@@ -50,7 +50,7 @@ class Summary(Record):
 class ModelRow(Record):
     """One network of the side-by-side table."""
 
-    name: str
+    name: str = Field(description="its file")
     architecture: str
     params_m: PositiveFloat
     macs_g: PositiveFloat = Field(description="multiply-accumulates of one image")

@@ -44,7 +44,7 @@ def side_by_side(report: Report) -> tuple[Line, ...]:
     """Teacher against student in everything but latency, whose columns are devices."""
     teacher, student = report.teacher, report.student
     return (
-        Line("name", teacher.name, student.name),
+        Line("file", teacher.name, student.name),
         Line("architecture", teacher.architecture, student.architecture),
         Line(
             "parameters",

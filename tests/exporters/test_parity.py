@@ -55,9 +55,7 @@ def test_default_tolerance_is_1e_4_of_the_largest_logit(difference: float, passe
 def test_a_value_that_is_not_finite_never_passes(value: float, side: str) -> None:
     broken = REFERENCE.copy()
     broken[0, 0] = value
-    parity = compare(
-        REFERENCE if side == "candidate" else broken, REFERENCE if side == "reference" else broken
-    )
+    parity = compare(REFERENCE if side == "candidate" else broken, REFERENCE if side == "reference" else broken)
     assert not parity.passes(rtol=1e9)
 
 

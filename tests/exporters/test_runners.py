@@ -170,7 +170,5 @@ def test_importing_runners_needs_neither_torch_nor_onnxruntime_nor_compressor() 
         "print(sorted({'torch', 'onnx', 'onnxruntime', 'compressor'} & set(sys.modules)))"
     )
     root = Path(runners.__file__).parents[1]
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

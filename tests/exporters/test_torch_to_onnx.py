@@ -119,12 +119,8 @@ def test_export_leaves_the_model_as_it_was(classifier: nn.Module, tmp_path: Path
     assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.state_dict().items())
 
 
-def test_the_same_model_gives_the_same_bytes(
-    exported: OnnxFile, classifier: nn.Module, tmp_path: Path
-) -> None:
-    again = onnx_from_torch(
-        classifier, SHAPE, tmp_path / "s.onnx", opset_ceiling=20, metadata={"tool": "test"}
-    )
+def test_the_same_model_gives_the_same_bytes(exported: OnnxFile, classifier: nn.Module, tmp_path: Path) -> None:
+    again = onnx_from_torch(classifier, SHAPE, tmp_path / "s.onnx", opset_ceiling=20, metadata={"tool": "test"})
     assert again.sha256 == exported.sha256
 
 
@@ -185,9 +181,7 @@ def test_a_model_that_cannot_be_exported(
     ("model", "given"),
     [(BakedBatch(), "and gives [("), (TwoOutputs(), "and gives [('batch', 3), ('batch', 3, 8, 8)]")],
 )
-def test_an_interface_that_is_not_images_to_logits(
-    tmp_path: Path, model: nn.Module, given: str, ceiling: int
-) -> None:
+def test_an_interface_that_is_not_images_to_logits(tmp_path: Path, model: nn.Module, given: str, ceiling: int) -> None:
     with pytest.raises(ExportError) as caught:
         onnx_from_torch(model, SHAPE, tmp_path / "s.onnx", opset_ceiling=ceiling, metadata={})
     assert_three_sentences(caught.value, given)

@@ -133,9 +133,7 @@ def test_extends_of_an_unknown_name_says_who_asked(tmp_path: Path) -> None:
 
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     missing = tmp_path / "missing.yaml"
-    assert (
-        refused(str(missing)).received == f"The profile {missing} cannot be read: No such file or directory."
-    )
+    assert refused(str(missing)).received == f"The profile {missing} cannot be read: No such file or directory."
     assert "Is a directory" in refused(f"{tmp_path}/").received
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")

@@ -66,7 +66,7 @@ def latency(p50_ms: float, **changes: Any) -> LatencyStats:
 def build_report(**changes: Any) -> Report:
     """The report of a run on a ten-class teacher, with top-level fields replaced by `changes`."""
     teacher = ModelRow(
-        name="t",
+        name="t.pt",
         architecture="cifar_resnet20",
         params_m=0.2719,
         macs_g=0.0026,
@@ -75,7 +75,7 @@ def build_report(**changes: Any) -> Report:
         latency_host=latency(0.412),
     )
     student = ModelRow(
-        name="t-jetson",
+        name="student.onnx",
         architecture="cifar_resnet20 width 0.5",
         params_m=0.0713,
         macs_g=0.00069,

@@ -1,0 +1,107 @@
+"""What a run would do, what is cached, and what every value is and where it comes from. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from compressor.config import Resolved, get
+from compressor.layout import columns
+from compressor.pipeline import Run, declare, prepare
+from compressor.stages import Status, plan
+from profiles.catalogue import resolved_alias
+
+Setting = tuple[str, object, str]  # name, value, origin
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        method_settings: every setting of the method; None before the teacher's input size is known.
+    """
+
+    target: str
+    device: str
+    run_folder: str
+    stages: tuple[tuple[str, Status], ...]
+    settings: tuple[Setting, ...]
+    method: str
+    method_settings: tuple[Setting, ...] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain data."""
+
+        def records(settings: tuple[Setting, ...]) -> list[dict[str, object]]:
+            return [{"name": name, "value": value, "origin": origin} for name, value, origin in settings]
+
+        return {
+            "target": self.target,
+            "device": self.device,
+            "run_folder": self.run_folder,
+            "stages": [{"name": name, "state": found.state, "reason": found.reason} for name, found in self.stages],
+            "settings": records(self.settings),
+            "method_settings": None if self.method_settings is None else records(self.method_settings),
+        }
+
+    def to_text(self) -> str:
+        """The plan for a terminal."""
+        rows = [("target", self.target), ("device", self.device), ("run folder", self.run_folder)]
+        lines = [*columns(rows), ""]
+        lines += columns([("stage", "would", "because"), *((n, s.state, s.reason) for n, s in self.stages)])
+        lines += ["", *_table("setting", self.settings)]
+        if self.method_settings is None:
+            lines += ["", f"The settings of {self.method} itself follow once the teacher has been read."]
+        else:
+            lines += ["", *_table(f"setting of {self.method}", self.method_settings)]
+        return "\n".join(lines)
+
+
+def plan_run(resolved: Resolved) -> Plan:
+    """What `running.execute_run` would do now, with the same refusals."""
+    run = prepare(resolved)
+    stages = declare(run)
+    statuses = plan(stages, run.config.out)
+    alias = resolved_alias(run.config.target)
+    known = statuses[0].state == "cached"
+    return Plan(
+        target=run.target.title + (f" ({run.config.target} means {alias})" if alias else ""),
+        device=run.device,
+        run_folder=str(run.config.out),
+        stages=tuple(zip((stage.name for stage in stages), statuses, strict=True)),
+        settings=tuple((name, get(run.config, name), origin) for name, origin in resolved.origins.items()),
+        method=run.config.distill.method,
+        method_settings=tuple(_method_settings(run, resolved)) if known else None,
+    )
+
+
+def _method_settings(run: Run, resolved: Resolved) -> Iterator[Setting]:
+    card = run.card()
+    fitted = run.fitting_settings(card)
+    size = "x".join(str(side) for side in card.input_shape)
+    for name, value in run.method_settings(card):
+        given = resolved.origins.get(f"distill.options.{name}")
+        yield (
+            name,
+            value,
+            given or (f"{run.config.distill.effort}, {size}, {run.device}" if name in fitted else "default"),
+        )
+
+
+def _table(title: str, settings: tuple[Setting, ...]) -> list[str]:
+    rows = [(name, _text(value), origin) for name, value, origin in settings]
+    return columns([(title, "value", "from"), *rows])
+
+
+def _text(value: object) -> str:
+    match value:
+        case None | {}:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case tuple():
+            return ", ".join(str(item) for item in value)
+        case _:
+            return str(value)

@@ -1,0 +1,29 @@
+"""Fixtures of whole runs: the files that a user would have, and the command line in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_run import Compress, Outcome, write_inputs
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with t.pt, few/ and val/; not to be written to."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    return folder
+
+
+@pytest.fixture
+def compress(capfd: pytest.CaptureFixture[str]) -> Compress:
+    """Run the real command line in this process: a torch import costs seconds."""
+    from compressor.cli import invoke
+
+    def run(*arguments: str) -> Outcome:
+        capfd.readouterr()
+        code = invoke(arguments)
+        return Outcome(code, *capfd.readouterr())
+
+    return run

@@ -1,0 +1,244 @@
+"""From a teacher's file and a folder of images to a report: the whole of `compress run`, and what it leaves.
+
+Read this first. A run is the real command line on 8x8 images with a few training steps; `tiny_run` makes its inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tiny_run
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_run import STAGES, Compress
+from torch import Tensor
+
+from compressor import pipeline
+from compressor.cli import invoke
+from compressor.errors import Interrupted
+from compressor.inputs.samples import SampleSet, read_samples
+from compressor.methods import hidfd
+from compressor.report.schema import Report, read_report
+from compressor.students.student import load_student
+from exporters.parity import compare
+from exporters.runners import OnnxRunner
+from exporters.torch_to_onnx import read_onnx_metadata
+
+FILES = {
+    "": "CACHEDIR.TAG .lock choices.json config.yaml report.json report.md",
+    "teacher/": "card.json facts.json manifest.json weights.safetensors",
+    "samples/": "facts.json images.safetensors manifest.json sheet.png split.json",
+    "student/": "backbone.json backbone.safetensors facts.json manifest.json",
+    "distill/": "facts.json log.jsonl manifest.json student.json student.safetensors",
+    "onnx/": "facts.json manifest.json student.onnx student.pt2 teacher.onnx",
+    "latency/": "facts.json manifest.json",
+    "report/": "curves.png facts.json manifest.json",
+}
+EXPECTED = {f"{folder}{name}" for folder, names in FILES.items() for name in names.split()}
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def logits(onnx_file: Path, images: Tensor) -> np.ndarray[Any, Any]:
+    with OnnxRunner(onnx_file) as runner:
+        return runner.infer({"image": images.numpy()})["logits"]
+
+
+@pytest.fixture(scope="module")
+def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run for a Jetson, with an evaluation set; not to be written to."""
+    folder = tmp_path_factory.mktemp("finished") / "t-jetson"
+    assert invoke(tiny_run.line(inputs, folder, "--target", "jetson", "--eval", f"{inputs}/val")) == 0
+    return folder
+
+
+@pytest.fixture
+def report(finished: Path) -> Report:
+    return read_report(finished / "report.json")
+
+
+# --- what a run leaves ------------------------------------------------------------------------------------------------
+
+
+def test_exactly_these_files(finished: Path) -> None:
+    assert files(finished) == EXPECTED
+
+
+def test_the_report_says_what_was_made_and_what_is_not_known(finished: Path, report: Report, inputs: Path) -> None:
+    assert (report.teacher.name, report.student.name) == ("t.pt", "student.onnx")
+    assert report.teacher_source.sha256 == hashlib.sha256((inputs / "t.pt").read_bytes()).hexdigest()
+    assert report.student.params_m < report.teacher.params_m
+    assert report.student.macs_g < report.teacher.macs_g
+    assert report.student.agreement.evidence is not None
+    assert report.student.agreement.eval is not None
+    assert report.student.agreement.eval.n == tiny_run.NUM_VAL
+    assert report.teacher.accuracy.eval is not None
+    assert report.teacher.accuracy.eval.value == 1.0  # the folders are named by the teacher's own opinion
+    assert [phase.num_steps for phase in report.distillation.phases] == [6, 6]
+    for row in (report.teacher, report.student):
+        assert row.latency_host is not None
+        assert row.latency_host.device
+        assert not row.latency_host.is_target
+        assert row.latency_target is None
+    assert report.target.reason == "No NVIDIA Jetson Orin Nano Super 8 GB is attached to the machine that ran this."
+    for artefact in report.artefacts:
+        assert artefact.sha256 == hashlib.sha256((finished / artefact.path).read_bytes()).hexdigest()
+    assert {picture.path for picture in report.pictures} == {"samples/sheet.png", "report/curves.png"}
+
+
+def test_doubts_about_the_timing_are_said_once(finished: Path, report: Report) -> None:
+    markdown = (finished / "report.md").read_text()
+    for name, row in (("Teacher", report.teacher), ("Student", report.student)):
+        assert row.latency_host is not None
+        for warning in row.latency_host.warnings:
+            assert f"{name}: {warning}" not in report.warnings
+            assert markdown.count(f"{name}: {warning[:20]}") == 1
+
+
+def test_the_onnx_file_takes_images_of_any_number_and_knows_where_it_comes_from(finished: Path) -> None:
+    graph = onnx.load(finished / "onnx/student.onnx").graph
+    (image,), (output,) = graph.input, graph.output
+    sizes = [dimension.dim_param or dimension.dim_value for dimension in image.type.tensor_type.shape.dim]
+    assert (image.name, image.type.tensor_type.elem_type, sizes) == (
+        "image",
+        onnx.TensorProto.FLOAT,
+        ["batch", 3, 8, 8],
+    )
+    assert output.name == "logits"
+    for count in (1, 2, 5):
+        assert logits(finished / "onnx/student.onnx", torch.rand(count, 3, 8, 8)).shape == (count, 4)
+    metadata = read_onnx_metadata(finished / "onnx/student.onnx")
+    assert metadata["target"] == "jetson-orin-nano-super"
+    assert json.loads(metadata["card"]) == json.loads((finished / "teacher/card.json").read_text())
+    assert json.loads(metadata["student"])["architecture"] == "cifar_resnet8"
+    assert metadata["teacher_sha256"] == read_report(finished / "report.json").teacher_source.sha256
+
+
+def test_the_student_is_rebuilt_from_its_card_and_equals_the_onnx_file(finished: Path, report: Report) -> None:
+    student = load_student(finished / "distill/student.safetensors", finished / "distill/student.json")
+    images = torch.rand(9, 3, 8, 8)
+    with torch.no_grad():
+        expected = student(images)
+    assert compare(expected.numpy(), logits(finished / "onnx/student.onnx", images)).passes()
+    program = torch.export.load(finished / "onnx/student.pt2").module()
+    torch.testing.assert_close(program(images), expected, atol=1e-5, rtol=1e-5)
+    assert [(row.images, row.num_images) for row in report.onnx.parity] == [
+        ("batch 1", 1),
+        ("batch 7", 7),
+        ("held-out images", report.samples.num_evidence),
+    ]
+    assert all(row.max_rel <= 1e-4 and row.top1_agreement == 1.0 for row in report.onnx.parity)
+
+
+def test_the_student_ends_in_its_teachers_classifier(finished: Path) -> None:
+    teacher = load_file(finished / "teacher/weights.safetensors")
+    student = load_file(finished / "distill/student.safetensors")
+    assert torch.equal(student["classifier.weight"], teacher["fc.weight"])
+    assert torch.equal(student["classifier.bias"], teacher["fc.bias"])
+
+
+def test_every_row_of_the_log_names_its_losses(finished: Path) -> None:
+    rows = [json.loads(line) for line in (finished / "distill/log.jsonl").read_text().splitlines()]
+    assert {(row["phase"], row["step"]) for row in rows} == {(p, s) for p in ("generator", "student") for s in range(6)}
+    assert {term for row in rows for term in row["terms"]} == set(hidfd.LOSS_TERMS) - {"knowledge_distillation"}
+
+
+# --- running again ----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_command_again_changes_nothing(finished: Path, inputs: Path, compress: Compress) -> None:
+    before = {name: (finished / name).read_bytes() for name in files(finished) - {".lock"}}
+    outcome = compress(*tiny_run.line(inputs, finished, "--target", "jetson", "--eval", f"{inputs}/val"))
+    assert outcome.code == 0
+    assert set(outcome.states().values()) == {"cached"}
+    assert {name: (finished / name).read_bytes() for name in files(finished) - {".lock"}} == before
+
+
+def test_another_student_reruns_what_depends_on_it(
+    finished: Path, inputs: Path, tmp_path: Path, compress: Compress
+) -> None:
+    """A moved run folder keeps its stages, a pruned student needs no pickle, generated images come on request."""
+    folder = shutil.copytree(finished, tmp_path / "moved")
+    more = ("--student", "prune:0.5", "--synthetic-sheet", "--export-generator")
+    outcome = compress(*tiny_run.line(inputs, folder, "--target", "jetson", "--eval", f"{inputs}/val", *more))
+    assert outcome.code == 0, outcome.err
+    assert outcome.states() == {"teacher": "cached", "samples": "cached"} | dict.fromkeys(
+        ("student", "distill", "onnx", "latency", "report"), "runs"
+    )
+    assert "student  runs (config changed: student.spec)" in outcome.err
+    assert "This report replaces the earlier one" in outcome.err
+    assert files(folder) == EXPECTED | {"distill/generator.safetensors", "distill/synthetic.png"}
+
+    report = read_report(folder / "report.json")
+    assert report.student.architecture == "prune:0.5 of cifar_resnet8"
+    assert "distill/synthetic.png" in {picture.path for picture in report.pictures}
+    student = load_student(folder / "distill/student.safetensors", folder / "distill/student.json")
+    assert student.card.pruned
+    images = torch.rand(4, 3, 8, 8)
+    with torch.no_grad():
+        assert compare(student(images).numpy(), logits(folder / "onnx/student.onnx", images)).passes()
+
+
+# --- never selecting on evidence --------------------------------------------------------------------------------------
+
+
+def test_held_out_images_are_never_trained_on(
+    inputs: Path, tmp_path: Path, compress: Compress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+
+    def spy(_teacher: object, _backbone: object, real_images: Tensor, *_: object) -> None:
+        seen.append(real_images)
+        raise Interrupted("Enough was seen.", "The images are in the list.", "Look at them.")
+
+    monkeypatch.setattr(hidfd, "distill", spy)
+    assert compress(*tiny_run.line(inputs, tmp_path / "run")).code == 130
+    (trained,) = seen
+    parts: dict[str, set[str]] = {}
+    for entry in json.loads((tmp_path / "run/samples/split.json").read_text())["files"]:
+        path = inputs / "few" / entry["file"]
+        assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        parts.setdefault(entry["part"], set()).add(np.asarray(Image.open(path)).tobytes())
+    assert len(parts["evidence"]) >= 1
+    assert {image.permute(1, 2, 0).numpy().tobytes() for image in trained} == parts["train"]
+    assert not parts["train"] & parts["evidence"]
+
+
+def test_no_stage_before_the_report_opens_an_evaluation_image(
+    inputs: Path, tmp_path: Path, compress: Compress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acceptance test 10: with images that nobody can read all but the report works; with good ones only it runs."""
+    evaluation, folder = tmp_path / "val", tmp_path / "run"
+    shutil.copytree(inputs / "val", evaluation)
+    for path in evaluation.rglob("*.png"):
+        path.write_bytes(b"not an image, " + path.name.encode())
+    line = tiny_run.line(inputs, folder, "--eval", f"{evaluation}")
+    opened: list[Path] = []
+
+    def spy(path: Path, *arguments: Any, **options: Any) -> SampleSet:
+        opened.append(path)
+        return read_samples(path, *arguments, **options)
+
+    monkeypatch.setattr(pipeline, "read_samples", spy)
+    outcome = compress(*line)
+    assert outcome.code == 4
+    assert f"error: The folder {evaluation} holds 0 images that can be used" in outcome.err
+    assert list(outcome.states()) == list(STAGES)
+    assert opened == [inputs / "few", inputs / "few", evaluation]  # by teacher, samples and report
+    assert files(folder) & {"report.json", "report.md"} == set()
+
+    shutil.copytree(inputs / "val", evaluation, dirs_exist_ok=True)
+    outcome = compress(*line)
+    assert outcome.code == 0
+    assert outcome.states() == {**dict.fromkeys(STAGES, "cached"), "report": "runs"}
+    assert files(folder) == EXPECTED
