@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -69,7 +70,13 @@ def table(rows: Rows) -> str:
         lines.append(" | ".join(cells))
     dates = sorted({row["date"] for row in rows})
     made = f"{rows[0]['device']}, torch {rows[0]['torch']}, effort `{rows[0]['effort']}`, {dates[-1]}"
-    return "\n".join(f"| {line} |" for line in lines) + f"\n\nMeasured on {made}; every row is in `benchmarks/results/`."
+    notes = (
+        "Mean ± standard deviation over the seeds; differences are paired by seed, with 95 % intervals. Test images: "
+        + ", ".join(f"{task} {next(row['num_test'] for row in rows if row['task'] == task):,}" for task in tasks)
+        + ". Without data inflation a real image is as rare as in a union with 50,000 synthetic ones, which leaves at "
+        f"most one in a batch. Measured on {made}; every row is in `benchmarks/results/`."
+    )
+    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{textwrap.fill(notes, 118)}"
 
 
 def _by_seed(rows: Rows, task: str, name: str, metric: str = "agreement") -> dict[int, float]:

@@ -17,11 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -47,8 +47,15 @@ class Kill:
     step: int | None
 
 
+class Started(Protocol):
+    """A process."""
+
+    def wait(self, timeout: float | None = None) -> int: ...
+    def kill(self) -> None: ...
+
+
 def soak(
-    command: Sequence[str],
+    start: Callable[[Path], Started],
     folder: Path,
     *,
     kills: int,
@@ -60,7 +67,7 @@ def soak(
     """Kill runs and compare what they end with.
 
     Args:
-        command: starts a run; `--out` and a folder below `folder` are added to it.
+        start: starts a run in a given folder below `folder`.
         kills: how many processes get SIGKILL.
         span: shares of the undisturbed run's time between which they get it.
         compared: files in the run folder.
@@ -69,10 +76,6 @@ def soak(
     Returns:
         seconds of the undisturbed run, the kills, the number of runs that ended after kills, and whether all are equal.
     """
-
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        line = [*command, "--out", str(out)]
-        return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def hashes(run: Path) -> list[str]:
         return [hashlib.sha256((run / name).read_bytes()).hexdigest() for name in compared]
@@ -136,7 +139,11 @@ def main() -> None:
         ]
         line += ["--effort", "quick", "--latency-max-s", "2"]
         line += [word for option, value in OPTIONS.items() for word in ("--option", f"{option}={value}")]
-        result = soak(line, folder, kills=arguments.kills, seed=arguments.seed)
+
+        def start(out: Path) -> subprocess.Popen[bytes]:
+            return subprocess.Popen([*line, "--out", f"{out}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        result = soak(start, folder, kills=arguments.kills, seed=arguments.seed)
     provenance = {
         "options": OPTIONS,
         "compared": COMPARED,

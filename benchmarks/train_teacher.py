@@ -3,8 +3,8 @@
     python -m benchmarks.train_teacher --data PACKS --out teachers/cifar10 --few 200 --val
 
 Writes OUT/t.pt (a compress checkpoint: weights and card), OUT/few/<class>/*.png of `cifarlike_pool32`,
-OUT/val/<class>/*.png of the CIFAR-10 test set, and OUT/result.json with the teacher's test accuracy. Stopped and started
-again, it goes on.
+OUT/val/<class>/*.png of the CIFAR-10 test set, and OUT/result.json with the teacher's accuracy on that set. Stopped and
+started again, it goes on.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ torch is imported only inside commands that need it, so that `compress --help` a
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import shlex
@@ -56,6 +57,8 @@ def main() -> None:
     """Entry point: run the command line of this process and exit with its documented code."""
     # OpenMP threads that spin while they wait slow a busy machine down many times over. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without "×" gets "?" and not a traceback
     sys.exit(invoke(sys.argv[1:]))
 
 

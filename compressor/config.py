@@ -157,7 +157,7 @@ class LatencyConfig(Section):
 
     warmup_s: float = Field(1.0, ge=0, description="seconds of runs that are not counted")
     window_s: float = Field(0.5, gt=0, description="seconds of runs in one window; six that agree end the timing")
-    max_s: float = Field(20.0, gt=0, description="seconds after which the timing ends as unstable")
+    max_s: float = Field(10.0, gt=0, description="seconds after which the timing ends as unstable")
     threads: int | None = Field(None, ge=1, description="threads of the runtime; default: the runtime's choice")
 
     @model_validator(mode="after")
@@ -173,7 +173,7 @@ class LatencyConfig(Section):
 class ReportConfig(Section):
     """What the report is told and shows."""
 
-    eval: AbsolutePath | None = Field(None, description="labelled images, one folder per class; only ever reported on")
+    eval: AbsolutePath | None = Field(None, description="more images, in class folders or not; only ever reported on")
     synthetic_sheet: bool = Field(False, description="add a contact sheet of generated images")
 
 

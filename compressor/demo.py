@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.distill.supervised import train_classifier
-from compressor.distill.training import Context
+from compressor.distill.training import Context, fitting_threads
 from compressor.errors import EnvironmentFault
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.intake import save_checkpoint
@@ -113,7 +113,8 @@ def train_teacher(images: Tensor, labels: Tensor, context: Context) -> nn.Module
     """A ResNet-14 that classifies normalised digits; about ten seconds on one core. The context seeds its weights."""
     network = build_network(ARCHITECTURE, len(DIGITS), in_channels=1)
     whole = nn.Sequential(Normalise(CARD), network)
-    train_classifier(whole, images, labels, context, num_steps=TEACHER_STEPS, batch_size=64)
+    with fitting_threads(images.shape[-1]):
+        train_classifier(whole, images, labels, context, num_steps=TEACHER_STEPS, batch_size=64)
     return network
 
 

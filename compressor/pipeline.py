@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from compressor import __version__
 from compressor.config import Resolved, RunConfig, section_settings
-from compressor.distill.training import Context, best_precision, read_log
+from compressor.distill.training import Context, best_precision, fitting_threads, read_log
 from compressor.doctor import training_device
 from compressor.errors import UsageFault
 from compressor.inputs.card import TeacherCard
@@ -69,8 +69,8 @@ class Run:
     config: RunConfig
     target: DeviceProfile
     device: str
-    reporter: Reporter = field(default_factory=lambda: Reporter(quiet=True))
-    stop: StopRequest = field(default_factory=StopRequest)
+    reporter: Reporter
+    stop: StopRequest
 
     def path(self, stage: str, name: str = "") -> Path:
         return self.config.out / stage / name
@@ -317,7 +317,7 @@ def distill_the_student(run: Run, folder: Path) -> None:
     backbone = load_backbone(body, body_card, card.input_shape[0])
     run.reporter.note(f"{config.method} in {precision} on {run.device} ({why})")
     train = samples["images"][samples["train"]].to(run.device)
-    with run.stop.between_steps(), run.reporter.phases():
+    with run.stop.between_steps(), run.reporter.phases(), fitting_threads(min(card.input_shape[1:])):
         distilled = load_method(config.method).distill(teacher, backbone, train, settings, context)
     with atomic_path(folder / "student.safetensors") as weights, atomic_path(folder / "student.json") as student_card:
         save_student(distilled.student, weights, student_card)
@@ -430,9 +430,9 @@ def _precision(run: Run, card: TeacherCard) -> tuple[str, str]:
     """The arithmetic of the training; what was chosen by looking at the machine is kept for a resumed run."""
     if run.config.distill.precision != "auto":
         return run.config.distill.precision, "as asked"
+    side = min(card.input_shape[1:])
     precision, why = Choices(run.config.out).remember(
-        f"precision on {run.device}",
-        lambda: list(best_precision(torch.device(run.device), min(card.input_shape[1:]))),
+        f"precision on {run.device} at {side} px", lambda: list(best_precision(torch.device(run.device), side))
     )
     return precision, why
 

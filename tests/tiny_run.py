@@ -67,6 +67,18 @@ def failing(error: Exception) -> Callable[..., None]:
     return work
 
 
+def train_only(words: list[str]) -> None:
+    """A command line in a process of its own that ends after the training, silently and with exit code 5."""
+    import os
+    import sys
+
+    from compressor import cli, pipeline
+
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    pipeline.export_the_student = failing(RuntimeError("enough"))
+    sys.exit(cli.invoke(words))
+
+
 def write_inputs(folder: Path) -> None:
     """`t.pt`, and `few/` and `val/` in folders of the classes that the teacher sees."""
     teacher = tiny.teacher()

@@ -19,7 +19,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +31,7 @@ from compressor.errors import Interrupted, StageFailed
 from compressor.stages import atomic_path, atomic_write_text
 
 NUM_TIMED_STEPS = 3
+SMALL_SIDE = 24  # pixels below which neither bf16 nor a second CPU thread pays
 LOG_ROWS_PER_PHASE = 200
 
 
@@ -270,11 +271,24 @@ def best_precision(device: torch.device, image_side: int) -> tuple[str, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "this GPU multiplies bf16 natively"
         return "fp32", "this GPU has no native bf16"
-    if image_side < 24:
+    if image_side < SMALL_SIDE:
         return "fp32", f"at {image_side} px the conversions cost more than bf16 saves"
     if torch.cpu._is_amx_tile_supported():
         return "bf16", "this CPU has AMX"
     return "fp32", "this CPU does not multiply bf16 natively"
+
+
+@contextmanager
+def fitting_threads(image_side: int) -> Iterator[None]:
+    """One CPU thread for small images: their operators are too short to share, and threads that meet after each of them
+    wait for whatever else runs on the machine (docs/experiments.md)."""
+    before = torch.get_num_threads()
+    if image_side < SMALL_SIDE:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cosine_schedule(optimiser: torch.optim.Optimizer, num_steps: int, warmup: int) -> torch.optim.lr_scheduler.LambdaLR:

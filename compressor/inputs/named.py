@@ -41,8 +41,9 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise InputRefused(
-            f"The class names in {path} cannot be read: {error}.",
+            f"The class names in {path} cannot be read: {reason}.",
             "A text file with one class name a line, in index order, was expected.",
             "Check the path given to --class-names.",
         ) from error

@@ -9,7 +9,6 @@ from math import ceil, isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.report.text import percent
 from compressor.report.untrusted import ELLIPSIS, NAME_LIMIT, printable
 from compressor.stages import atomic_path
 
@@ -34,7 +33,8 @@ def teacher_captions(teacher_logits: Tensor, class_names: Sequence[str]) -> list
     """Two lines for each image: the teacher's class and its confidence. teacher_logits: (N, K)."""
     top = teacher_logits.float().softmax(dim=1).max(dim=1)
     return [
-        f"{printable(class_names[index], NAME_LIMIT)}\n{percent(confidence)}"
+        f"{printable(class_names[index], NAME_LIMIT)}\n"
+        + ("> 99.9 %" if confidence > 0.999 else f"{100 * confidence:.1f} %")
         for confidence, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
     ]
 

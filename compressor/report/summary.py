@@ -14,41 +14,48 @@ WIDE_INTERVAL = 0.10
 
 
 def summarise(teacher: ModelRow, student: ModelRow, target: Target) -> Summary:
-    """The summary of two rows without gates."""
+    """The summary of two rows without gates. Of the two sets of images the larger one speaks first."""
     share = percent(student.params_m / teacher.params_m)
-    agreement = student.agreement.evidence
-    if agreement is None:
-        headline = f"The student has {share} of its teacher's parameters; no held-out image says how good it is."
-    else:
-        headline = (
-            f"The student agrees with its teacher on {percent(agreement.value)} of "
-            f"{count(agreement.n, 'held-out image')}, with {share} of its parameters."
+    known = [
+        (agreement, noun)
+        for agreement, noun in (
+            (student.agreement.eval, "--eval image"),
+            (student.agreement.evidence, "held-out image"),
         )
+        if agreement is not None
+    ]
+    if not known:
+        headline = f"The student has {share} of its teacher's parameters; no held-out image says how good it is."
+        return Summary(headline=headline, points=(*_host(teacher, student), *_target(student, target)))
+    agreement, noun = max(known, key=lambda pair: pair[0].n)
     return Summary(
-        headline=headline,
-        points=(*_quality(teacher, student), *_host(teacher, student), *_target(student, target)),
+        headline=(
+            f"The student agrees with its teacher on {percent(agreement.value)} of {count(agreement.n, noun)}, "
+            f"with {share} of its parameters."
+        ),
+        points=(
+            _interval(agreement),
+            *_accuracy(teacher, student),
+            *_host(teacher, student),
+            *_target(student, target),
+        ),
     )
 
 
-def _quality(teacher: ModelRow, student: ModelRow) -> Iterator[str]:
-    if student.agreement.evidence is not None:
-        yield _interval(student.agreement.evidence)
+def _interval(agreement: Proportion) -> str:
+    sentence = f"The {100 * agreement.confidence:g} % interval of this agreement is {span(agreement)}"
+    if agreement.high - agreement.low > WIDE_INTERVAL:
+        return f"{sentence}: {count(agreement.n, 'image')} cannot tell more, a larger held-out part would."
+    return f"{sentence}."
+
+
+def _accuracy(teacher: ModelRow, student: ModelRow) -> Iterator[str]:
     ours, theirs = student.accuracy.eval, teacher.accuracy.eval
     if ours is not None and theirs is not None:
         yield (
             f"Accuracy on the {count(ours.n, 'image')} of --eval: student {with_interval(ours)}, "
             f"teacher {with_interval(theirs)}."
         )
-    elif student.agreement.eval is not None:
-        agreement = student.agreement.eval
-        yield f"Agreement on the {count(agreement.n, 'image')} of --eval: {with_interval(agreement)}."
-
-
-def _interval(proportion: Proportion) -> str:
-    sentence = f"The {100 * proportion.confidence:g} % interval of this agreement is {span(proportion)}"
-    if proportion.high - proportion.low > WIDE_INTERVAL:
-        return f"{sentence}: {count(proportion.n, 'image')} cannot tell more, a larger held-out part would."
-    return f"{sentence}."
 
 
 def _host(teacher: ModelRow, student: ModelRow) -> Iterator[str]:

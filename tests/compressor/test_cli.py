@@ -434,6 +434,15 @@ def test_a_bug_outside_any_stage(
     assert "This is a bug in compress. Nothing was released." in outcome.err
 
 
+def test_a_terminal_that_knows_ascii_only(inputs: Path, tmp_path: Path) -> None:
+    line = ["plan", *tiny_run.line(inputs, tmp_path / "run")[1:]]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    command = [sys.executable, "-m", "compressor", *line]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "teacher.architecture" in done.stdout
+
+
 def test_the_exit_code_reaches_the_shell() -> None:
     code = "import compressor.cli as cli; cli.app = lambda *_, **__: 1 / 0; cli.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

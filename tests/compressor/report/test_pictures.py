@@ -70,8 +70,9 @@ def test_fitting_cuts_at_the_width() -> None:
 
 
 def test_captions_are_the_teachers_opinion() -> None:
-    logits = torch.tensor([[0.8, 0.2], [0.5, 0.5], [0.1, 0.9]]).log()
-    assert teacher_captions(logits, ["cat", "dog\nhouse"])[::2] == ["cat\n80.0 %", "dog house\n90.0 %"]
+    logits = torch.tensor([[0.8, 0.2], [0.0001, 0.9999], [0.1, 0.9]]).log()
+    captions = teacher_captions(logits, ["cat", "dog\nhouse"])
+    assert captions == ["cat\n80.0 %", "dog house\n> 99.9 %", "dog house\n90.0 %"]
 
 
 def test_contact_sheet_refuses_nothing_and_strays(tmp_path: Path) -> None:

@@ -7,21 +7,23 @@ from compressor.report.schema import Report
 from compressor.report.summary import summarise
 
 
-def test_the_headline_holds_agreement_count_and_size(report: Report) -> None:
+def test_the_headline_holds_agreement_count_and_size_on_the_larger_set(report: Report) -> None:
     summary = summarise(report.teacher, report.student, report.target)
     assert summary.decision == "ungated"
     assert summary.headline == (
+        "The student agrees with its teacher on 97.4 % of 1,000 --eval images, with 26.2 % of its parameters."
+    )
+    alone = report.student.model_copy(update={"agreement": Scores(evidence=report.student.agreement.evidence)})
+    assert summarise(report.teacher, alone, report.target).headline == (
         "The student agrees with its teacher on 95.0 % of 40 held-out images, with 26.2 % of its parameters."
     )
 
 
 def test_a_wide_interval_asks_for_more_images_and_a_narrow_one_does_not(report: Report) -> None:
-    wide = summarise(report.teacher, report.student, report.target)
-    assert "40 images cannot tell more" in wide.points[0]
-    many = report.student.model_copy(update={"agreement": Scores(evidence=report.student.agreement.eval)})
-    assert summarise(report.teacher, many, report.target).points[0] == (
-        "The 95 % interval of this agreement is 96.2 to 98.2 %."
-    )
+    narrow = summarise(report.teacher, report.student, report.target)
+    assert narrow.points[0] == "The 95 % interval of this agreement is 96.2 to 98.2 %."
+    few = report.student.model_copy(update={"agreement": Scores(evidence=report.student.agreement.evidence)})
+    assert "40 images cannot tell more" in summarise(report.teacher, few, report.target).points[0]
 
 
 def test_an_unstable_latency_is_never_stated_plainly(report: Report) -> None:
@@ -32,7 +34,11 @@ def test_an_unstable_latency_is_never_stated_plainly(report: Report) -> None:
     assert any("0.148 ms (p50, unstable)" in point for point in points)
 
 
-def test_unlabelled_eval_images_still_count(report: Report) -> None:
+def test_accuracy_is_stated_where_there_are_labels(report: Report) -> None:
+    sentence = (
+        "Accuracy on the 1,000 images of --eval: student 96.8 % (95.5 to 97.7 %), teacher 98.5 % (97.5 to 99.1 %)."
+    )
+    assert sentence in summarise(report.teacher, report.student, report.target).points
     student = report.student.model_copy(update={"accuracy": Scores()})
     points = summarise(report.teacher, student, report.target).points
-    assert "Agreement on the 1,000 images of --eval: 97.4 % (96.2 to 98.2 %)." in points
+    assert not any("Accuracy" in point for point in points)
