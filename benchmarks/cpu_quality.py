@@ -140,7 +140,7 @@ def run_seed(task: Task, seed: int, options: argparse.Namespace) -> None:
     if options.configurations:
         wanted = [name for name in wanted if name in options.configurations]
     rows = json.loads(options.out.read_text()) if options.out.exists() else []
-    done = {(row["task"], row["configuration"], row["seed"]) for row in rows}
+    done = {(row["task"], row["configuration"], row["seed"]) for row in rows if row["effort"] == options.effort}
     if all((task.name, name, seed) in done for name in wanted):
         return
     folder = options.work / f"{task.name}-{seed}"
@@ -211,7 +211,7 @@ def trained_student(
     method: Any = {"hidfd": hidfd, "vanilla": vanilla}[method_name]
     config = method.Config(**{**method.defaults(effort, task.card.input_shape, "cpu"), **extra})
     context = make_context(task, work, seed)
-    shared = folder / f"generator-{generator}.pt"
+    shared = folder / f"generator-{generator}-{effort}.pt"
     if generator and shared.exists():
         # A finished phase is restored with all its random state, so a shared generator is the one it would train.
         shutil.copy(shared, work / "checkpoint-generator.pt")

@@ -54,6 +54,7 @@ def with_table(readme: str, text: str) -> str:
 
 def table(rows: Rows) -> str:
     """Markdown: one row a configuration, two columns a task (agreement; paired difference to HiDFD)."""
+    rows = complete(rows)
     tasks = [task for task in TITLES if any(row["task"] == task for row in rows)]
     names = list(dict.fromkeys(row["configuration"] for row in rows))
     header = ["agreement with the teacher, %"]
@@ -74,9 +75,26 @@ def table(rows: Rows) -> str:
         "Mean ± standard deviation over the seeds; differences are paired by seed, with 95 % intervals. Test images: "
         + ", ".join(f"{task} {next(row['num_test'] for row in rows if row['task'] == task):,}" for task in tasks)
         + ". Without data inflation a real image is as rare as in a union with 50,000 synthetic ones, which leaves at "
-        f"most one in a batch. Measured on {made}; every row is in `benchmarks/results/`."
+        "most one in a batch. The benchmark trains on all of the few images (`compress run` holds some out) and judges "
+        f"the torch module. Measured on {made}; every row, with its revision, is in `benchmarks/results/`."
     )
     return "\n".join(f"| {line} |" for line in lines) + f"\n\n{textwrap.fill(notes, 118)}"
+
+
+def complete(rows: Rows) -> Rows:
+    """Rows of the seeds that have every configuration of their task; where no seed has, of those that have HiDFD.
+
+    Means over different seeds cannot be compared, and a baseline beside an empty cell says nothing.
+    """
+    kept: list[Mapping[str, Any]] = []
+    for task in TITLES:
+        names = {row["configuration"] for row in rows if row["task"] == task}
+        seeds = {row["seed"]: {r["configuration"] for r in rows if (r["task"], r["seed"]) == (task, row["seed"])}
+                 for row in rows if row["task"] == task}  # fmt: skip
+        whole = [seed for seed, found in seeds.items() if found == names] if REFERENCE in names else []
+        chosen = whole or [seed for seed, found in seeds.items() if REFERENCE in found]
+        kept += [row for row in rows if row["task"] == task and row["seed"] in chosen]
+    return kept
 
 
 def _by_seed(rows: Rows, task: str, name: str, metric: str = "agreement") -> dict[int, float]:

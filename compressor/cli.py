@@ -344,7 +344,13 @@ def clean(
     from compressor.stages import clean as delete
 
     check_deletable(run_folder)
-    if not yes and sys.stdin.isatty() and not typer.confirm(f"Delete {run_folder} and everything in it?"):
+    if not yes and not sys.stdin.isatty():
+        raise UsageFault(
+            f"`compress clean {run_folder}` was called where nobody can be asked.",
+            "Deleting a run needs a terminal to ask on, or --yes.",
+            "Add --yes to delete it.",
+        )
+    if not yes and not typer.confirm(f"Delete {run_folder} and everything in it?"):
         typer.echo("nothing was deleted")
         return
     delete(run_folder)

@@ -13,6 +13,7 @@ the adapters in their order. `running` executes them, `planning` only looks.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -145,6 +146,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
     cards = [file for file in (config.teacher.card or beside, config.teacher.class_names) if file and file.exists()]
     evaluation = () if config.report.eval is None else (config.report.eval,)
     seed = {"seed": config.seed}
+    onnx_version = importlib.metadata.version("onnx")
     host = {"machine": host_name(), "cores": str(usable_cores()), "onnxruntime": _onnxruntime_version()}
 
     def stage(
@@ -186,7 +188,10 @@ def declare(run: Run) -> tuple[Stage, ...]:
             distill_the_student,
             (*teacher, samples, *backbone),
             ("student.safetensors", "student.json", "log.jsonl"),
-            section_settings(config, "distill") | seed | {"report.synthetic_sheet": config.report.synthetic_sheet},
+            section_settings(config, "distill")
+            | seed
+            | {"report.synthetic_sheet": config.report.synthetic_sheet}
+            | {"method_version": load_method(config.distill.method).VERSION},
             {"device": run.device, "torch": torch.__version__},
             optional_outputs=("generator.safetensors", "synthetic.png"),
         ),
@@ -196,7 +201,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
             (*teacher, path("teacher", "facts.json"), *student, samples),
             ("student.onnx", "teacher.onnx", "student.pt2"),
             {"target": run.target.name, "opset_ceiling": run.opset_ceiling()},
-            {"torch": torch.__version__},
+            {"torch": torch.__version__, "onnx": onnx_version},
         ),
         stage(
             "latency",
@@ -212,6 +217,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
             (*teacher, samples, *onnx, path("samples", "split.json"), path("distill", "log.jsonl"), *evaluation),
             ("curves.png",),
             {},
+            {"device": run.device, "onnxruntime": host["onnxruntime"]},
         ),
     )
 
@@ -363,7 +369,10 @@ def export_the_student(run: Run, folder: Path) -> None:
         batches["held-out images"] = samples["images"][samples["evidence"]].float() / 255.0
     file = files["student"]
     with TorchRunner(student) as reference, OnnxRunner(file.path) as candidate:
-        parities = {name: check_parity(reference, candidate, [images.numpy()]) for name, images in batches.items()}
+        parities = {
+            name: check_parity(reference, candidate, [batch.numpy() for batch in torch.split(images, 64)])
+            for name, images in batches.items()
+        }
     largest = max(parity.max_rel for parity in parities.values())
     run.reporter.note(f"student.onnx: opset {file.opset}, {file.size_mib:.2f} MiB, within {largest:.1e} of torch")
     save_facts(
@@ -462,7 +471,14 @@ def _evaluation_set(run: Run, folder: Path, card: TeacherCard) -> tuple[Tensor, 
     evaluation = read_samples(folder, card, keep_duplicates=True)
     split = json.loads(run.path("samples", "split.json").read_text(encoding="utf-8"))
     known = {entry["sha256"] for entry in split["files"]}
-    keep = torch.tensor([sha not in known for sha in evaluation.sha256])
+    # A copy that was saved anew has other bytes and the same pixels.
+    pixels = {image.numpy().tobytes() for image in run.samples()["images"]}
+    keep = torch.tensor(
+        [
+            sha not in known and image.numpy().tobytes() not in pixels
+            for sha, image in zip(evaluation.sha256, evaluation.images, strict=True)
+        ]
+    )
     warnings = list(evaluation.warnings)
     if not keep.all():
         warnings.append(

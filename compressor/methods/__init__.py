@@ -3,6 +3,7 @@
 A method module has
 
     Config      frozen pydantic model of its own settings
+    VERSION     raised when equal settings give another student; part of the distillation's fingerprint
     USES        what it needs of the teacher, from TEACHER_PARTS
     LOSS_TERMS  its loss terms, each with the network that it trains, by its name in the `state` of `Context.steps`
     defaults(effort, image_shape, device) -> dict    settings that follow from the situation; the user's values win
@@ -51,6 +52,7 @@ class Method(Protocol):
 
     Config: type[BaseModel]
     USES: tuple[str, ...]
+    VERSION: int
     LOSS_TERMS: Mapping[str, str]
 
     def defaults(self, effort: str, image_shape: tuple[int, int, int], device: str) -> dict[str, Any]: ...

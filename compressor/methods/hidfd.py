@@ -42,6 +42,7 @@ from compressor.inputs.teacher import Teacher, TeacherOutput
 from compressor.methods import Distilled
 from compressor.students.student import Backbone, Student, classifier_sharing, own_classifier
 
+VERSION = 1
 USES = ("logits", "features", "feature_map", "classifier", "input_gradient")
 LOSS_TERMS: Mapping[str, str] = {
     "discriminator_hinge": "discriminator",

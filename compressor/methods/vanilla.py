@@ -22,6 +22,7 @@ from compressor.inputs.teacher import Teacher
 from compressor.methods import Distilled
 from compressor.students.student import Backbone, own_classifier
 
+VERSION = 1
 USES = ("logits",)
 LOSS_TERMS: Mapping[str, str] = {"knowledge_distillation": "student"}
 

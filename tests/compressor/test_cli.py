@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 from tiny_run import Compress, failing, refused
 
-from compressor import __version__, pipeline, planning
+from compressor import __version__, cli, pipeline, planning
 from compressor.config import FLAGS
 from compressor.inputs.intake import save_checkpoint
 from compressor.report.schema import Report
@@ -234,7 +235,7 @@ def test_a_run_folder_that_is_in_use(inputs: Path, tmp_path: Path, compress: Com
     with exclusive(tmp_path / "run"):
         outcome = compress(*tiny_run.line(inputs, tmp_path / "run"))
         refused(outcome, 2, f"is in use by process {os.getpid()}.", "--out")
-        refused(compress("clean", f"{tmp_path}/run"), 2, "is in use by process")
+        refused(compress("clean", f"{tmp_path}/run", "--yes"), 2, "is in use by process")
 
 
 def test_clean_deletes_runs_and_nothing_else(
@@ -247,7 +248,8 @@ def test_clean_deletes_runs_and_nothing_else(
     assert any(foreign.rglob("*.png"))
     monkeypatch.setattr(pipeline, "read_the_teacher", failing(RuntimeError("stop here")))
     assert compress(*tiny_run.line(inputs, tmp_path / "run")).code == 5
-    assert compress("clean", f"{tmp_path}/run").out == f"deleted {tmp_path}/run\n"
+    refused(compress("clean", f"{tmp_path}/run"), 2, "nobody can be asked", "--yes")
+    assert compress("clean", f"{tmp_path}/run", "--yes").out == f"deleted {tmp_path}/run\n"
     assert not (tmp_path / "run").exists()
 
 
@@ -434,13 +436,15 @@ def test_a_bug_outside_any_stage(
     assert "This is a bug in compress. Nothing was released." in outcome.err
 
 
-def test_a_terminal_that_knows_ascii_only(inputs: Path, tmp_path: Path) -> None:
-    line = ["plan", *tiny_run.line(inputs, tmp_path / "run")[1:]]
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
-    command = [sys.executable, "-m", "compressor", *line]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "teacher.architecture" in done.stdout
+def test_a_terminal_that_has_no_dashes(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(terminal, encoding="latin-1", write_through=True))
+    monkeypatch.setattr(sys, "argv", ["compress", "plan", *tiny_run.line(inputs, tmp_path / "run")[1:]])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    assert b"teacher.architecture" in terminal.getvalue()
+    assert b"?" in terminal.getvalue()  # where there is no dash
 
 
 def test_the_exit_code_reaches_the_shell() -> None:

@@ -161,7 +161,7 @@ FORKS.set_forkserver_preload(["compressor.running", "torch._dynamo"])
 
 
 class Forked:
-    """A run in a process that is forked from a server which has imported everything: imports take longer than training."""
+    """A run in a process forked from a server that has imported everything: imports take longer than the training."""
 
     def __init__(self, line: list[str]) -> None:
         self.process = FORKS.Process(target=tiny_run.train_only, args=(line,))

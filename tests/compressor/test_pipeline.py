@@ -10,6 +10,7 @@ import pytest
 import tiny
 import tiny_run
 import torch
+from PIL import Image
 from tiny_run import STAGES, Compress, failing, refused
 
 from compressor import pipeline
@@ -97,7 +98,7 @@ def test_training_and_timing_depend_on_the_machine(inputs: Path, tmp_path: Path)
     stages = {stage.name: stage for stage in declare(run_of(inputs, tmp_path / "run"))}
     assert set(stages["distill"].environment) == {"device", "torch"}
     assert set(stages["latency"].environment) == {"machine", "cores", "onnxruntime"}
-    assert {name for name, stage in stages.items() if stage.environment} == {"distill", "onnx", "latency"}
+    assert {name for name, stage in stages.items() if stage.environment} == {"distill", "onnx", "latency", "report"}
 
 
 # --- settings of the method -------------------------------------------------------------------------------------------
@@ -162,6 +163,12 @@ def test_images_that_are_in_both_sets_are_left_out_of_the_evaluation(inputs: Pat
     images, labels, warnings = pipeline._evaluation_set(run, inputs / "few", run.card())
     assert len(images) == len(labels) == 0
     assert warnings[-1].startswith(f"{tiny_run.NUM_FEW} images of --eval are also among the samples")
+    for file in (inputs / "few").rglob("*.png"):  # the same pictures in other bytes
+        copy = tmp_path / "again" / file.relative_to(inputs / "few").with_suffix(".bmp")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(file).save(copy)
+    images, _, _ = pipeline._evaluation_set(run, tmp_path / "again", run.card())
+    assert len(images) == 0
 
 
 # --- what ends a stage ------------------------------------------------------------------------------------------------
