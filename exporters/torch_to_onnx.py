@@ -15,51 +15,27 @@ So the opset is read back from what was written, whichever exporter wrote it.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from exporters.causes import culprit, one_line, root_cause
 from exporters.errors import ExportError
-from exporters.files import write_atomically
 from exporters.modules import device_of, evaluation_mode
+from exporters.onnx_files import Exporter, OnnxFile, opset_of, save_onnx
 from exporters.quiet import quiet
 from exporters.runners import INPUT_NAME, OUTPUT_NAME
 
 MAX_OPSET = 20
 DYNAMO_MIN_OPSET = 18
 BATCH = "batch"
-
-Exporter = Literal["dynamo", "torchscript"]
-
-
-@dataclass(frozen=True)
-class OnnxFile:
-    """An exported file, as it lies on disk.
-
-    Attributes:
-        path: where it is.
-        opset: read back from the file.
-        exporter: which of torch.onnx's two exporters wrote it.
-        size_mib: size in MiB (2^20 bytes).
-        sha256: of the whole file, hexadecimal.
-    """
-
-    path: Path
-    opset: int
-    exporter: Exporter
-    size_mib: float
-    sha256: str
 
 
 def onnx_from_torch(
@@ -94,9 +70,6 @@ def onnx_from_torch(
         with evaluation_mode(model), torch.no_grad(), quiet():
             proto = _EXPORT[exporter](model, example, opset)
             _remove_traces(proto)
-            onnx.helper.set_model_props(proto, dict(sorted(metadata.items())))
-            content = proto.SerializeToString(deterministic=True)
-            onnx.checker.check_model(content, full_check=True)
     except Exception as error:  # the exporters raise dozens of kinds
         root = root_cause(error)
         raise ExportError(
@@ -106,23 +79,7 @@ def onnx_from_torch(
             "Rewrite that part with tensor operations, or choose another architecture.",
         ) from error
     _check_interface(proto, image_shape, opset_ceiling)
-    write_atomically(content, path)
-    return OnnxFile(path, _opset(proto), exporter, len(content) / 2**20, hashlib.sha256(content).hexdigest())
-
-
-def read_onnx_metadata(path: Path) -> dict[str, str]:
-    """The metadata_props of an ONNX file; its weights are not looked at.
-
-    Raises:
-        ExportError: the file is not there or is no ONNX model.
-    """
-    try:
-        proto = onnx.load(path, load_external_data=False)
-    except (OSError, DecodeError) as error:
-        raise _unreadable(path, one_line(error)) from error
-    if not proto.ir_version:  # protobuf reads an empty file as an empty message
-        raise _unreadable(path, "it holds no ONNX model")
-    return {entry.key: entry.value for entry in proto.metadata_props}
+    return save_onnx(proto, path, metadata=metadata, exporter=exporter)
 
 
 def _export_dynamo(model: nn.Module, example: Tensor, opset: int) -> onnx.ModelProto:
@@ -183,7 +140,7 @@ def _check_dtypes(model: nn.Module) -> None:
 
 
 def _check_interface(proto: onnx.ModelProto, image_shape: tuple[int, int, int], opset_ceiling: int) -> None:
-    opset = _opset(proto)
+    opset = opset_of(proto)
     if opset > opset_ceiling:
         raise ExportError(
             f"torch.onnx wrote opset {opset}.",
@@ -204,15 +161,3 @@ def _check_interface(proto: onnx.ModelProto, image_shape: tuple[int, int, int], 
 
 def _dimensions(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
     return tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
-
-
-def _opset(proto: onnx.ModelProto) -> int:
-    return next(int(entry.version) for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-
-
-def _unreadable(path: Path, reason: str) -> ExportError:
-    return ExportError(
-        f"{path} cannot be read as ONNX: {reason}.",
-        "A complete .onnx file was expected.",
-        "Check the path, or export the file again.",
-    )

@@ -28,9 +28,9 @@ from compressor.inputs.samples import SampleSet, read_samples
 from compressor.methods import hidfd
 from compressor.report.schema import Report, read_report
 from compressor.students.student import load_student
+from exporters.onnx_files import read_onnx_metadata
 from exporters.parity import compare
 from exporters.runners import OnnxRunner
-from exporters.torch_to_onnx import read_onnx_metadata
 
 FILES = {
     "": "CACHEDIR.TAG .lock choices.json config.yaml report.json report.md",

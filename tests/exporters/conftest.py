@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from exporters.torch_to_onnx import OnnxFile, onnx_from_torch
+from exporters.onnx_files import OnnxFile
+from exporters.torch_to_onnx import onnx_from_torch
 
 IMAGE_SHAPE = (3, 8, 8)
 

@@ -16,8 +16,8 @@ from torch import nn
 
 from exporters import runners
 from exporters.errors import ExportError
+from exporters.onnx_files import OnnxFile
 from exporters.runners import OnnxRunner, TorchRunner, onnxruntime_conflict
-from exporters.torch_to_onnx import OnnxFile
 
 
 def assert_three_sentences(error: ExportError, received: str) -> None:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from exporters import torch_to_onnx
 from exporters.errors import ExportError
 from exporters.modules import device_of
+from exporters.onnx_files import OnnxFile, read_onnx_metadata
 from exporters.parity import check_parity
 from exporters.runners import OnnxRunner, TorchRunner
-from exporters.torch_to_onnx import OnnxFile, onnx_from_torch, read_onnx_metadata
+from exporters.torch_to_onnx import onnx_from_torch
 
 SHAPE = (3, 8, 8)
 
