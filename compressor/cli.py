@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -25,6 +25,9 @@ from compressor.layout import columns
 from compressor.report.untrusted import printable, without_controls
 from compressor.stages import Refusal
 from profiles.errors import ToolError
+
+if TYPE_CHECKING:
+    from compressor.report.schema import Report
 
 # The base of what Typer raises for a wrong command line; it has no public name.
 WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
@@ -237,18 +240,91 @@ def run(
 
 
 def _run(resolved: Resolved, *, as_json: bool, quiet: bool) -> None:
-    from rich.console import Console
-
     from compressor.progress import Reporter
-    from compressor.report.terminal import print_summary
     from compressor.running import execute_run
 
     report = execute_run(resolved, Reporter(quiet=quiet or as_json), command=_command_line(resolved))
+    _show(report, resolved.config.out, as_json=as_json)
+
+
+def _show(report: Report, folder: Path, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from compressor.report.terminal import print_summary
+
     if as_json:
         _print_json(report.model_dump(mode="json"))
     else:
         print_summary(report, Console())
-        typer.echo(f"report: {resolved.config.out / 'report.md'}")
+        typer.echo(f"report: {folder / 'report.md'}")
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Option("--from", metavar="PATH", help="an fp32 ONNX classifier, ours or not")],
+    samples: Annotated[Path, typer.Option("--samples", metavar="PATH", help="a folder with images of its task")],
+    target: Annotated[str, typer.Option("--target", help="device to deploy to")] = "cpu",
+    out: Annotated[Path | None, typer.Option("--out", help="folder; default: exports/<name>-<target>")] = None,
+    precisions: Annotated[
+        str | None, typer.Option("--precisions", help="which to make, such as fp32,fp16; default: the target's")
+    ] = None,
+    mean: Annotated[str | None, typer.Option("--mean", help="what is subtracted outside the file, per channel")] = None,
+    std: Annotated[str | None, typer.Option("--std", help="what is then divided by outside the file")] = None,
+    evaluation: Annotated[Path | None, typer.Option("--eval", metavar="PATH", help="more images to report on")] = None,
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", help="points of agreement with fp32 that may be lost", min=0, max=100)
+    ] = 1.0,
+    max_latency_ms: Annotated[float | None, typer.Option("--max-latency-ms", help="longest p50 of one call")] = None,
+    max_size_mib: Annotated[float | None, typer.Option("--max-size-mib", help="largest file")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="start of every random sequence")] = 0,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Make the precisions and the kit of any ONNX classifier, and say which to ship. Nothing is trained."""
+    from rich.console import Console
+
+    from compressor.deploy.exporting import export_classifier, export_request
+    from compressor.progress import Reporter
+    from compressor.report.terminal import print_artefacts, print_recommendation, print_warnings
+
+    request = export_request(
+        source=source,
+        images=samples,
+        target=target,
+        out=out,
+        precisions=precisions,
+        mean=mean,
+        std=std,
+        evaluation=evaluation,
+        max_drop=max_drop,
+        max_latency_ms=max_latency_ms,
+        max_size_mib=max_size_mib,
+        seed=seed,
+    )
+    made = export_classifier(request, Reporter(quiet=quiet or as_json))
+    if as_json:
+        _print_json(made.model_dump(mode="json"))
+        return
+    console = Console()
+    print_artefacts(made, console)
+    print_recommendation(made, console)
+    print_warnings(made.warnings, console)
+    typer.echo(f"export: {request.out / 'export.json'}")
+
+
+@app.command()
+def merge(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="the run folder whose kit was on the device")],
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="result.json that the kit wrote there")],
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Bring what a kit measured on its device into the report of its run."""
+    from compressor.progress import Reporter
+    from compressor.running import merge_result
+
+    report = merge_result(run_folder.absolute(), result, Reporter(quiet=quiet or as_json))
+    _show(report, run_folder, as_json=as_json)
 
 
 @app.command()

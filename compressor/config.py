@@ -69,6 +69,7 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 PerChannel = Annotated[tuple[float, ...], BeforeValidator(_split)]
 Pixels = Annotated[int, Field(ge=4)]
 Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_square)]
+Precisions = Annotated[tuple[Literal["fp32", "fp16", "int8"], ...], BeforeValidator(_split)]
 
 
 class Section(BaseModel):
@@ -141,15 +142,55 @@ class DistillConfig(Section):
     options: dict[str, bool | int | float | str] = Field(
         {}, description="a setting of the method itself, as name=value; may be repeated"
     )
-    export_generator: bool = Field(
-        False, description="keep the generator; it can reproduce what the teacher learned from private data"
-    )
 
 
 class OnnxConfig(Section):
     """The exported file."""
 
     opset: int | None = Field(None, ge=13, description="ONNX opset; default: the highest that the target reads")
+
+
+class LimitsConfig(Section):
+    """What an artefact must hold to be recommended."""
+
+    max_drop: float = Field(
+        1.0, ge=0, le=100, description="points of agreement that fp16 or int8 may lose against their fp32 file"
+    )
+    max_latency_ms: float | None = Field(None, gt=0, description="longest p50 of one image; default: the target's")
+    max_size_mib: float | None = Field(None, gt=0, description="largest file; default: the target's")
+
+
+class PrecisionConfig(Section):
+    """The fp16 and int8 files."""
+
+    precisions: Precisions | None = Field(
+        None, description="which to make, such as fp32,fp16; default: all that the target takes"
+    )
+    calibration_images: int = Field(
+        512, ge=0, description="generated images that int8 is calibrated on beside the real ones"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PrecisionConfig:
+        if self.precisions is not None and "fp32" not in self.precisions:
+            raise ValueError(f"--precisions {','.join(self.precisions)} has no fp32", "--precisions holds fp32")
+        return self
+
+
+class EngineConfig(Section):
+    """TensorRT engines, where this machine can build them for the target."""
+
+    require: bool = Field(False, description="end with exit code 3 where no engine can be built")
+    max_batch: int = Field(1, ge=1, description="largest batch of the engine; 1: a static one, for latency")
+
+
+class KitConfig(Section):
+    """The folder that builds, checks and times the student on the device itself."""
+
+    images: bool = Field(False, description="put a few of the held-out samples into the kit instead of patterns")
+    teacher: bool = Field(
+        False, description="put the teacher into the kit as well, to compare on the device; its weights then lie there"
+    )
 
 
 class LatencyConfig(Section):
@@ -185,10 +226,17 @@ class RunConfig(Section):
     student: StudentConfig = Field(default_factory=StudentConfig)
     distill: DistillConfig = Field(default_factory=DistillConfig)
     onnx: OnnxConfig = Field(default_factory=OnnxConfig)
+    precision: PrecisionConfig = Field(default_factory=PrecisionConfig)
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+    kit: KitConfig = Field(default_factory=KitConfig)
+    limits: LimitsConfig = Field(default_factory=LimitsConfig)
     latency: LatencyConfig = Field(default_factory=LatencyConfig)
     report: ReportConfig = Field(default_factory=ReportConfig)
     target: Annotated[str, AfterValidator(_target)] = Field(
         "cpu", min_length=1, description="device to deploy to; `compress targets list` lists them"
+    )
+    board: str | None = Field(
+        None, min_length=1, description="the device as user@host: the kit goes there over ssh, its result comes back"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="start of every random sequence")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
@@ -243,8 +291,16 @@ FLAGS: Mapping[str, str] = {
     "distill.effort": "--effort",
     "distill.precision": "--precision",
     "distill.options": "--option",
-    "distill.export_generator": "--export-generator",
     "onnx.opset": "--opset",
+    "precision.precisions": "--precisions",
+    "precision.calibration_images": "--calibration-images",
+    "engine.require": "--require-engine",
+    "engine.max_batch": "--max-batch",
+    "kit.images": "--kit-images",
+    "kit.teacher": "--kit-teacher",
+    "limits.max_drop": "--max-drop",
+    "limits.max_latency_ms": "--max-latency-ms",
+    "limits.max_size_mib": "--max-size-mib",
     "latency.warmup_s": "--latency-warmup-s",
     "latency.window_s": "--latency-window-s",
     "latency.max_s": "--latency-max-s",
@@ -252,6 +308,7 @@ FLAGS: Mapping[str, str] = {
     "report.eval": "--eval",
     "report.synthetic_sheet": "--synthetic-sheet",
     "target": "--target",
+    "board": "--board",
     "seed": "--seed",
     "device": "--device",
     "out": "--out",

@@ -4,10 +4,13 @@ from typing import ClassVar
 
 from compressor.stages import MissingInput, MissingOutput, Refusal
 from exporters.errors import ExportError
+from profiles.board_result import BoardResultError
 from profiles.errors import ProfileError, ToolError
+from profiles.ssh import BoardError, WrongBoardName
 
 EXIT_OK = 0
 EXIT_GATE_FAILED = 1
+EXIT_UNREACHABLE = 6  # the target is not there, or its result is not of this run
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
@@ -54,8 +57,10 @@ def exit_code_of(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, ExportError | MissingInput | MissingOutput):
         return StageFailed.exit_code
-    if isinstance(error, ProfileError | Refusal):
+    if isinstance(error, ProfileError | Refusal | WrongBoardName):
         return UsageFault.exit_code
+    if isinstance(error, BoardError | BoardResultError):
+        return EXIT_UNREACHABLE
     if isinstance(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     return EXIT_BUG

@@ -1,8 +1,8 @@
-"""The pipeline: seven stages and one short adapter for each. The only file that sees configuration and science.
+"""The pipeline: ten stages and one short adapter for each. The only file that sees configuration and science.
 
-    t.pt ──> teacher ─┬─> samples ─┬─> distill ──> onnx ──> latency ──> report
-    ./few ────────────┤            │
-                      └─> student ─┘
+    t.pt ──> teacher ─┬─> samples ─┬─> distill ──> onnx ──> precision ─┬─> engine ─┬─> latency ──> report
+    ./few ────────────┤            │                                   └─> kit     │
+                      └─> student ─┘                                       └───────┘
 
 A stage reads files of earlier stages and writes files of its own; nothing is handed over in memory, so that any of them
 can be resumed in another process. What a stage found out for the report stands in its `facts.json`.
@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from pydantic import BaseModel
@@ -27,10 +27,18 @@ from torch import Tensor
 
 from compressor import __version__
 from compressor.config import Resolved, RunConfig, section_settings
+from compressor.deploy.calibration_images import gather
+from compressor.deploy.engines import build_engines_here, engine_environment
+from compressor.deploy.kits import make_kit
+from compressor.deploy.latencies import Timing, measure_variants, onnxruntime_version
+from compressor.deploy.precisions import make_precisions
+from compressor.deploy.variants import Variant
+from compressor.distill.generator import Generator, load_generator
 from compressor.distill.training import Context, best_precision, fitting_threads, read_log
 from compressor.doctor import training_device
-from compressor.errors import UsageFault
+from compressor.errors import EnvironmentFault, UsageFault
 from compressor.inputs.card import TeacherCard
+from compressor.inputs.evaluation import evaluation_set
 from compressor.inputs.intake import read_teacher
 from compressor.inputs.named import check_image_folder, read_class_names
 from compressor.inputs.refusals import existing_file
@@ -42,13 +50,14 @@ from compressor.method_sheet import check_method
 from compressor.methods import load_method
 from compressor.progress import Reporter
 from compressor.report import text
-from compressor.report.evidence import evidence_facts
+from compressor.report.evidence import evidence_facts, variant_facts
 from compressor.report.first_look import first_look
 from compressor.report.pictures import contact_sheet, synthetic_sheet, teacher_captions, training_curves
 from compressor.stage_files import load_tensors, read_facts, save_facts, save_tensors
 from compressor.stages import Choices, Stage, atomic_path, atomic_write_text
 from compressor.students.specification import build_backbone, parse_student
 from compressor.students.student import Student, load_backbone, load_student, save_backbone, save_student
+from exporters.logits import logits_of
 from exporters.macs import count_macs, count_params
 from exporters.parity import check_parity
 from exporters.runners import OnnxRunner, TorchRunner
@@ -56,9 +65,10 @@ from exporters.torch_to_onnx import onnx_from_torch
 from exporters.torch_to_pt2 import pt2_from_torch
 from profiles.catalogue import load_target
 from profiles.host import host_name, usable_cores
-from profiles.latency import measure
-from profiles.schema import DeviceProfile
+from profiles.schema import DeviceProfile, Precision
+from profiles.ssh import board_named
 
+MODELS: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
 IDENTITY_IMAGES = 64
 FEW_EVIDENCE = 30
 
@@ -89,6 +99,19 @@ class Run:
     def student(self) -> Student:
         return load_student(self.path("distill", "student.safetensors"), self.path("distill", "student.json"))
 
+    def generator(self) -> Generator | None:
+        """The method's generator in evaluation mode on the CPU; None where it leaves none."""
+        weights = self.path("distill", "generator.safetensors")
+        if not weights.exists():
+            return None
+        shape = json.loads(self.path("distill", "generator.json").read_text(encoding="utf-8"))
+        return load_generator(load_tensors(weights), shape)
+
+    def variants(self, *stages: str) -> tuple[Variant, ...]:
+        """The files of student and teacher that these stages made, ONNX files and engines by default."""
+        stages = stages or ("precision", "engine")
+        return tuple(Variant.from_dict(row) for stage in stages for row in read_facts(self.path(stage))["variants"])
+
     def opset_ceiling(self) -> int:
         return self.config.onnx.opset or self.target.opset_ceiling
 
@@ -110,7 +133,7 @@ def prepare(resolved: Resolved, reporter: Reporter | None = None, stop: StopRequ
     """Refuse what can be refused without reading a weight or an image.
 
     Raises:
-        UsageFault, ProfileError: a setting fits no method, student or target.
+        UsageFault, ProfileError, WrongBoardName: a setting fits no method, student, target or board.
         InputRefused: the teacher or a folder of images is not there.
         EnvironmentFault: a GPU was demanded and there is none.
     """
@@ -125,6 +148,8 @@ def prepare(resolved: Resolved, reporter: Reporter | None = None, stop: StopRequ
             f"Use --opset {target.opset_ceiling}, or leave the flag out.",
         )
     existing_file(config.teacher.file)
+    if config.board is not None:
+        board_named(config.board)
     check_image_folder("--samples", config.samples.folder)
     if config.report.eval is not None:
         check_image_folder("--eval", config.report.eval)
@@ -142,12 +167,20 @@ def declare(run: Run) -> tuple[Stage, ...]:
     backbone = (path("student", "backbone.safetensors"), path("student", "backbone.json"))
     student = (path("distill", "student.safetensors"), path("distill", "student.json"))
     onnx = (path("onnx", "student.onnx"), path("onnx", "teacher.onnx"))
+    precisions = path("precision", "facts.json")  # with the hash of every file
+    target = run.target
+    takes = {
+        "target": target.name,
+        "runtime": target.runtime,
+        "precisions": list(target.precisions),
+        "tensorrt": target.tensorrt and [target.tensorrt.min, target.tensorrt.max],
+    }
     beside = config.teacher.file.with_suffix(".yaml")
     cards = [file for file in (config.teacher.card or beside, config.teacher.class_names) if file and file.exists()]
     evaluation = () if config.report.eval is None else (config.report.eval,)
     seed = {"seed": config.seed}
     onnx_version = importlib.metadata.version("onnx")
-    host = {"machine": host_name(), "cores": str(usable_cores()), "onnxruntime": _onnxruntime_version()}
+    host = {"machine": host_name(), "cores": str(usable_cores()), "onnxruntime": onnxruntime_version()}
 
     def stage(
         name: str,
@@ -188,12 +221,9 @@ def declare(run: Run) -> tuple[Stage, ...]:
             distill_the_student,
             (*teacher, samples, *backbone),
             ("student.safetensors", "student.json", "log.jsonl"),
-            section_settings(config, "distill")
-            | seed
-            | {"report.synthetic_sheet": config.report.synthetic_sheet}
-            | {"method_version": load_method(config.distill.method).VERSION},
+            section_settings(config, "distill") | seed | {"method_version": load_method(config.distill.method).VERSION},
             {"device": run.device, "torch": torch.__version__},
-            optional_outputs=("generator.safetensors", "synthetic.png"),
+            optional_outputs=("generator.safetensors", "generator.json"),
         ),
         stage(
             "onnx",
@@ -204,9 +234,40 @@ def declare(run: Run) -> tuple[Stage, ...]:
             {"torch": torch.__version__, "onnx": onnx_version},
         ),
         stage(
+            "precision",
+            make_the_precisions,
+            (*onnx, samples, path("distill", "facts.json")),
+            (),
+            section_settings(config, "precision") | seed | {"max_drop": config.limits.max_drop} | takes,
+            {"onnx": onnx_version, "onnxruntime": host["onnxruntime"]},
+            optional_outputs=tuple(f"{name}.{kind}.onnx" for name in MODELS for kind in ("fp16", "int8")),
+        ),
+        stage(
+            "engine",
+            build_engines,
+            (*onnx, precisions),
+            (),
+            section_settings(config, "engine") | takes,
+            engine_environment(),
+            optional_outputs=tuple(
+                f"{name}.{kind}.engine{ending}"
+                for name in MODELS
+                for kind in get_args(Precision)
+                for ending in ("", ".json")
+            ),
+        ),
+        stage(
+            "kit",
+            make_the_kit,
+            (*onnx, precisions, samples),
+            (),
+            section_settings(config, "kit") | {"target": run.target.model_dump(mode="json")},
+            optional_outputs=("kit.tar.gz", "kit/manifest.json"),
+        ),
+        stage(
             "latency",
             measure_latency,
-            onnx,
+            (*onnx, precisions, path("engine", "facts.json")),
             (),
             section_settings(config, "latency") | {"this_host": run.target.this_host},
             host,
@@ -214,10 +275,14 @@ def declare(run: Run) -> tuple[Stage, ...]:
         stage(
             "report",
             gather_evidence,
-            (*teacher, samples, *onnx, path("samples", "split.json"), path("distill", "log.jsonl"), *evaluation),
+            (
+                *(*teacher, samples, *onnx, precisions, path("samples", "split.json"), path("distill", "log.jsonl")),
+                *(path("distill", "facts.json"), *evaluation),
+            ),
             ("curves.png",),
-            {},
+            {"report.synthetic_sheet": config.report.synthetic_sheet},
             {"device": run.device, "onnxruntime": host["onnxruntime"]},
+            optional_outputs=("synthetic.png",),
         ),
     )
 
@@ -329,10 +394,9 @@ def distill_the_student(run: Run, folder: Path) -> None:
         save_student(distilled.student, weights, student_card)
     last_terms = {row["phase"]: row["terms"] for row in read_log(folder / "log.jsonl")}
     generator = distilled.generator
-    if generator is not None and config.export_generator:
+    if generator is not None:  # int8 is calibrated on its images; like the samples it stays in the run folder
         save_tensors(generator.state_dict(), folder / "generator.safetensors")
-    if generator is not None and run.config.report.synthetic_sheet:
-        synthetic_sheet(generator, teacher, folder / "synthetic.png", seed=run.config.seed)
+        atomic_write_text(folder / "generator.json", json.dumps(asdict(generator.shape)) + "\n")
     save_facts(
         folder,
         device=run.device,
@@ -387,48 +451,110 @@ def export_the_student(run: Run, folder: Path) -> None:
     )
 
 
-def measure_latency(run: Run, folder: Path) -> None:
-    """ONNX Runtime on this host, student and teacher under the same conditions."""
-    config = run.config.latency
-    threads = "its own choice of threads" if config.threads is None else f"{config.threads} threads"
-    feed = {"image": torch.full((1, *run.card().input_shape), 0.5).numpy()}
-    latencies: dict[str, Any] = {}
-    for name in ("student", "teacher"):
-        with OnnxRunner(run.path("onnx", f"{name}.onnx"), threads=config.threads) as runner:
-            stats = measure(
-                partial(runner.infer, feed),
-                batch_size=1,
-                device=host_name(),
-                runtime=f"ONNX Runtime CPU, {threads}",
-                versions={"onnxruntime": _onnxruntime_version()},
-                warmup_s=config.warmup_s,
-                window_s=config.window_s,
-                max_s=config.max_s,
-                is_target=run.target.this_host,
-            )
-        latencies[name] = stats.to_dict()
-        state = "" if stats.stable else " (unstable)"
-        run.reporter.note(
-            f"{name}: p50 {stats.latency_p50_ms:.3g} ms, p99 {stats.latency_p99_ms:.3g} ms on this host{state}"
+def make_the_precisions(run: Run, folder: Path) -> None:
+    """fp16 and int8 of student and teacher, as the target takes them; int8 is calibrated without the training data."""
+    samples, config = run.samples(), run.config.precision
+    images = gather(
+        samples["images"][samples["train"]],
+        samples["images"][samples["select"]],
+        run.generator(),
+        num_synthetic=config.calibration_images,
+        seed=run.config.seed,
+    )
+    made = [
+        make_precisions(
+            run.path("onnx", f"{name}.onnx"),
+            folder,
+            name,
+            run.target,
+            config.precisions or run.target.precisions,
+            images,
+            max_drop=run.config.limits.max_drop,
+            note=run.reporter.note,
         )
+        for name in MODELS
+    ]
+    save_facts(
+        folder,
+        variants=[row for found in made for row in found.rows()],
+        int8=[found.int8 for found in made if found.int8 is not None],
+        notes=list(dict.fromkeys(note for found in made for note in found.notes)),
+        warnings=list(dict.fromkeys([*images.warnings, *(warning for found in made for warning in found.warnings)])),
+    )
+
+
+def build_engines(run: Run, folder: Path) -> None:
+    """TensorRT engines, where a GPU of the target's kind and TensorRT's libraries are here; otherwise why not."""
+    config = run.config.engine
+    rows, reason = build_engines_here(
+        run.variants("precision"),
+        run.config.out,
+        folder,
+        run.target,
+        max_batch=config.max_batch,
+        note=run.reporter.note,
+    )
+    if reason is not None and config.require:
+        raise EnvironmentFault(
+            f"No engine was built: {reason}",
+            f"--require-engine asks for one for {run.target.title}.",
+            "Run where that GPU and TensorRT are, or leave --require-engine out and build on the device with the kit.",
+        )
+    save_facts(folder, variants=rows, note=reason)
+
+
+def make_the_kit(run: Run, folder: Path) -> None:
+    """What builds, checks and times the student on the device itself; this machine needs none for itself."""
+    if run.target.this_host:
+        save_facts(folder, kit=None)
+        return
+    samples, names = run.samples(), MODELS if run.config.kit.teacher else MODELS[:1]
+    images = samples["images"][samples["evidence"]] if run.config.kit.images else samples["images"][:0]
+    kit = make_kit(
+        run.config.out,
+        [variant for variant in run.variants("precision") if variant.model in names],
+        run.target,
+        opset=read_facts(run.path("onnx"))["opset"],
+        golden_images=(images.float() / 255.0).numpy() if len(images) else None,
+        metadata={"tool": f"compress {__version__}", "card": run.card().model_dump_json()},
+    )
+    run.reporter.note(f"{kit['path']}: copy it to {run.target.title}, unpack it and run ./run_on_board.sh")
+    save_facts(folder, kit=kit)
+
+
+def measure_latency(run: Run, folder: Path) -> None:
+    """Every file of student and teacher that this machine can run as it is meant to be run."""
+    config = run.config.latency
+    timing = Timing(config.warmup_s, config.window_s, config.max_s, config.threads)
+    shape = run.card().input_shape
+    latencies = measure_variants(run.variants(), run.config.out, shape, run.target, timing, run.reporter.note)
     save_facts(folder, latencies=latencies)
 
 
 def gather_evidence(run: Run, folder: Path) -> None:
-    """What the report says of quality: the exported file against the teacher, on images that nothing else has read."""
+    """What the report says of quality: the exported files against the teacher, on images that nothing else has read."""
     teacher, samples = run.teacher(), run.samples()
     rows = samples["evidence"]
-    facts: dict[str, Any] = {"evidence": _compare_on(run, teacher, samples["images"][rows], samples["labels"][rows])}
+    evidence, variants = _judge(run, teacher, samples["images"][rows], samples["labels"][rows])
+    facts: dict[str, Any] = {"evidence": evidence}
+    by_set = {"evidence": variants}
     warnings: list[str] = []
     if run.config.report.eval is not None:
-        images, labels, warnings = _evaluation_set(run, run.config.report.eval, teacher.card)
-        facts["eval"] = _compare_on(run, teacher, images, labels)
+        images, labels, warnings = evaluation_set(
+            run.config.report.eval, teacher.card, samples["images"], run.path("samples", "split.json")
+        )
+        facts["eval"], by_set["eval"] = _judge(run, teacher, images, labels)
     elif len(rows) < FEW_EVIDENCE:
         warnings.append(
             f"Only {len(rows)} held-out images judge the student, so its interval is wide; "
             "give labelled or unlabelled images with --eval to narrow it."
         )
+    keys = dict.fromkeys(key for found in by_set.values() for key in found)
+    facts["variants"] = {key: {name: found.get(key) for name, found in by_set.items()} for key in keys}
     training_curves(read_log(run.path("distill", "log.jsonl")), folder / "curves.png")
+    generator = run.generator()
+    if generator is not None and run.config.report.synthetic_sheet:
+        synthetic_sheet(generator.to(run.device), teacher, folder / "synthetic.png", seed=run.config.seed)
     save_facts(folder, warnings=warnings, **facts)
 
 
@@ -452,42 +578,22 @@ def _teacher_logits(teacher: Teacher, images: Tensor, device: str) -> Tensor:
     return torch.cat([teacher(batch.to(device).float() / 255.0).logits.float().cpu() for batch in _batches(images)])
 
 
-def _compare_on(run: Run, teacher: Teacher, images: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Agreement, accuracy and the rest of the exported student on (N, C, H, W) uint8; empty without images."""
+def _judge(run: Run, teacher: Teacher, images: Tensor, labels: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The student, and every variant by its key, on (N, C, H, W) uint8; both empty without images."""
     if len(images) == 0:
-        return {}
-    with OnnxRunner(run.path("onnx", "student.onnx")) as runner:
-        outputs = [runner.infer({"image": (batch.float() / 255.0).numpy()})["logits"] for batch in _batches(images)]
-    student_logits = torch.cat([torch.from_numpy(output) for output in outputs])
-    return evidence_facts(_teacher_logits(teacher, images, run.device), student_logits, labels)
+        return {}, {}
+    reference = _teacher_logits(teacher, images, run.device)
+    logits: dict[str, Tensor] = {}
+    for variant in run.variants():
+        if variant.file is not None:
+            with variant.open(run.config.out) as runner:
+                logits[variant.key] = torch.from_numpy(logits_of(runner, images.numpy()))
+    variants = {
+        key: variant_facts(reference, logits[f"{key.partition('.')[0]}.fp32"], found, labels)
+        for key, found in logits.items()
+    }
+    return evidence_facts(reference, logits["student.fp32"], labels), variants
 
 
 def _batches(images: Tensor) -> tuple[Tensor, ...]:
     return torch.split(images, 256)
-
-
-def _evaluation_set(run: Run, folder: Path, card: TeacherCard) -> tuple[Tensor, Tensor, list[str]]:
-    """The user's --eval images without those that the samples hold as well, which a stage may have trained on."""
-    evaluation = read_samples(folder, card, keep_duplicates=True)
-    split = json.loads(run.path("samples", "split.json").read_text(encoding="utf-8"))
-    known = {entry["sha256"] for entry in split["files"]}
-    # A copy that was saved anew has other bytes and the same pixels.
-    pixels = {image.numpy().tobytes() for image in run.samples()["images"]}
-    keep = torch.tensor(
-        [
-            sha not in known and image.numpy().tobytes() not in pixels
-            for sha, image in zip(evaluation.sha256, evaluation.images, strict=True)
-        ]
-    )
-    warnings = list(evaluation.warnings)
-    if not keep.all():
-        warnings.append(
-            f"{int((~keep).sum())} images of --eval are also among the samples; they are left out of the evaluation."
-        )
-    return evaluation.images[keep], evaluation.labels[keep], warnings
-
-
-def _onnxruntime_version() -> str:
-    import onnxruntime
-
-    return str(onnxruntime.__version__)

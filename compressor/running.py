@@ -6,21 +6,25 @@ import errno
 import platform
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from compressor import __version__
-from compressor.config import Resolved, save_resolved
+from compressor.boards import accept_result, latencies_of, merged_result
+from compressor.config import Resolved, RunConfig, resolve, save_resolved
 from compressor.errors import StageFailed, UsageFault
+from compressor.inputs.card import TeacherCard
 from compressor.interruption import interruptible, stopped
 from compressor.pipeline import Run, declare, prepare
 from compressor.progress import Reporter
 from compressor.report.assemble import build_report
 from compressor.report.markdown import report_markdown
+from compressor.report.recommend import Limits
 from compressor.report.schema import Report, read_report, write_report
 from compressor.stage_files import read_facts
 from compressor.stages import (
@@ -34,10 +38,14 @@ from compressor.stages import (
     execute,
 )
 from exporters.errors import ExportError
-from profiles.catalogue import resolved_alias
+from profiles.catalogue import load_target, resolved_alias
 from profiles.errors import ToolError
 from profiles.host import host_name
+from profiles.latency import LatencyStats
+from profiles.remote import run_on_board
+from profiles.schema import Budget, DeviceProfile
 
+BOARD_TIMEOUT_S = 3_600  # TensorRT may build for half an hour on a small board
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # safetensors keeps the system's words and loses its number; torch's archives only notice that a write came up short.
 NO_SPACE_WORDS = re.compile(
@@ -68,11 +76,15 @@ def execute_run(resolved: Resolved, reporter: Reporter, *, command: str) -> Repo
             try:
                 results = [_run_stage(stage, run) for stage in declare(run)]
                 with _as_stage_errors("report", folder):
-                    return _report(run, results, command)
+                    report = _report(run, results, command)
             except (ToolError, Refusal, KeyboardInterrupt):
                 if had_report:
                     reporter.warn(f"{folder / 'report.md'} is still that of the earlier run.")
                 raise
+            if run.config.board is None or merged_result(folder, run.target.name) is not None:
+                return report
+            measure_on_board(run, run.config.board)
+            return _report(run, results, command)
 
 
 @contextmanager
@@ -106,37 +118,148 @@ def _run_stage(stage: Stage, run: Run) -> StageResult:
 def _report(run: Run, results: Sequence[StageResult], command: str) -> Report:
     """report.json and report.md at the top of the run folder; a run in which nothing changed keeps what is there."""
     path = run.config.out / "report.json"
-    report = _known_report(path, [result.fingerprint for result in results])
+    merged = _merged(run.config.out, run.target, run.reporter)
+    report = _known_report(path, [result.fingerprint for result in results], merged)
     if report is None:
-        report = build_report(
-            facts={result.name: read_facts(run.path(result.name)) for result in results},
-            card=run.card(),
-            student_spec=run.config.student.spec,
-            method=run.config.distill.method,
-            effort=run.config.distill.effort,
-            seed=run.config.seed,
-            target=run.target,
+        report = _built(
+            run.config,
+            run.target,
+            merged,
             stages=[(r.name, r.state == "cached", r.seconds, r.fingerprint) for r in results],
-            run_folder=run.config.out,
             command=command,
-            created=datetime.now(UTC),
             environment=_environment(run),
         )
         if path.exists():
             run.reporter.warn("This report replaces the earlier one: settings, inputs or the machine changed.")
-        write_report(report, path)
-        atomic_write_text(path.with_suffix(".md"), report_markdown(report))
+        _write(report, run.config.out)
     return report
 
 
-def _known_report(path: Path, fingerprints: Sequence[str]) -> Report | None:
-    """The report that is there, if it is of this version and of stages with these fingerprints, and rendered."""
+def measure_on_board(run: Run, board: str) -> None:
+    """Send the kit over the user's ssh and merge what comes back. The report without it is written already.
+
+    Raises:
+        UsageFault: the target is this machine, or leaves no kit.
+        BoardError, StaleResult: the board is not there, is another, or failed.
+    """
+    archive = run.path("kit", "kit.tar.gz")
+    if not archive.exists():
+        raise UsageFault(
+            f"--board {board} was given for {run.target.title}, for which there is no kit.",
+            "A kit is made for a target that is not the machine that runs this.",
+            "Leave --board out, or name the device's profile with --target.",
+        )
+    run.reporter.note(f"sending the kit to {board}; a board may build for several minutes")
+    with TemporaryDirectory() as folder:
+        result = run_on_board(
+            board,
+            archive,
+            result=Path(folder) / "result.json",
+            timeout_s=BOARD_TIMEOUT_S,
+            observer=lambda line: run.reporter.note(f"{board}: {line}"),
+        )
+        accept_result(run.config.out, result)
+    run.reporter.note(f"the result of {board} is merged")
+
+
+def merge_result(folder: Path, result: Path, reporter: Reporter) -> Report:
+    """Bring what a kit measured on its device into the report of its run. Needs neither the teacher nor the samples.
+
+    Raises:
+        UsageFault: the folder holds no finished run.
+        BoardResultError, StaleResult: the file is no result of this run's kit; nothing has changed then.
+    """
+    earlier = _finished(folder)
+    config = resolve({}, folder / "config.yaml").config.model_copy(update={"out": folder})
+    target = load_target(config.target)
+    with exclusive(folder):
+        accept_result(folder, result)
+        report = _built(
+            config,
+            target,
+            _merged(folder, target, reporter),
+            stages=[(s.name, s.cached, s.seconds, s.fingerprint) for s in earlier.stages],
+            command=earlier.command,
+            environment=earlier.environment.model_dump(),
+        )
+        _write(report, folder)
+    return report
+
+
+def _finished(folder: Path) -> Report:
+    try:
+        return read_report(folder / "report.json")
+    except (OSError, ValueError) as error:
+        raise UsageFault(
+            f"{folder} holds no finished run of this version.",
+            "A run folder with its report.json was expected.",
+            "Give the folder of a run; `compress run` with the same --out finishes or renews it.",
+        ) from error
+
+
+def _merged(folder: Path, target: DeviceProfile, reporter: Reporter) -> dict[str, LatencyStats]:
+    """What the target itself has sent back for these very files, by variant; one of earlier files is passed over."""
+    try:
+        result = merged_result(folder, target.name)
+    except ToolError as error:
+        reporter.warn(f"The result that was merged earlier is left out: {error.received}")
+        return {}
+    return {} if result is None else latencies_of(result, target)
+
+
+def _built(
+    config: RunConfig,
+    target: DeviceProfile,
+    merged: Mapping[str, LatencyStats],
+    *,
+    stages: Sequence[tuple[str, bool, float, str]],
+    command: str,
+    environment: Mapping[str, str | None],
+) -> Report:
+    """The report from what the stages left in the run folder."""
+    return build_report(
+        facts={name: read_facts(config.out / name) for name, *_ in stages},
+        card=TeacherCard.model_validate_json((config.out / "teacher" / "card.json").read_text(encoding="utf-8")),
+        student_spec=config.student.spec,
+        method=config.distill.method,
+        effort=config.distill.effort,
+        seed=config.seed,
+        target=target,
+        stages=stages,
+        run_folder=config.out,
+        command=command,
+        created=datetime.now(UTC),
+        environment=environment,
+        limits=_limits(config, target),
+        merged=merged,
+    )
+
+
+def _limits(config: RunConfig, target: DeviceProfile) -> Limits:
+    """The user's limits, and the target's own where the user gives none."""
+    own, budget = config.limits, target.budget or Budget()
+    return Limits(own.max_drop, own.max_latency_ms or budget.max_latency_ms, own.max_size_mib or budget.max_size_mib)
+
+
+def _write(report: Report, folder: Path) -> None:
+    write_report(report, folder / "report.json")
+    atomic_write_text(folder / "report.md", report_markdown(report))
+
+
+def _known_report(path: Path, fingerprints: Sequence[str], merged: Mapping[str, LatencyStats]) -> Report | None:
+    """The report that is there, if it is of this version, of stages with these fingerprints and of these results."""
     try:
         report = read_report(path)
     except (OSError, ValueError):
         return None
-    same = report.tool_version == __version__ and [stage.fingerprint for stage in report.stages] == list(fingerprints)
-    return report if same and path.with_suffix(".md").exists() else None
+    held = {f"{v.model}.{v.precision}": v.latency_target for v in report.variants if v.format == "onnx"}
+    same = (
+        report.tool_version == __version__
+        and [stage.fingerprint for stage in report.stages] == list(fingerprints)
+        and {key: held.get(key) for key in merged} == merged
+        and path.with_suffix(".md").exists()
+    )
+    return report if same else None
 
 
 def _environment(run: Run) -> dict[str, str | None]:

@@ -72,6 +72,7 @@ class OnnxRunner:
 
     Attributes:
         inputs: what the file asks for, in its order.
+        max_batch: None: the inputs say it.
 
     Raises:
         ExportError: ONNX Runtime is missing, cannot read the file, or does not run it on `provider`.
@@ -86,6 +87,7 @@ class OnnxRunner:
     ) -> None:
         runtime = _import_onnxruntime()
         self.path, self.provider = path, provider
+        self.max_batch: int | None = None
         available = runtime.get_available_providers()
         if provider not in available:
             raise ExportError(
@@ -129,12 +131,7 @@ class OnnxRunner:
         Raises:
             ExportError: the feed is not what the file asks for, or ONNX Runtime failed.
         """
-        if set(feed) != {spec.name for spec in self.inputs}:
-            raise self._refuse("inputs " + (", ".join(repr(name) for name in feed) or "none"))
-        for spec in self.inputs:
-            array = feed[spec.name]
-            if not spec.accepts(array):
-                raise self._refuse(str(TensorSpec(spec.name, str(array.dtype), array.shape)))
+        _check_feed(self.path, self.inputs, feed)
         try:
             outputs = self._session.run(self._output_names, dict(feed))
         except Exception as error:
@@ -145,13 +142,6 @@ class OnnxRunner:
                 "Export the model again; the node named above needs another form.",
             ) from error
         return dict(zip(self._output_names, outputs, strict=True))
-
-    def _refuse(self, received: str) -> ExportError:
-        return ExportError(
-            f"{self.path.name} was given {received}.",
-            f"It takes {'; '.join(str(spec) for spec in self.inputs)}.",
-            "Pass arrays with these names, types and sizes.",
-        )
 
     def close(self) -> None:
         self._session = None
@@ -214,6 +204,143 @@ class TorchRunner:
         return f"{type(self.model).__name__} in torch on {self.device}"
 
 
+class TensorRTRunner:
+    """An engine in the TensorRT that built it, on this machine's GPU.
+
+    Args:
+        path: the engine; its card lies beside it.
+        cuda_graph: replay the launches as one CUDA graph, captured at the first call of every batch size. It saves
+            the CPU's time, which small networks spend most of theirs on.
+
+    Attributes:
+        card: what the engine is.
+        inputs: what it asks for.
+        max_batch: the most images that a call may hold.
+
+    Raises:
+        ExportError: the engine is not whole or not for this machine (`engine_card.check_engine`), or does not open.
+    """
+
+    def __init__(self, path: Path, cuda_graph: bool = False) -> None:
+        from exporters.engine_card import check_engine
+        from exporters.tensorrt_backend import load_backend
+
+        self.path, self.cuda_graph = path, cuda_graph
+        self.card = check_engine(path)  # before a Runtime exists: without a GPU creating one may end the process
+        self.max_batch: int | None = self.card.batch.max
+        import torch
+
+        backend = load_backend(self.card.backend)
+        self._title, self._logger = str(backend), backend.logger()
+        self._runtime = backend.module.Runtime(self._logger)
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        self._context: Any = self._engine and self._engine.create_execution_context()
+        if not self._context:
+            raise self._failed("could not be opened")
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        specs = [self._spec(name) for name in names]
+        kinds = [self._engine.get_tensor_mode(name) == backend.module.TensorIOMode.INPUT for name in names]
+        self.inputs = tuple(spec for spec, is_input in zip(specs, kinds, strict=True) if is_input)
+        self._outputs = tuple(spec for spec, is_input in zip(specs, kinds, strict=True) if not is_input)
+        self._stream = torch.cuda.Stream()
+        # By the input shapes: the buffers on the GPU, and the graph that was captured on them.
+        self._prepared: dict[tuple[tuple[int, ...], ...], tuple[dict[str, Any], Any]] = {}
+        self._bound: tuple[tuple[int, ...], ...] | None = None
+
+    def infer(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Copy the arrays to the GPU, run the engine once, and copy the results back.
+
+        Raises:
+            ExportError: the feed is not what the engine asks for, or TensorRT failed.
+        """
+        import torch
+
+        _check_feed(self.path, self.inputs, feed)
+        shapes = tuple(feed[spec.name].shape for spec in self.inputs)
+        with torch.cuda.stream(self._stream):
+            if shapes != self._bound:
+                self._bind(shapes)
+            buffers, graph = self._prepared[shapes]
+            for spec in self.inputs:
+                buffers[spec.name].copy_(torch.from_numpy(feed[spec.name]))
+            if graph is None:
+                self._execute()
+            else:
+                graph.replay()
+            outputs = {spec.name: buffers[spec.name].cpu().numpy() for spec in self._outputs}
+        self._stream.synchronize()
+        return outputs
+
+    def _bind(self, shapes: tuple[tuple[int, ...], ...]) -> None:
+        """Point the engine at buffers for these input shapes, made at their first use."""
+        self._bound = None  # until all of it has worked
+        for spec, shape in zip(self.inputs, shapes, strict=True):
+            if not self._context.set_input_shape(spec.name, shape):
+                raise ExportError(
+                    f"{self.path.name} was given {spec.name} {shape}.",
+                    f"It was built for a batch of {self.card.batch}.",
+                    "Pass a batch of that size, or build the engine for another one.",
+                )
+        buffers, _ = self._prepared.get(shapes) or (self._allocate(), None)
+        for name, buffer in buffers.items():
+            self._context.set_tensor_address(name, buffer.data_ptr())
+        if shapes not in self._prepared:
+            self._prepared[shapes] = buffers, self._capture() if self.cuda_graph else None
+        self._bound = shapes
+
+    def _allocate(self) -> dict[str, Any]:
+        import torch
+
+        return {
+            spec.name: torch.empty(
+                tuple(self._context.get_tensor_shape(spec.name)), dtype=getattr(torch, spec.dtype), device="cuda"
+            )
+            for spec in (*self.inputs, *self._outputs)
+        }
+
+    def _capture(self) -> Any:
+        """A CUDA graph of one execution. The first runs before it: what TensorRT prepares may not be captured."""
+        import torch
+
+        self._execute()
+        self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream):
+            self._execute()
+        return graph
+
+    def _execute(self) -> None:
+        if not self._context.execute_async_v3(self._stream.cuda_stream):
+            raise self._failed("failed while it ran")
+
+    def _spec(self, name: str) -> TensorSpec:
+        dtype = str(self._engine.get_tensor_dtype(name)).rpartition(".")[2]
+        batch = self.card.batch.opt if self.card.batch.is_static else "batch"
+        shape = tuple(batch if size < 0 else int(size) for size in self._engine.get_tensor_shape(name))
+        return TensorSpec(name, {"FLOAT": "float32", "HALF": "float16"}.get(dtype, dtype.lower()), shape)
+
+    def _failed(self, what: str) -> ExportError:
+        return ExportError(
+            f"The engine {self.path.name} {what}: {'; '.join(self._logger.errors[:3]) or 'no reason given'}.",
+            f"{self._title} and the GPU that it was built for are here, so it was expected to run.",
+            f"Free memory on the GPU, or build it again: {self.card.rebuild}.",
+        )
+
+    def close(self) -> None:
+        """Release the GPU: the buffers, then the context, the engine and the runtime that own each other."""
+        self._prepared.clear()
+        self._context = self._engine = self._runtime = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def __str__(self) -> str:
+        return f"{self.path.name} in {self._title}"
+
+
 def onnxruntime_conflict() -> str | None:
     """What is wrong and what to do where onnxruntime and onnxruntime-gpu are both installed, else None."""
     versions = []
@@ -227,6 +354,23 @@ def onnxruntime_conflict() -> str | None:
         "They share one folder, so the one installed last is used and uninstalling either breaks the other. "
         "Run `pip uninstall -y onnxruntime onnxruntime-gpu`, then install one of the two."
     )
+
+
+def _check_feed(path: Path, inputs: tuple[TensorSpec, ...], feed: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse a feed that is not exactly what a file asks for."""
+    received = None
+    if set(feed) != {spec.name for spec in inputs}:
+        received = "inputs " + (", ".join(repr(name) for name in feed) or "none")
+    else:
+        for spec in inputs:
+            if not spec.accepts(array := feed[spec.name]):
+                received = str(TensorSpec(spec.name, str(array.dtype), array.shape))
+    if received is not None:
+        raise ExportError(
+            f"{path.name} was given {received}.",
+            f"It takes {'; '.join(str(spec) for spec in inputs)}.",
+            "Pass arrays with these names, types and sizes.",
+        )
 
 
 def _import_onnxruntime() -> Any:

@@ -36,6 +36,8 @@ class LatencyStats(BaseModel):
     Attributes:
         origin: 'measured' here, or 'merged' from a result that another device sent back.
         device, runtime, versions: what ran it, with which software.
+        what: 'wall clock' of a whole call, or 'gpu compute' alone: TensorRT's own time, without transfers.
+        conditions: how the device was set, such as its power mode and clocks, in phrases.
         is_target: whether `device` is the target that the user named; only then it may fill its column.
         latency_p50_interval_ms: where the median lies with probability `interval_confidence`.
         throughput_ips: images a second, calls one after the other.
@@ -43,6 +45,8 @@ class LatencyStats(BaseModel):
         num_windows, num_windows_used: the last six where stable, otherwise all.
         cv: coefficient of variation of the last windows' medians; None with fewer than two windows.
         cpu_mhz, load_average: of the host before the first window, where readable.
+
+    A merged result says nothing of windows and warm-up: their fields, and the interval that they give, are None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,21 +56,23 @@ class LatencyStats(BaseModel):
     is_target: bool
     runtime: str
     versions: dict[str, str]
+    what: Literal["wall clock", "gpu compute"] = "wall clock"
+    conditions: tuple[str, ...] = ()
     batch_size: int
     latency_p50_ms: float
     latency_p90_ms: float
     latency_p99_ms: float
-    latency_p50_interval_ms: tuple[float, float]
-    interval_confidence: float
-    interval_method: str = "order statistics of window medians"
+    latency_p50_interval_ms: tuple[float, float] | None
+    interval_confidence: float | None
+    interval_method: str | None = "order statistics of window medians"
     throughput_ips: float
-    warmup_count: int
+    warmup_count: int | None
     count: int
-    num_windows: int
-    num_windows_used: int
-    window_s: float
+    num_windows: int | None
+    num_windows_used: int | None
+    window_s: float | None
     cv: float | None
-    cv_bound: float
+    cv_bound: float | None
     stable: bool
     cpu_mhz: float | None = None
     load_average: float | None = None

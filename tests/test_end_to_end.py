@@ -37,8 +37,12 @@ FILES = {
     "teacher/": "card.json facts.json manifest.json weights.safetensors",
     "samples/": "facts.json images.safetensors manifest.json sheet.png split.json",
     "student/": "backbone.json backbone.safetensors facts.json manifest.json",
-    "distill/": "facts.json log.jsonl manifest.json student.json student.safetensors",
+    "distill/": "facts.json generator.json generator.safetensors log.jsonl manifest.json student.json "
+    "student.safetensors",
     "onnx/": "facts.json manifest.json student.onnx student.pt2 teacher.onnx",
+    "precision/": "facts.json manifest.json student.fp16.onnx student.int8.onnx teacher.fp16.onnx teacher.int8.onnx",
+    "engine/": "facts.json manifest.json",
+    "kit/": "facts.json kit.tar.gz manifest.json",
     "latency/": "facts.json manifest.json",
     "report/": "curves.png facts.json manifest.json",
 }
@@ -46,7 +50,9 @@ EXPECTED = {f"{folder}{name}" for folder, names in FILES.items() for name in nam
 
 
 def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """All but what is in the unpacked kit, which has a test of its own."""
+    paths = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {path for path in paths if not path.startswith("kit/kit/")}
 
 
 def logits(onnx_file: Path, images: Tensor) -> np.ndarray[Any, Any]:
@@ -169,19 +175,19 @@ def test_another_student_reruns_what_depends_on_it(
 ) -> None:
     """A moved run folder keeps its stages, a pruned student needs no pickle, generated images come on request."""
     folder = shutil.copytree(finished, tmp_path / "moved")
-    more = ("--student", "prune:0.5", "--synthetic-sheet", "--export-generator")
+    more = ("--student", "prune:0.5", "--synthetic-sheet")
     outcome = compress(*tiny_run.line(inputs, folder, "--target", "jetson", "--eval", f"{inputs}/val", *more))
     assert outcome.code == 0, outcome.err
     assert outcome.states() == {"teacher": "cached", "samples": "cached"} | dict.fromkeys(
-        ("student", "distill", "onnx", "latency", "report"), "runs"
+        ("student", "distill", "onnx", "precision", "engine", "kit", "latency", "report"), "runs"
     )
     assert "student  runs (config changed: student.spec)" in outcome.err
     assert "This report replaces the earlier one" in outcome.err
-    assert files(folder) == EXPECTED | {"distill/generator.safetensors", "distill/synthetic.png"}
+    assert files(folder) == EXPECTED | {"report/synthetic.png"}
 
     report = read_report(folder / "report.json")
     assert report.student.architecture == "prune:0.5 of cifar_resnet8"
-    assert "distill/synthetic.png" in {picture.path for picture in report.pictures}
+    assert "report/synthetic.png" in {picture.path for picture in report.pictures}
     student = load_student(folder / "distill/student.safetensors", folder / "distill/student.json")
     assert student.card.pruned
     images = torch.rand(4, 3, 8, 8)
@@ -230,6 +236,7 @@ def test_no_stage_before_the_report_opens_an_evaluation_image(
         return read_samples(path, *arguments, **options)
 
     monkeypatch.setattr(pipeline, "read_samples", spy)
+    monkeypatch.setattr("compressor.inputs.evaluation.read_samples", spy)
     outcome = compress(*line)
     assert outcome.code == 4
     assert f"error: The folder {evaluation} holds 0 images that can be used" in outcome.err
@@ -241,4 +248,4 @@ def test_no_stage_before_the_report_opens_an_evaluation_image(
     outcome = compress(*line)
     assert outcome.code == 0
     assert outcome.states() == {**dict.fromkeys(STAGES, "cached"), "report": "runs"}
-    assert files(folder) == EXPECTED
+    assert files(folder) == EXPECTED - {"kit/kit.tar.gz"}  # this machine needs no kit for itself

@@ -14,7 +14,10 @@ from PIL import Image
 from compressor.inputs.intake import save_checkpoint
 
 NUM_FEW, NUM_VAL = 12, 20
-STAGES = ("teacher", "samples", "student", "distill", "onnx", "latency", "report")
+STAGES = (
+    *("teacher", "samples", "student", "distill", "onnx"),
+    *("precision", "engine", "kit", "latency", "report"),
+)
 
 OPTIONS: dict[str, object] = {
     "generator_steps": 6,
@@ -25,7 +28,10 @@ OPTIONS: dict[str, object] = {
     "student_steps": 6,
     "student_batch_size": 8,
 }
-LATENCY = ("--latency-warmup-s", "0.01", "--latency-window-s", "0.01", "--latency-max-s", "0.3")
+SHORT = (
+    *("--latency-warmup-s", "0.01", "--latency-window-s", "0.01", "--latency-max-s", "0.3"),
+    *("--calibration-images", "32"),
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,6 @@ def write_inputs(folder: Path) -> None:
 
 def line(inputs: Path, out: Path, *more: str, **options: object) -> list[str]:
     """The command line of a tiny run; `options` are settings of the method, `more` are further flags, which win."""
-    words = ["run", "--teacher", f"{inputs}/t.pt", "--samples", f"{inputs}/few", "--out", f"{out}", *LATENCY]
+    words = ["run", "--teacher", f"{inputs}/t.pt", "--samples", f"{inputs}/few", "--out", f"{out}", *SHORT]
     words += [word for name, value in {**OPTIONS, **options}.items() for word in ("--option", f"{name}={value}")]
     return [*words, *more]

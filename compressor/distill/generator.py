@@ -6,9 +6,10 @@ Images are [0, 1]. Shapes: B batch, Z latent, K classes, D teacher features.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -119,7 +120,13 @@ def bounded_resolution(height: int, width: int, bound: int = 64) -> tuple[int, i
 
 
 class Generator(nn.Module):
-    """z (B, Z) and labels (B,) -> images (B, C, H, W) in [0, 1], differentiable up to the teacher's input size."""
+    """z (B, Z) and labels (B,) -> images (B, C, H, W) in [0, 1], differentiable up to the teacher's input size.
+
+    Attributes:
+        aims_at_realism: its images look like the real ones, so that they may stand in for them, as in calibration.
+    """
+
+    aims_at_realism = True
 
     def __init__(self, shape: GeneratorShape) -> None:
         super().__init__()
@@ -155,6 +162,14 @@ class Generator(nn.Module):
         z = torch.randn(count, self.shape.latent_dim, generator=random, device=random.device)
         labels = torch.randint(self.shape.num_classes, (count,), generator=random, device=random.device)
         return z, labels
+
+
+def load_generator(weights: Mapping[str, Tensor], shape: Mapping[str, Any]) -> Generator:
+    """A generator from its `state_dict` and the fields of its `GeneratorShape`, in evaluation mode on the CPU."""
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in shape.items()}
+    generator = Generator(GeneratorShape(**fields))
+    generator.load_state_dict(weights)
+    return generator.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from types import ModuleType
 from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 
+from compressor.distill.generator import Generator
 from compressor.distill.training import Context
 from compressor.inputs.teacher import Teacher
 from compressor.students.student import Backbone, Student
@@ -38,12 +39,12 @@ class Distilled:
 
     Attributes:
         student: in evaluation mode, with its last weights.
-        generator: a network with `latents(count, random)` and `forward(z, labels)`, where the method has one.
+        generator: in evaluation mode, where the method has one.
         facts: what the report should say: sizes, departures from the paper, statistics. JSON values only.
     """
 
     student: Student
-    generator: nn.Module | None = None
+    generator: Generator | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 

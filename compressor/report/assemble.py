@@ -6,11 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from compressor import __version__
 from compressor.inputs.card import TeacherCard
-from compressor.report.measured import Comparison, Confidence, Proportion, Scores
+from compressor.report.measured import Comparison, Confidence, Proportion
+from compressor.report.recommend import Limits, recommend
 from compressor.report.schema import (
     Artefact,
     Choice,
@@ -28,7 +30,19 @@ from compressor.report.schema import (
     Target,
     TeacherSource,
 )
+from compressor.report.shipping import Kit, Variant
 from compressor.report.summary import summarise
+from compressor.report.variants import (
+    Facts,
+    Latencies,
+    host_and_target,
+    int8_of,
+    kit_of,
+    latencies_of,
+    notes_of,
+    scores_of,
+    variants_of,
+)
 from profiles.latency import LatencyStats
 from profiles.schema import DeviceProfile
 
@@ -37,15 +51,14 @@ ARTEFACTS = (
     "onnx/student.pt2",
     "distill/student.safetensors",
     "distill/student.json",
-    "distill/generator.safetensors",
 )
 PICTURES = {
     "samples/sheet.png": "The samples and what the teacher says of them",
     "report/curves.png": "Training curves",
-    "distill/synthetic.png": "Generated images: the class asked for, and what the teacher sees",
+    "report/synthetic.png": "Generated images: the class asked for, and what the teacher sees",
 }
 
-Facts = Mapping[str, Mapping[str, Any]]
+NO_LIMITS = Limits()
 
 
 def build_report(
@@ -62,26 +75,29 @@ def build_report(
     command: str,
     created: datetime,
     environment: Mapping[str, str | None],
+    limits: Limits = NO_LIMITS,
+    merged: Mapping[str, LatencyStats] = MappingProxyType({}),
 ) -> Report:
     """The report of a finished run.
 
     Args:
-        facts: what each stage wrote to its `facts.json`, by stage name.
+        facts: what each stage wrote to its `facts.json`, by stage name; without `precision`, `engine` or `kit` the
+            report says nothing of those. `compressor.report.variants` has their layout.
         stages: name, whether it was cached, seconds, fingerprint.
+        limits: what an artefact must hold to be recommended.
+        merged: latencies that the target itself sent back, by variant (`student.int8`).
     """
-    teacher_row, student_row = _rows(facts, card, student_spec, target)
-    attached = Target(
-        profile=target.name,
-        title=target.title,
-        attached=target.this_host,
-        reason=None if target.this_host else f"No {target.title} is attached to the machine that ran this.",
-    )
+    latencies = latencies_of(facts)
+    teacher_row, student_row = _rows(facts, card, student_spec, latencies, merged)
+    variants, calibrations, kit = variants_of(facts, latencies, merged), int8_of(facts), kit_of(facts)
+    attached = _target(target, (teacher_row, student_row), variants)
+    recommendation = recommend(variants, calibrations, limits, target)
     return Report(
         tool_version=__version__,
         command=command,
         created=created,
         run_name=run_folder.name,
-        summary=summarise(teacher_row, student_row, attached),
+        summary=summarise(teacher_row, student_row, attached, recommendation),
         teacher=teacher_row,
         student=student_row,
         target=attached,
@@ -91,7 +107,12 @@ def build_report(
         teacher_source=_teacher_source(facts["teacher"], card),
         distillation=_distillation(facts["distill"], method, effort, seed),
         onnx=_onnx(facts["onnx"]),
-        artefacts=tuple(_artefact(run_folder, path) for path in ARTEFACTS if (run_folder / path).is_file()),
+        variants=variants,
+        variant_notes=notes_of(facts),
+        int8=calibrations,
+        recommendation=recommendation,
+        kit=kit,
+        artefacts=_artefacts(run_folder, variants, kit),
         pictures=tuple(Picture(path=p, title=t) for p, t in PICTURES.items() if (run_folder / p).is_file()),
         warnings=tuple(warning for stage in facts.values() for warning in stage.get("warnings", ())),
         stages=tuple(
@@ -102,32 +123,46 @@ def build_report(
     )
 
 
-def _rows(facts: Facts, card: TeacherCard, student_spec: str, target: DeviceProfile) -> tuple[ModelRow, ModelRow]:
+def _target(profile: DeviceProfile, rows: Sequence[ModelRow], variants: Sequence[Variant]) -> Target:
+    latencies = (*(row.latency_target for row in rows), *(variant.latency_target for variant in variants))
+    found = [latency for latency in latencies if latency is not None]
+    attached = profile.this_host or any(latency.origin == "measured" for latency in found)
+    reason = (
+        f"Not every artefact was measured on {profile.title}."
+        if attached or found
+        else f"No {profile.title} is attached to the machine that ran this."
+    )
+    return Target(
+        profile=profile.name,
+        title=profile.title,
+        attached=attached,
+        reason=None if all(row.latency_target for row in rows) else reason,
+    )
+
+
+def _rows(
+    facts: Facts, card: TeacherCard, student_spec: str, latencies: Latencies, merged: Latencies
+) -> tuple[ModelRow, ModelRow]:
     # `width:0.5` and `prune:0.5` say how much of the teacher; any other student is an architecture of its own.
     architecture = f"{student_spec} of {card.architecture}" if ":" in student_spec else student_spec
-    teacher = _row("teacher", facts["teacher"]["file"], card.architecture, facts, target)
-    student = _row("student", "student.onnx", architecture, facts, target)
-    return teacher, student.model_copy(update={"agreement": _scores(facts["report"], "agreement")})
+    teacher = _row("teacher", facts["teacher"]["file"], card.architecture, facts, latencies, merged)
+    student = _row("student", "student.onnx", architecture, facts, latencies, merged)
+    return teacher, student.model_copy(update={"agreement": scores_of(facts["report"], "agreement")})
 
 
-def _row(which: str, file: str, architecture: str, facts: Facts, target: DeviceProfile) -> ModelRow:
-    onnx = facts["onnx"]
-    latency = LatencyStats.model_validate(facts["latency"]["latencies"][which])
+def _row(which: str, file: str, architecture: str, facts: Facts, latencies: Latencies, merged: Latencies) -> ModelRow:
+    onnx, key = facts["onnx"], f"{which}.fp32"
+    host, target = host_and_target(key, latencies, merged)
     return ModelRow(
         name=file,
         architecture=architecture,
         params_m=onnx["params"][which] / 1e6,
         macs_g=onnx["macs"][which] / 1e9,
         size_mib=onnx["sizes_mib"][which],
-        accuracy=_scores(facts["report"], f"{which}_accuracy"),
-        latency_host=latency,
-        latency_target=latency if target.this_host else None,
+        accuracy=scores_of(facts["report"], f"{which}_accuracy"),
+        latency_host=host,
+        latency_target=target,
     )
-
-
-def _scores(report: Mapping[str, Any], metric: str) -> Scores:
-    found = {where: (report.get(where) or {}).get(metric) for where in ("evidence", "eval")}
-    return Scores(**{where: Proportion(**value) for where, value in found.items() if value is not None})
 
 
 def _comparison(facts: Facts, where: str) -> Comparison | None:
@@ -198,6 +233,13 @@ def _onnx(facts: Mapping[str, Any]) -> Onnx:
             for images, found in facts["parity"].items()
         ),
     )
+
+
+def _artefacts(run_folder: Path, variants: Sequence[Variant], kit: Kit | None) -> tuple[Artefact, ...]:
+    """Every file that someone may take away, with its hash; those that this run did not make are left out."""
+    paths = (*ARTEFACTS, *(variant.path for variant in variants), None if kit is None else kit.path)
+    known = dict.fromkeys(path for path in paths if path is not None)
+    return tuple(_artefact(run_folder, path) for path in known if (run_folder / path).is_file())
 
 
 def _artefact(run_folder: Path, path: str) -> Artefact:

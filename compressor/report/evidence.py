@@ -113,6 +113,21 @@ def evidence_facts(teacher_logits: Tensor, student_logits: Tensor, labels: Tenso
     return {name: value and value.model_dump() for name, value in found.items()}
 
 
+def variant_facts(teacher_logits: Tensor, fp32_logits: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """What one artefact costs on one set of images as plain data, under the names of `evidence_facts`.
+
+    teacher_logits, fp32_logits, logits: (N, K), of the fp32 teacher, the same network's fp32 file and the artefact;
+    labels: int64 (N,), -1 where unknown.
+    """
+    labelled = labels >= 0
+    found = {
+        "agreement": agreement(teacher_logits, logits),
+        "agreement_with_fp32": agreement(fp32_logits, logits),
+        "student_accuracy": accuracy(logits[labelled], labels[labelled]),
+    }
+    return {name: value and value.model_dump() for name, value in found.items()}
+
+
 def _share(hits: Tensor) -> Proportion | None:
     """Proportion of true values in (N,)."""
     successes, n = int(hits.sum()), len(hits)

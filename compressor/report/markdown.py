@@ -7,10 +7,11 @@ from itertools import chain
 from typing import TypeVar
 from urllib.parse import quote
 
+from compressor.report.artefact_table import calibration_lines, judged_on, variant_lines, variant_notes
 from compressor.report.measured import ClassFlips, Comparison
 from compressor.report.schema import Distillation, Report
 from compressor.report.table import host_name, latency_lines, latency_notes, side_by_side
-from compressor.report.text import count, duration, percent, significant, size
+from compressor.report.text import ABSENT, count, duration, percent, significant, size
 from compressor.report.untrusted import code, fenced, prose
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ def report_markdown(report: Report) -> str:
         _head,
         _networks,
         _latency,
+        _shipping,
         _warnings,
         _differences,
         _samples,
@@ -63,6 +65,37 @@ def _latency(report: Report) -> Iterator[str]:
     rows = [(line.model, prose(line.host), prose(line.target)) for line in latency_lines(report)]
     yield _table("lrr", header, rows)
     yield _bullets(map(prose, latency_notes(report)))
+
+
+def _shipping(report: Report) -> Iterator[str]:
+    lines = variant_lines(report)
+    if not lines:
+        return
+    yield "## What to ship"
+    columns = [
+        ("artefact", [f"**{prose(line.label)}**" if line.recommended else prose(line.label) for line in lines]),
+        ("size", [line.size for line in lines]),
+        ("difference to fp32", [line.parity for line in lines]),
+        (f"agreement with the teacher, {judged_on(report)}", [line.agreement for line in lines]),
+        ("agreement with fp32", [line.as_fp32 for line in lines]),
+        ("accuracy", [line.accuracy for line in lines]),
+        ("host, p50 ms", [line.host for line in lines]),
+        ("target, p50 ms", [line.target for line in lines]),
+        ("", [prose(line.verdict) for line in lines]),
+    ]
+    known = [(name, cells) for name, cells in columns if set(cells) - {ABSENT, ""}]
+    align = "l" + "r" * (len(known) - 2) + "l"
+    yield _table(align, [name for name, _ in known], zip(*(cells for _, cells in known), strict=True))
+    notes = [*map(prose, calibration_lines(report)), *_float_layers(report), *map(prose, variant_notes(report))]
+    if notes:
+        yield _bullets(notes)
+
+
+def _float_layers(report: Report) -> Iterator[str]:
+    for calibration in report.int8:
+        if calibration.float_layers:
+            layers = ", ".join(_limited(calibration.float_layers, code, "more"))
+            yield f"{calibration.model} int8, layers that stayed float: {layers}."
 
 
 def _warnings(report: Report) -> Iterator[str]:
@@ -184,6 +217,10 @@ def _files(report: Report) -> Iterator[str]:
     yield "## Artefacts"
     rows = [(code(file.path), size(file.size_bytes / 2**20), code(file.sha256)) for file in report.artefacts]
     yield _table("lrl", ("file", "size", "SHA-256"), rows)
+    if (kit := report.kit) is not None:
+        yield f"Device kit {code(kit.path)}: {count(len(kit.files), 'file')}, manifest SHA-256 {code(kit.sha256)}."
+        if kit.notes:
+            yield _bullets(_limited(kit.notes, prose, "more"))
 
 
 def _again(report: Report) -> Iterator[str]:

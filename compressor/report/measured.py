@@ -1,14 +1,16 @@
 """The measured qualities of a report, each with its number of images and, where it is a share, its interval.
 
-Latencies are `profiles.latency.LatencyStats`, which carry their own origin.
-Nothing here imports torch, so that a report can be read, compared and gated on a machine that has no torch.
+The types that all parts of report.json share stand here too. Latencies are `profiles.latency.LatencyStats`, which carry
+their own origin. Nothing here imports torch, so that a report can be read, compared and gated where there is none.
 """
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,7 +20,17 @@ from pydantic import (
     model_validator,
 )
 
+
+def _inside_run(path: str) -> str:
+    pure = PurePosixPath(path)
+    if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path:
+        raise ValueError(f"{path!r} is not a relative POSIX path inside the run folder")
+    return path
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RunPath = Annotated[str, AfterValidator(_inside_run)]
 
 
 class Record(BaseModel):
@@ -48,12 +60,23 @@ class Proportion(Record):
             raise ValueError(f"{self.value} lies outside its interval {self.low} to {self.high}")
         return self
 
+    @property
+    def points_lost(self) -> float:
+        """What is missing from all of them, in percentage points; without the rounding of 1 - 0.99."""
+        return round(100 * (1 - self.value), 9)
+
 
 class Scores(Record):
     """One metric on each set of images that no stage trained or chose on; null where it was not measured."""
 
     evidence: Proportion | None = Field(default=None, description="held-out images of the user's samples")
     eval: Proportion | None = Field(default=None, description="the user's --eval set")
+
+    @property
+    def larger(self) -> Proportion | None:
+        """The one on more images, which says more."""
+        known = [proportion for proportion in (self.eval, self.evidence) if proportion is not None]
+        return max(known, key=lambda proportion: proportion.n, default=None)
 
 
 class Confidence(Record):

@@ -1,17 +1,17 @@
 """report.json: the one source of truth that every rendering, gate and later comparison reads.
 
 `write_schema` publishes these models as docs/report-schema.json. A new field raises the minor
-version, a field that changes or goes the major one.
+version, a field that changes or goes the major one. A report of an earlier minor version is read as one of today's
+in which nothing was said in the later fields; the run that wrote it renders it anew only when a stage ran again.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Literal
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     Field,
     NonNegativeFloat,
@@ -21,20 +21,13 @@ from pydantic import (
     model_validator,
 )
 
-from compressor.report.measured import Comparison, Confidence, Proportion, Record, Scores
+from compressor.report.measured import Comparison, Confidence, Fraction, Proportion, Record, RunPath, Scores, Sha256
+from compressor.report.shipping import Int8Calibration, Kit, Recommendation, Variant
 from compressor.stages import atomic_write_text
 from profiles.latency import LatencyStats
 
-
-def _inside_run(path: str) -> str:
-    pure = PurePosixPath(path)
-    if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path:
-        raise ValueError(f"{path!r} is not a relative POSIX path inside the run folder")
-    return path
-
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-RunPath = Annotated[str, AfterValidator(_inside_run)]
+SCHEMA_VERSION: Literal["1.1"] = "1.1"
+EARLIER_VERSIONS = ("1.0",)
 
 
 class Summary(Record):
@@ -141,7 +134,7 @@ class Parity(Record):
     num_images: PositiveInt
     max_abs: NonNegativeFloat
     max_rel: NonNegativeFloat
-    top1_agreement: Annotated[float, Field(ge=0, le=1)]
+    top1_agreement: Fraction
 
 
 class Onnx(Record):
@@ -181,7 +174,7 @@ class Environment(Record):
 class Report(Record):
     """Everything that is known about one run."""
 
-    schema_version: Literal["1.0"] = "1.0"
+    schema_version: Literal["1.1"] = SCHEMA_VERSION
     tool_version: str
     command: str = Field(description="the shell line that makes this run again")
     created: AwareDatetime
@@ -196,24 +189,39 @@ class Report(Record):
     teacher_source: TeacherSource
     distillation: Distillation
     onnx: Onnx
+    variants: tuple[Variant, ...] = Field(default=(), description="every artefact in every precision")
+    variant_notes: tuple[str, ...] = Field(default=(), description="what holds for the artefacts together")
+    int8: tuple[Int8Calibration, ...] = ()
+    recommendation: Recommendation | None = None
+    kit: Kit | None = None
     artefacts: tuple[Artefact, ...]
     pictures: tuple[Picture, ...] = ()
     warnings: tuple[str, ...] = ()
     stages: tuple[StageRecord, ...]
     environment: Environment
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_minor_version(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("schema_version") in EARLIER_VERSIONS:
+            return {**data, "schema_version": SCHEMA_VERSION}
+        return data
+
     @model_validator(mode="after")
     def _every_number_in_its_own_column(self) -> Report:
-        for row in (self.teacher, self.student):
-            if row.latency_host is not None and row.latency_host.origin != "measured":
-                raise ValueError(f"{row.name} on this host is {row.latency_host.origin}, not measured")
-            if row.latency_target is None:
-                if not self.target.reason:
-                    raise ValueError(f"{row.name} has no latency on {self.target.profile}, without a reason")
-            elif not row.latency_target.is_target:
-                raise ValueError(f"{row.latency_target.device} is not {self.target.profile}")
-            elif row.latency_target.origin == "measured" and not self.target.attached:
+        for name, host, target in (
+            *((row.name, row.latency_host, row.latency_target) for row in (self.teacher, self.student)),
+            *((variant.label, variant.latency_host, variant.latency_target) for variant in self.variants),
+        ):
+            if host is not None and host.origin != "measured":
+                raise ValueError(f"{name} on this host is {host.origin}, not measured")
+            if target is not None and not target.is_target:
+                raise ValueError(f"{target.device} is not {self.target.profile}")
+            if target is not None and target.origin == "measured" and not self.target.attached:
                 raise ValueError(f"{self.target.profile} is not attached, so nothing was measured on it")
+        for row in (self.teacher, self.student):
+            if row.latency_target is None and not self.target.reason:
+                raise ValueError(f"{row.name} has no latency on {self.target.profile}, without a reason")
         num_classes = len(self.teacher_source.class_names)
         if len(self.samples.pseudo_labels) != num_classes:
             raise ValueError(f"{len(self.samples.pseudo_labels)} pseudo-labels for {num_classes} classes")
@@ -229,7 +237,7 @@ def read_report(path: Path) -> Report:
     """Read report.json back.
 
     Raises:
-        pydantic.ValidationError: the file is of another schema version or was edited.
+        pydantic.ValidationError: the file is of another major version, or of a later minor one, or was edited.
     """
     return Report.model_validate_json(path.read_text(encoding="utf-8"))
 

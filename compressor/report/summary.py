@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from compressor.report.measured import Proportion
 from compressor.report.schema import ModelRow, Summary, Target
+from compressor.report.shipping import Recommendation
 from compressor.report.text import count, percent, significant, span, with_interval
 from profiles.latency import LatencyStats
 
@@ -13,8 +14,13 @@ from profiles.latency import LatencyStats
 WIDE_INTERVAL = 0.10
 
 
-def summarise(teacher: ModelRow, student: ModelRow, target: Target) -> Summary:
-    """The summary of two rows without gates. Of the two sets of images the larger one speaks first."""
+def summarise(
+    teacher: ModelRow, student: ModelRow, target: Target, recommendation: Recommendation | None = None
+) -> Summary:
+    """The summary of two rows without gates. Of the two sets of images the larger one speaks first.
+
+    What to ship is the first point, and before it whether the teacher would do.
+    """
     share = percent(student.params_m / teacher.params_m)
     known = [
         (agreement, noun)
@@ -26,7 +32,10 @@ def summarise(teacher: ModelRow, student: ModelRow, target: Target) -> Summary:
     ]
     if not known:
         headline = f"The student has {share} of its teacher's parameters; no held-out image says how good it is."
-        return Summary(headline=headline, points=(*_host(teacher, student), *_target(student, target)))
+        return Summary(
+            headline=headline,
+            points=(*_shipping(recommendation), *_host(teacher, student), *_target(student, target)),
+        )
     agreement, noun = max(known, key=lambda pair: pair[0].n)
     return Summary(
         headline=(
@@ -34,12 +43,20 @@ def summarise(teacher: ModelRow, student: ModelRow, target: Target) -> Summary:
             f"with {share} of its parameters."
         ),
         points=(
+            *_shipping(recommendation),
             _interval(agreement),
             *_accuracy(teacher, student),
             *_host(teacher, student),
             *_target(student, target),
         ),
     )
+
+
+def _shipping(recommendation: Recommendation | None) -> Iterator[str]:
+    if recommendation is not None:
+        if recommendation.teacher_suffices is not None:
+            yield recommendation.teacher_suffices
+        yield recommendation.reason
 
 
 def _interval(agreement: Proportion) -> str:

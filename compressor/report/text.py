@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from compressor.report.measured import Proportion
 from profiles.latency import LatencyStats
 
@@ -60,23 +62,39 @@ def times(numerator: float, denominator: float) -> str:
     return f"{significant(numerator / denominator)} ×"
 
 
+def points(value: float) -> str:
+    """Percentage points: `1 point`, `2.3 points`."""
+    text = f"{value:.3g}"
+    return f"{text} point" if text == "1" else f"{text} points"
+
+
+def joined(texts: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = texts
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def milliseconds(latency: LatencyStats) -> str:
     """`0.281 / 0.302 / 0.377`: p50, p90, p99 in ms, and what keeps them from being a plain measurement."""
-    percentiles = (latency.latency_p50_ms, latency.latency_p90_ms, latency.latency_p99_ms)
-    marks: list[str] = [] if latency.origin == "measured" else [latency.origin]
-    marks += [] if latency.stable else ["unstable"]
-    text = " / ".join(map(significant, percentiles))
-    return f"{text} ({', '.join(marks)})" if marks else text
+    return _marked(latency, latency.latency_p50_ms, latency.latency_p90_ms, latency.latency_p99_ms)
+
+
+def median(latency: LatencyStats) -> str:
+    """`0.281`: p50 alone, in ms, marked alike."""
+    return _marked(latency, latency.latency_p50_ms)
 
 
 def conditions(latency: LatencyStats) -> str:
-    """How a latency was obtained and how sure its median is, in one line."""
+    """How a latency was obtained and how sure its median is, in one line; what its device did not say is left out."""
+    parts = [f"{latency.origin} on {latency.device} with {latency.runtime}", *latency.conditions]
+    if latency.what != "wall clock":
+        parts.append(f"{latency.what} alone")
+    warmup = "" if latency.warmup_count is None else f" after {latency.warmup_count:,} to warm up"
+    text = ", ".join([*parts, f"batch {latency.batch_size}", f"{count(latency.count, 'call')}{warmup}"])
+    if latency.latency_p50_interval_ms is None:
+        return text
     low, high = map(significant, latency.latency_p50_interval_ms)
-    return (
-        f"{latency.origin} on {latency.device} with {latency.runtime}, batch {latency.batch_size}, "
-        f"{count(latency.count, 'call')} after {latency.warmup_count:,} to warm up; "
-        f"p50 between {low} and {high} ms"
-    )
+    return f"{text}; p50 between {low} and {high} ms"
 
 
 def duration(seconds: float) -> str:
@@ -92,6 +110,13 @@ def duration(seconds: float) -> str:
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """`1 image`, `1,200 images`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def _marked(latency: LatencyStats, *times_ms: float) -> str:
+    marks: list[str] = [] if latency.origin == "measured" else [latency.origin]
+    marks += [] if latency.stable else ["unstable"]
+    text = " / ".join(map(significant, times_ms))
+    return f"{text} ({', '.join(marks)})" if marks else text
 
 
 def _scaled(value: float, units: tuple[str, ...], step: float) -> str:

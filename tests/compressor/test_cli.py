@@ -127,7 +127,6 @@ def test_the_command_in_the_report_makes_the_same_run(inputs: Path, tmp_path: Pa
         "teacher.std": "0.25",
         "distill.effort": "quick",
         "distill.options": _method_options(["augment=off", "student_steps=6", "student_lr=1e-3"]),
-        "distill.export_generator": True,
         "seed": 3,
         "out": str(tmp_path / "a folder"),
     }
@@ -187,7 +186,7 @@ def test_plan_resolves_the_methods_settings_once_the_teacher_is_known(
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("rnu", "compress: No such command 'rnu'. Its commands are run, plan,"),
+        ("rnu", "compress: No such command 'rnu'. Its commands are run, export, merge, plan,"),
         ("targets sho t4", "No such command 'sho'. Its commands are list, show. Did you mean 'show'?"),
         ("run --tracher t.pt", "compress run: No such option: --tracher."),
         ("run --tracher t.pt", "`compress run --help` lists what it takes. Did you mean '--teacher'?"),

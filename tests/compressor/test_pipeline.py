@@ -10,7 +10,6 @@ import pytest
 import tiny
 import tiny_run
 import torch
-from PIL import Image
 from tiny_run import STAGES, Compress, failing, refused
 
 from compressor import pipeline
@@ -48,21 +47,27 @@ def prints(run: Run) -> dict[str, str]:
     ("changed", "stages"),
     [
         ({}, ""),
-        ({"seed": 1}, "samples student distill"),
+        ({"seed": 1}, "samples student distill precision"),
         ({"student__spec": "width:0.25"}, "student"),
         ({"distill__method": "vanilla"}, "distill"),
         ({"distill__effort": "quick"}, "distill"),
         ({"distill__precision": "fp32"}, "distill"),
         ({"distill__options": {"student_lr": 0.1}}, "distill"),
-        ({"distill__export_generator": True}, "distill"),
-        ({"report__synthetic_sheet": True}, "distill"),
+        ({"report__synthetic_sheet": True}, "report"),
         ({"samples__evidence_fraction": 0.3}, "samples"),
         ({"teacher__mean": "0.5,0.5,0.5", "teacher__std": "0.5,0.5,0.5"}, "teacher"),
         ({"onnx__opset": 18}, "onnx"),
         ({"latency__threads": 1}, "latency"),
         # The target's name stands in the ONNX file, and only on the target itself is a latency the target's.
-        ({"target": "t4"}, "student onnx latency"),
-        ({"target": "jetson"}, "student onnx latency"),
+        ({"target": "t4"}, "student onnx precision engine kit latency"),
+        ({"target": "jetson"}, "student onnx precision engine kit latency"),
+        ({"precision__precisions": "fp32,int8"}, "precision"),
+        ({"precision__calibration_images": 64}, "precision"),
+        ({"limits__max_drop": 0.5}, "precision"),
+        ({"limits__max_latency_ms": 5.0}, ""),
+        ({"engine__max_batch": 8}, "engine"),
+        ({"kit__images": True}, "kit"),
+        ({"board": "user@board"}, ""),
     ],
 )
 def test_what_a_setting_changes_by_itself(
@@ -98,7 +103,9 @@ def test_training_and_timing_depend_on_the_machine(inputs: Path, tmp_path: Path)
     stages = {stage.name: stage for stage in declare(run_of(inputs, tmp_path / "run"))}
     assert set(stages["distill"].environment) == {"device", "torch"}
     assert set(stages["latency"].environment) == {"machine", "cores", "onnxruntime"}
-    assert {name for name, stage in stages.items() if stage.environment} == {"distill", "onnx", "latency", "report"}
+    assert set(stages["engine"].environment) == {"tensorrt", "gpu"}
+    dependent = {"distill", "onnx", "precision", "engine", "latency", "report"}
+    assert {name for name, stage in stages.items() if stage.environment} == dependent
 
 
 # --- settings of the method -------------------------------------------------------------------------------------------
@@ -152,23 +159,6 @@ def test_a_classifier_that_cannot_be_shared(
 ) -> None:
     outcome = compress(*tiny_run.line(inputs, tmp_path / "run", "--feature-layer", layer))
     refused(outcome, 4, words, "--feature-layer and --classifier-layer")
-
-
-def test_images_that_are_in_both_sets_are_left_out_of_the_evaluation(inputs: Path, tmp_path: Path) -> None:
-    run = run_of(inputs, tmp_path / "run", report__eval=inputs / "few")
-    for stage in declare(run)[:2]:
-        folder = run.path(stage.name)
-        folder.mkdir(parents=True)
-        stage.run(folder)
-    images, labels, warnings = pipeline._evaluation_set(run, inputs / "few", run.card())
-    assert len(images) == len(labels) == 0
-    assert warnings[-1].startswith(f"{tiny_run.NUM_FEW} images of --eval are also among the samples")
-    for file in (inputs / "few").rglob("*.png"):  # the same pictures in other bytes
-        copy = tmp_path / "again" / file.relative_to(inputs / "few").with_suffix(".bmp")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        Image.open(file).save(copy)
-    images, _, _ = pipeline._evaluation_set(run, tmp_path / "again", run.card())
-    assert len(images) == 0
 
 
 # --- what ends a stage ------------------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ def test_slow_early_windows_are_waited_out_and_left_out() -> None:
     stats, _ = run(chain(repeat(0.010, 100), repeat(0.0025)))  # half a second of warm-up, two slow windows
     assert stats.stable
     assert stats.num_windows_used == 6
+    assert stats.num_windows is not None
     assert stats.num_windows > 6
     assert stats.latency_p99_ms == pytest.approx(2.5)
 
@@ -84,6 +85,7 @@ def test_a_restless_model_ends_unstable_and_says_so() -> None:
     assert stats.cv is not None
     assert stats.cv > 0.05
     assert stats.num_windows_used == stats.num_windows
+    assert stats.latency_p50_interval_ms is not None
     low, high = stats.latency_p50_interval_ms
     assert low <= stats.latency_p50_ms <= high
     assert stats.warnings[0] == f"Unstable: the last windows' medians varied by {stats.cv:.1%} (bound 5.0%)."
@@ -155,4 +157,5 @@ def test_the_real_clock_works() -> None:
         max_s=0.3,
     )
     assert 0 < stats.latency_p50_ms <= stats.latency_p90_ms <= stats.latency_p99_ms
+    assert stats.latency_p50_interval_ms is not None
     assert stats.latency_p50_interval_ms[0] <= stats.latency_p50_ms <= stats.latency_p50_interval_ms[1]

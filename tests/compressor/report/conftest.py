@@ -10,6 +10,7 @@ import pytest
 
 from compressor.report.evidence import wilson_interval
 from compressor.report.measured import ClassFlips, Comparison, Confidence, Proportion, Scores
+from compressor.report.recommend import Limits, recommend
 from compressor.report.schema import (
     Artefact,
     Choice,
@@ -27,9 +28,12 @@ from compressor.report.schema import (
     Target,
     TeacherSource,
 )
+from compressor.report.shipping import Int8Calibration, Int8Trial, Kit, Variant, VariantParity
 from compressor.report.summary import summarise
+from profiles.catalogue import load_target
 from profiles.latency import LatencyStats
 
+JETSON = load_target("jetson-orin-nano-super")
 NO_JETSON = "No jetson-orin-nano-super is attached to this machine, and no other device stands in for it."
 
 
@@ -63,6 +67,48 @@ def latency(p50_ms: float, **changes: Any) -> LatencyStats:
     return LatencyStats(**{**values, **changes})
 
 
+def variant(model: str, precision: str, **changes: Any) -> Variant:
+    """A made ONNX file that agrees with its fp32 file on all of 1,000 images."""
+    values: dict[str, Any] = {
+        "model": model,
+        "format": "onnx",
+        "precision": precision,
+        "path": f"precision/{model}.{precision}.onnx",
+        "made_for": "TensorRT 10 and 11, typed",
+        "size_mib": 0.29,
+        "sha256": "d" * 64,
+        "parity": VariantParity(max_rel=3e-4, top1_agreement=1.0, num_images=40),
+        "agreement": Scores(evidence=proportion(38, 40), eval=proportion(974, 1000)),
+        "agreement_with_fp32": Scores(eval=proportion(1000, 1000)),
+    }
+    return Variant(**{**values, **changes})
+
+
+def calibration(**changes: Any) -> Int8Calibration:
+    """Of an int8 file whose limit holds on all images."""
+    values: dict[str, Any] = {
+        "model": "student",
+        "method": "percentile",
+        "num_real": 40,
+        "num_generated": 512,
+        "range_agreement_median": 0.93,
+        "range_agreement_lowest": 0.41,
+        "float_layers": ("/stem/Conv",),
+        "trials": (
+            Int8Trial(method="min-max", float_groups=(), logit_error=0.09, agreement=0.98),
+            Int8Trial(method="percentile", float_groups=("/stem/Conv",), logit_error=0.03, agreement=0.997),
+        ),
+        "judged_on": "40 real and 256 generated",
+        "num_judged": 296,
+        "drop_points": 0.34,
+        "max_drop": 1.0,
+        "limit_held": True,
+        "agreement_with_fp32": proportion(992, 1000),
+        "limit_proven": True,
+    }
+    return Int8Calibration(**{**values, **changes})
+
+
 def build_report(**changes: Any) -> Report:
     """The report of a run on a ten-class teacher, with top-level fields replaced by `changes`."""
     teacher = ModelRow(
@@ -90,7 +136,6 @@ def build_report(**changes: Any) -> Report:
         "command": "compress run --teacher t.pt --samples ./few --target jetson --seed 7",
         "created": datetime(2026, 11, 20, 12, 30, tzinfo=UTC),
         "run_name": "t-jetson",
-        "summary": summarise(teacher, student, target),
         "teacher": teacher,
         "student": student,
         "target": target,
@@ -152,6 +197,31 @@ def build_report(**changes: Any) -> Report:
                 Parity(images="held-out images", num_images=40, max_abs=2.4e-6, max_rel=3e-6, top1_agreement=1.0),
             ),
         ),
+        "variants": (
+            variant("student", "fp32", path="onnx/student.onnx", latency_host=latency(0.148)),
+            variant("student", "fp16", size_mib=0.15, latency_host=latency(0.151)),
+            variant(
+                "student",
+                "int8",
+                size_mib=0.09,
+                parity=VariantParity(max_rel=0.031, top1_agreement=0.975, num_images=40),
+                agreement=Scores(evidence=proportion(37, 40), eval=proportion(970, 1000)),
+                agreement_with_fp32=Scores(evidence=proportion(39, 40), eval=proportion(992, 1000)),
+                latency_host=latency(0.12, stable=False, warnings=("Unstable: the medians varied by 20 %.",)),
+            ),
+            variant("student", "fp16", format="engine", path=None, note="skipped: no GPU", parity=None),
+            variant(
+                "teacher",
+                "fp32",
+                path="onnx/teacher.onnx",
+                size_mib=1.05,
+                agreement=Scores(),
+                latency_host=latency(0.412),
+            ),
+        ),
+        "variant_notes": ("TensorRT 10.3 with --stronglyTyped on a board is unproven.",),
+        "int8": (calibration(),),
+        "kit": Kit(path="kit/kit.tar.gz", sha256="e" * 64, files=("manifest.json", "run_on_board.sh"), notes=()),
         "artefacts": (
             Artefact(path="onnx/student.onnx", sha256="b" * 64, size_bytes=304_087),
             Artefact(path="student/student.safetensors", sha256="c" * 64, size_bytes=295_112),
@@ -173,6 +243,8 @@ def build_report(**changes: Any) -> Report:
             cpu="Example CPU @ 2.70GHz",
         ),
     }
+    values["recommendation"] = recommend(values["variants"], values["int8"], Limits(), JETSON)
+    values["summary"] = summarise(teacher, student, target, {**values, **changes}["recommendation"])
     return Report(**{**values, **changes})
 
 
@@ -184,6 +256,21 @@ def _build_report() -> Callable[..., Report]:
 @pytest.fixture(name="latency")
 def _latency() -> Callable[..., LatencyStats]:
     return latency
+
+
+@pytest.fixture(name="variant")
+def _variant() -> Callable[..., Variant]:
+    return variant
+
+
+@pytest.fixture(name="calibration")
+def _calibration() -> Callable[..., Int8Calibration]:
+    return calibration
+
+
+@pytest.fixture(name="proportion")
+def _proportion() -> Callable[[int, int], Proportion]:
+    return proportion
 
 
 @pytest.fixture

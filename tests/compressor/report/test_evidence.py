@@ -16,6 +16,7 @@ from compressor.report.evidence import (
     confidence_summary,
     flips_per_class,
     mean_kl,
+    variant_facts,
     wilson_interval,
 )
 
@@ -143,3 +144,16 @@ def test_logits_that_are_not_finite_are_refused() -> None:
     assert "student's logits are not finite on 1 of 3" in caught.value.received
     assert "another --seed" in caught.value.action
     assert caught.value.expected == "Evidence needs a finite number for every class."
+
+
+def test_an_artefact_is_judged_by_teacher_own_fp32_file_and_labels() -> None:
+    teacher, single, half = one_hot([0, 1, 2, 2]), one_hot([0, 1, 1, 2]), one_hot([0, 1, 1, 0])
+    found = variant_facts(teacher, single, half, torch.tensor([0, 2, 1, -1]))
+    shares = {name: (value["value"], value["n"]) for name, value in found.items()}
+    assert shares == {
+        "agreement": (0.5, 4),
+        "agreement_with_fp32": (0.75, 4),
+        "student_accuracy": (pytest.approx(2 / 3), 3),
+    }
+    unlabelled = variant_facts(EMPTY, EMPTY, EMPTY, torch.zeros(0, dtype=torch.int64))
+    assert set(unlabelled.values()) == {None}

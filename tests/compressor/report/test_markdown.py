@@ -12,6 +12,7 @@ from markdown_it.token import Token
 from compressor.report.markdown import report_markdown
 from compressor.report.measured import ClassFlips, Comparison, Scores
 from compressor.report.schema import Report, SkippedFile
+from compressor.report.shipping import Int8Calibration
 from compressor.report.summary import summarise
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
@@ -33,12 +34,13 @@ def test_golden(report: Report) -> None:
 def test_the_targets_column_is_empty_and_says_why(report: Report) -> None:
     markdown = report_markdown(report)
     assert "| student | 0.148 / 0.163 / 0.207 | – |" in markdown
+    assert "target, p50 ms" not in markdown
     assert f"- Jetson Orin Nano Super: {report.target.reason}" in markdown
 
 
 def test_every_table_is_a_table_and_every_picture_a_picture(report: Report) -> None:
     tokens = parsed(report_markdown(report))
-    assert sum(token.type == "table_open" for token in tokens) == 5
+    assert sum(token.type == "table_open" for token in tokens) == 6
     sources = [token.attrs["src"] for token in tokens if token.type == "image"]
     assert sources == ["distill/training%20curves.png", "samples/contact_sheet.png"]
 
@@ -68,6 +70,33 @@ def test_a_hostile_teacher_of_a_thousand_classes(report: Report, build_report: C
     assert "and 985 more in report.json" in markdown
 
 
+def test_the_recommended_artefact_is_marked_and_stands_first(report: Report) -> None:
+    markdown = report_markdown(report)
+    assert report.recommendation is not None
+    assert f"\n\n- {report.recommendation.reason}\n" in markdown
+    assert markdown.count("**student fp16**") == 1
+    assert "- student int8, layers that stayed float: `/stem/Conv`." in markdown
+    assert "Device kit `kit/kit.tar.gz`: 2 files" in markdown
+
+
+def test_names_from_a_foreign_onnx_file_are_text(
+    report: Report, build_report: Callable[..., Report], calibration: Callable[..., Int8Calibration]
+) -> None:
+    layers = tuple(f"<script>{i}</script>|`@everyone`" + "A" * 500 for i in range(300))
+    note = "[a](http://b) <b>| @all"
+    hostile = build_report(
+        int8=(calibration(float_layers=layers, judged_on=note, generator_note=note),),
+        variants=tuple(one.model_copy(update={"note": note, "made_for": note}) for one in report.variants),
+        variant_notes=(note,),
+    )
+    markdown = report_markdown(hostile)
+    assert len(markdown) < GITHUB_COMMENT_LIMIT
+    assert {token.content for token in parsed(markdown) if token.type.startswith("html")} == {"<code>", "</code>"}
+    assert not any(token.type == "link_open" for token in parsed(markdown))
+    assert "@all" not in markdown
+    assert "and 285 more in report.json" in markdown
+
+
 def test_a_report_without_evidence_says_so(report: Report, build_report: Callable[..., Report]) -> None:
     nothing = {"agreement": Scores(), "accuracy": Scores(), "latency_host": None}
     student, teacher = report.student.model_copy(update=nothing), report.teacher.model_copy(update=nothing)
@@ -78,6 +107,8 @@ def test_a_report_without_evidence_says_so(report: Report, build_report: Callabl
         comparison_evidence=None,
         warnings=(),
         pictures=(),
+        variants=(),
+        int8=(),
     )
     markdown = report_markdown(scanty)
     assert "no held-out image says how good it is" in markdown

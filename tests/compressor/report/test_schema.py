@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from compressor.report.markdown import report_markdown
 from compressor.report.schema import Artefact, Report, Target, read_report, write_report, write_schema
 from profiles.latency import LatencyStats
 
@@ -32,7 +33,7 @@ def test_round_trip(report: Report, tmp_path: Path) -> None:
     assert read_report(tmp_path / "report.json") == report
     assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
     written = json.loads((tmp_path / "report.json").read_text())
-    assert written["schema_version"] == "1.0"
+    assert written["schema_version"] == "1.1"
     assert written["student"]["latency_target"] is None
     assert written["student"]["agreement"]["evidence"]["n"] == 40
     assert set(json.loads(PUBLISHED.read_text())["required"]) == set(written)
@@ -45,6 +46,17 @@ def test_a_report_is_immutable_and_knows_its_keys(report: Report) -> None:
         Report.model_validate({**report.model_dump(), "unknown_key": 1})
     with pytest.raises(ValidationError, match="schema_version"):
         Report.model_validate({**report.model_dump(), "schema_version": "0.9"})
+
+
+def test_a_report_of_the_earlier_schema_says_nothing_of_what_came_later(report: Report, tmp_path: Path) -> None:
+    later = ("variants", "variant_notes", "int8", "recommendation", "kit")
+    earlier = {name: value for name, value in report.model_dump(mode="json").items() if name not in later}
+    (tmp_path / "report.json").write_text(json.dumps({**earlier, "schema_version": "1.0"}))
+    read = read_report(tmp_path / "report.json")
+    assert (read.variants, read.int8, read.recommendation, read.kit) == ((), (), None, None)
+    assert read.schema_version == "1.1"
+    assert read.student == report.student
+    assert "What to ship" not in report_markdown(read)
 
 
 def test_no_number_is_nan(report: Report) -> None:
@@ -66,6 +78,9 @@ def test_the_targets_column_holds_the_target_only(
         student(latency_host=latency(0.1, origin="merged"))
     merged = student(latency_target=latency(0.1, is_target=True, origin="merged"))
     assert merged.student.latency_target is not None
+    int8 = report.variants[2].model_copy(update={"latency_target": latency(0.1)})
+    with pytest.raises(ValidationError, match="is not jetson-orin-nano-super"):
+        build_report(variants=(int8,))
 
 
 def test_a_missing_latency_needs_a_reason(build_report: Callable[..., Report]) -> None:
@@ -86,7 +101,7 @@ def test_artefacts_lie_in_the_run_folder(path: str) -> None:
 
 def test_reading_and_rendering_need_no_torch() -> None:
     program = (
-        "import sys; from compressor.report import markdown, pictures, schema, terminal; "
+        "import sys; from compressor.report import markdown, pictures, recommend, schema, terminal, variants; "
         "sys.exit('torch' in sys.modules)"
     )
     root = Path(__file__).parents[3]

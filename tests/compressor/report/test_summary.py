@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compressor.report.measured import Scores
 from compressor.report.schema import Report
+from compressor.report.shipping import Recommendation
 from compressor.report.summary import summarise
 
 
@@ -17,6 +18,17 @@ def test_the_headline_holds_agreement_count_and_size_on_the_larger_set(report: R
     assert summarise(report.teacher, alone, report.target).headline == (
         "The student agrees with its teacher on 95.0 % of 40 held-out images, with 26.2 % of its parameters."
     )
+
+
+def test_what_to_ship_is_the_first_point_and_a_teacher_that_suffices_before_it(report: Report) -> None:
+    found = Recommendation(reason="Student fp16 is recommended.", model="student", precision="fp16")
+    points = summarise(report.teacher, report.student, report.target, found).points
+    assert points[0] == "Student fp16 is recommended."
+    sufficing = found.model_copy(update={"teacher_suffices": "The teacher holds the limits."})
+    points = summarise(report.teacher, report.student, report.target, sufficing).points
+    assert points[:2] == ("The teacher holds the limits.", "Student fp16 is recommended.")
+    blind = report.student.model_copy(update={"agreement": Scores()})
+    assert summarise(report.teacher, blind, report.target, found).points[0] == "Student fp16 is recommended."
 
 
 def test_a_wide_interval_asks_for_more_images_and_a_narrow_one_does_not(report: Report) -> None:

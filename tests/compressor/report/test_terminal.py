@@ -8,6 +8,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from compressor.report.schema import Report
+from compressor.report.shipping import Variant
 from compressor.report.terminal import print_summary, summary_table
 from profiles.latency import LatencyStats
 
@@ -29,6 +30,12 @@ def test_everything_fits_80_columns_uncut(report: Report) -> None:
         "target: Jetson Orin Nano Super",
         "No jetson-orin-nano-super is attached",
         "Warning: The samples have no image of class 9",
+        "(96.2 to 98.2 %)",
+        "→  student fp16",
+        "calibration: 40 real + 512 generated",
+        "student int8 keeps in float: /stem/Conv.",
+        "student fp16 engine: skipped: no GPU.",
+        "Student fp16 is recommended by its kind",
     ):
         assert words in text
     assert "…" not in text
@@ -38,6 +45,21 @@ def test_the_table_has_teacher_and_student_side_by_side(report: Report) -> None:
     table = summary_table(report)
     assert [str(column.header) for column in table.columns] == ["", "teacher", "student", "ratio"]
     assert table.row_count == 9
+
+
+def test_the_widest_artefact_table_keeps_its_intervals_whole(
+    report: Report,
+    build_report: Callable[..., Report],
+    variant: Callable[..., Variant],
+    latency: Callable[..., LatencyStats],
+) -> None:
+    board = latency(123.4, origin="merged", is_target=True, stable=False)
+    wide = variant("teacher", "int8", format="engine", size_mib=1234.5, latency_target=board)
+    wide = wide.model_copy(update={"latency_host": latency(123.4, stable=False)})
+    text = printed(build_report(variants=(*report.variants, wide)))
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for words in ("teacher int8 ", "engine ", "1,230 MiB", "(96.2 to 98.2 %)", "(merged,"):
+        assert words in text
 
 
 def test_hostile_text_is_neither_markup_nor_escape_sequence(

@@ -8,9 +8,11 @@ from compressor.report.measured import Proportion
 from compressor.report.text import (
     count,
     duration,
+    joined,
     macs,
     params,
     percent,
+    points,
     significant,
     size,
     times,
@@ -63,6 +65,16 @@ def test_units() -> None:
         "1 h 05 min",
     )
     assert (count(1, "class", "classes"), count(1200, "image")) == ("1 class", "1,200 images")
+
+
+def test_lists_and_points() -> None:
+    assert [joined("abc"[:length]) for length in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
+    assert [points(value) for value in (1.0, 0.5, 2.345, 10.0)] == [
+        "1 point",
+        "0.5 points",
+        "2.35 points",
+        "10 points",
+    ]
 
 
 def test_an_interval_stands_beside_its_share() -> None:

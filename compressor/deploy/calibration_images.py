@@ -1,0 +1,118 @@
+"""The images that int8 is calibrated and chosen on, where the training data is gone. Never noise.
+
+    calibrate   the few real images of the train part, and images drawn from the run's own generator
+    judge       the real images of the `select` part, and other images of that generator
+
+A generator that aims at realism shows the network what its users will. An adversarial one (DFAD's) shows what the
+student gets wrong, so its activations are no measure of ranges: then the real images calibrate alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compressor.distill.generator import Generator
+from exporters.errors import ExportError
+
+Images = NDArray[np.float32]
+
+JUDGED_SYNTHETIC = 256
+# NVIDIA asks for 500 for classifiers; below a hundred the ranges are those of single images.
+FEW_TO_CALIBRATE = 100
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """All (N, C, H, W) float32 in [0, 1]; synthetic is empty where no generator can be used.
+
+    Attributes:
+        real, synthetic: to calibrate on.
+        judge: to choose on, the real ones first.
+        judged_on: what `judge` is made of, in words.
+        generator_note: why there are synthetic images, or none.
+        warnings: what the report must say, in sentences.
+    """
+
+    real: Images
+    synthetic: Images
+    judge: Images
+    judged_on: str
+    generator_note: str
+    warnings: tuple[str, ...]
+
+
+def gather(
+    train: Tensor,
+    select: Tensor,
+    generator: Generator | None,
+    *,
+    num_synthetic: int,
+    seed: int,
+    absent: str = "The method leaves no generator",
+) -> CalibrationImages:
+    """Draw the images.
+
+    Args:
+        train, select: uint8 (N, C, H, W), two parts of the samples' split.
+        generator: the method's, in evaluation mode; None where it leaves none.
+        num_synthetic: how many of its images to calibrate on.
+        seed: of the draw; the same seed gives the same images.
+        absent: why there is no generator, where there is none.
+
+    Raises:
+        ExportError: there is no real image to calibrate on.
+    """
+    if len(train) == 0:
+        raise ExportError(
+            "There is no real image to calibrate int8 on.",
+            "The train part of the samples calibrates, with generated images beside it.",
+            "Add images to --samples, or leave int8 out with --precisions fp32,fp16.",
+        )
+    real, chosen = _as_floats(train), _as_floats(select)
+    warnings: list[str] = []
+    synthetic = judged_synthetic = np.empty((0, *real.shape[1:]), np.float32)
+    if generator is None:
+        note = f"{absent}, so int8 is calibrated on real images alone."
+    elif not generator.aims_at_realism:
+        note = "The method's generator is adversarial and not realistic, so int8 is calibrated on real images alone."
+        warnings.append(note)
+    elif num_synthetic == 0:
+        note = "Generated images were switched off with --calibration-images 0."
+    else:
+        note = "Generated images are drawn from the run's own generator, classes in equal shares, and are not kept."
+        drawn = draw(generator, num_synthetic + JUDGED_SYNTHETIC, seed=seed)
+        synthetic, judged_synthetic = drawn[:num_synthetic], drawn[num_synthetic:]
+    if len(real) + len(synthetic) < FEW_TO_CALIBRATE:
+        warnings.append(
+            f"int8 is calibrated on only {len(real) + len(synthetic)} images; ranges from so few are those of single "
+            "images. More --samples, or a method with a realistic generator, would help."
+        )
+    judge = np.concatenate([chosen, judged_synthetic])
+    if len(judge):
+        judged_on = f"{len(chosen)} select + {len(judged_synthetic)} generated images"
+    else:
+        judge, judged_on = real, f"the {len(real)} images that it was calibrated on"
+        warnings.append(
+            "No image is left to choose an int8 calibration on but those that calibrate, which flatters it."
+        )
+    return CalibrationImages(real, synthetic, judge, judged_on, note, tuple(warnings))
+
+
+@torch.no_grad()
+def draw(generator: Generator, count: int, *, seed: int) -> Images:
+    """`count` images (N, C, H, W) in [0, 1] with uniformly drawn classes."""
+    random = torch.Generator().manual_seed(seed)
+    sizes = [min(BATCH, count - start) for start in range(0, count, BATCH)]
+    images = torch.cat([generator(*generator.latents(size, random)) for size in sizes])
+    # What a camera's file would hold: the real images are 8-bit as well.
+    return ((images * 255.0).round() / 255.0).numpy()
+
+
+def _as_floats(images: Tensor) -> Images:
+    return (images.float() / 255.0).numpy()

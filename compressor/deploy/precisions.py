@@ -1,0 +1,206 @@
+"""The fp16 and int8 files of one network, each fit for what the target's runtime takes (`exporters.routes`).
+
+A precision that cannot be made is a row without a file and with the reason; the rest of the run goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressor.deploy.calibration_images import CalibrationImages
+from compressor.deploy.variants import Model, Variant, made_for
+from exporters.calibration import ActivationRanges, collect_ranges, range_agreement
+from exporters.errors import ExportError
+from exporters.int8_search import Int8Choice, search_int8
+from exporters.logits import onnx_logits
+from exporters.onnx_files import OnnxFile, load_onnx, opset_of
+from exporters.onnx_to_fp16 import fp16_from_onnx, overflowing_nodes
+from exporters.onnx_to_int8 import needs_reduced_range
+from exporters.parity import Parity, compare
+from exporters.routes import Route, route_for
+from profiles.schema import DeviceProfile, Precision
+
+# Overflow is looked for, and parity taken, on this many images of each kind; int8's ranges on all of them.
+LOOKED_AT = 64
+
+# Stands in report.json, which has no infinity, for logits that are not finite.
+UNUSABLE_ERROR = 1e9
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made of one network.
+
+    Attributes:
+        variants: one for each precision, in the order of the target's.
+        parity: of each variant's file against the fp32 file, by its key.
+        int8: how int8 was calibrated and chosen; None where there is no int8 file.
+        notes: what is unproven about the route.
+        warnings: what the report must say, in sentences.
+    """
+
+    variants: tuple[Variant, ...]
+    parity: dict[str, Parity]
+    int8: dict[str, Any] | None
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The variants with their parity, as plain values for JSON."""
+        parities = {key: asdict(parity) for key, parity in self.parity.items()}
+        return [{**variant.to_dict(), "parity": parities.get(variant.key)} for variant in self.variants]
+
+
+def make_precisions(
+    source: Path,
+    folder: Path,
+    model: Model,
+    target: DeviceProfile,
+    precisions: Collection[Precision],
+    images: CalibrationImages,
+    *,
+    max_drop: float,
+    note: Note,
+) -> Made:
+    """Write `<model>.fp16.onnx` and `<model>.int8.onnx`, as far as the target takes them.
+
+    Args:
+        source: the fp32 classifier, in a folder beside `folder`.
+        max_drop: points of agreement with the fp32 file that int8 may lose before layers go back to float.
+        note: hears one line for every file.
+
+    Raises:
+        ExportError: the source cannot be read, or the target is said to run two kinds of TensorRT.
+    """
+    work = _Work(source, folder, model, target, images, max_drop)
+    variants: list[Variant] = []
+    parity: dict[str, Parity] = {}
+    warnings: list[str] = []
+    int8: dict[str, Any] | None = None
+    for build in work.route.builds:
+        if build.precision not in precisions:
+            continue
+        variant = Variant(model, build.precision, None, made_for(work.route, build))
+        try:
+            match build.file:
+                case "fp32":
+                    file, remark = _described(source), None
+                case "fp16":
+                    file, remark = work.fp16()
+                case "int8":
+                    file, remark, int8 = work.int8()
+        except ExportError as error:
+            variants.append(replace(variant, note=f"not made: {error.received}"))
+            warnings.append(f"{model} {build.precision} was not made. {error.received} {error.expected}")
+            continue
+        variant = replace(
+            variant,
+            file=file.path.relative_to(folder.parent).as_posix(),
+            size_mib=file.size_mib,
+            sha256=file.sha256,
+            optimise=build.file != "int8" or work.route.int8_float == "fp32",
+            note=remark,
+        )
+        variants.append(variant)
+        parity[variant.key] = found = work.parity(file, optimise=variant.optimise)
+        note(
+            f"{model} {build.precision}: {file.size_mib:.2f} MiB for {variant.made_for}, "
+            f"within {found.max_rel:.1e} of fp32, the same class on {found.top1_agreement:.1%} of {found.count} images"
+        )
+    return Made(tuple(variants), parity, int8, work.route.notes, tuple(warnings))
+
+
+class _Work:
+    """One network's fp32 file, and what its other files are made with."""
+
+    def __init__(
+        self,
+        source: Path,
+        folder: Path,
+        model: Model,
+        target: DeviceProfile,
+        images: CalibrationImages,
+        max_drop: float,
+    ) -> None:
+        self.source, self.folder, self.model, self.images, self.max_drop = source, folder, model, images, max_drop
+        self.route: Route = route_for(target, opset_of(load_onnx(source)))
+        self.reduce_range = target.this_host and needs_reduced_range()
+        self.looked_at = np.concatenate([images.real[:LOOKED_AT], images.synthetic[:LOOKED_AT]])
+        self.reference = onnx_logits(source, self.looked_at)
+
+    def parity(self, file: OnnxFile, *, optimise: bool) -> Parity:
+        return compare(self.reference, onnx_logits(file.path, self.looked_at, optimise=optimise))
+
+    def fp16(self) -> tuple[OnnxFile, str | None]:
+        made = fp16_from_onnx(self.source, self.folder / f"{self.model}.fp16.onnx", keep_fp32=self._hot())
+        count = len(made.fp32_nodes)
+        return made.file, f"{count} nodes stay fp32" if count else None
+
+    def int8(self) -> tuple[OnnxFile, str | None, dict[str, Any]]:
+        real = collect_ranges(self.source, [self.images.real])
+        synthetic = collect_ranges(self.source, [self.images.synthetic]) if len(self.images.synthetic) else None
+        choice = search_int8(
+            self.source,
+            self.folder / f"{self.model}.int8.onnx",
+            form=self.route.int8_form,
+            calibration_sets=[found for found in (real, synthetic) if found is not None],
+            judge=self.images.judge,
+            max_drop=self.max_drop,
+            finish=self._float_part_to_fp16() if self.route.int8_float == "fp16" else None,
+            optimise=self.route.int8_float == "fp32",
+            reduce_range=self.reduce_range,
+        )
+        remarks: list[str] = []
+        if choice.float_groups:
+            remarks.append(f"{len(choice.float_groups)} of {choice.num_groups} groups of layers stay float")
+        if self.reduce_range:
+            remarks.append("weights in 7 bits, since this processor has no VNNI")
+        return choice.file, "; ".join(remarks) or None, self._calibration(choice, real, synthetic)
+
+    def _hot(self) -> tuple[str, ...]:
+        return overflowing_nodes(self.source, [self.looked_at])
+
+    def _float_part_to_fp16(self) -> Callable[[Path], None]:
+        hot = self._hot()
+
+        def convert(path: Path) -> None:
+            fp16_from_onnx(path, path, keep_fp32=hot)
+
+        return convert
+
+    def _calibration(
+        self, choice: Int8Choice, real: ActivationRanges, synthetic: ActivationRanges | None
+    ) -> dict[str, Any]:
+        """`Int8Calibration` of the report, without what the evidence says."""
+        agreed = None if synthetic is None else range_agreement(real, synthetic)
+        return {
+            "model": self.model,
+            "method": choice.method,
+            "num_real": len(self.images.real),
+            "num_generated": len(self.images.synthetic),
+            "generator_note": self.images.generator_note,
+            "range_agreement_median": agreed and agreed.median_ratio,
+            "range_agreement_lowest": agreed and agreed.lowest_ratio,
+            "float_layers": list(choice.float_groups),
+            "trials": [
+                {**asdict(trial), "logit_error": min(trial.logit_error, UNUSABLE_ERROR)} for trial in choice.trials
+            ],
+            "judged_on": self.images.judged_on,
+            "num_judged": len(self.images.judge),
+            "drop_points": choice.drop_points,
+            "max_drop": self.max_drop,
+            "limit_held": choice.limit_held,
+        }
+
+
+def _described(path: Path) -> OnnxFile:
+    content = path.read_bytes()
+    return OnnxFile(path, opset_of(load_onnx(path)), len(content) / 2**20, hashlib.sha256(content).hexdigest())

@@ -1,0 +1,192 @@
+"""The artefacts of a report as strings, once for every rendering: their worth, how int8 was made, what to ship."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from compressor.report.measured import Proportion
+from compressor.report.shipping import Int8Calibration, Recommendation, Variant
+from compressor.report.text import ABSENT, conditions, count, median, percent, points, size, with_interval
+from compressor.report.variants import ENOUGH_TO_PROVE
+from profiles.latency import LatencyStats
+
+
+class Artefacts(Protocol):
+    """What holds artefacts: the report of a run, or of an export alone."""
+
+    @property
+    def variants(self) -> tuple[Variant, ...]: ...
+    @property
+    def variant_notes(self) -> tuple[str, ...]: ...
+    @property
+    def int8(self) -> tuple[Int8Calibration, ...]: ...
+    @property
+    def recommendation(self) -> Recommendation | None: ...
+
+
+@dataclass(frozen=True)
+class VariantLine:
+    """One artefact; latencies are p50 in ms. `verdict` says whether it is the recommended one, or why it is not."""
+
+    label: str
+    recommended: bool
+    size: str
+    parity: str
+    agreement: str
+    as_fp32: str
+    accuracy: str
+    host: str
+    target: str
+    verdict: str
+
+
+def variant_lines(report: Artefacts) -> tuple[VariantLine, ...]:
+    """Every artefact that exists; those that do not are in `variant_notes`."""
+    chosen = report.recommendation
+    rejected = {} if chosen is None else {one.variant: one.reason for one in chosen.rejected}
+    lines = []
+    for variant in report.variants:
+        if variant.path is None:
+            continue
+        recommended = chosen is not None and (chosen.model, chosen.format, chosen.precision) == (
+            variant.model,
+            variant.format,
+            variant.precision,
+        )
+        is_fp32 = (variant.format, variant.precision) == ("onnx", "fp32")
+        lines.append(
+            VariantLine(
+                label=variant.label,
+                recommended=recommended,
+                size=ABSENT if variant.size_mib is None else size(variant.size_mib),
+                parity=_difference(variant, is_fp32),
+                agreement="reference" if is_fp32 and variant.model == "teacher" else _share(variant.agreement.larger),
+                as_fp32="reference" if is_fp32 else _share(variant.agreement_with_fp32.larger),
+                accuracy=_share(variant.accuracy.larger),
+                host=_median(variant.latency_host),
+                target=_median(variant.latency_target),
+                verdict="recommended" if recommended else rejected.get(variant.label, ""),
+            )
+        )
+    return tuple(lines)
+
+
+def judged_on(report: Artefacts) -> str:
+    """The images behind the artefacts' agreement: of evidence and --eval the larger, which is the same for all."""
+    for scores in (score for variant in report.variants for score in (variant.agreement, variant.agreement_with_fp32)):
+        if scores.larger is not None:
+            return count(scores.larger.n, "--eval image" if scores.larger is scores.eval else "held-out image")
+    return ""
+
+
+def variant_notes(report: Artefacts) -> tuple[str, ...]:
+    """What casts doubt on an artefact or its latency, and why one does not exist. Artefacts with one note share it."""
+    sharing: dict[str, list[str]] = {}
+    for variant in report.variants:
+        doubts = [
+            text
+            for latency in (variant.latency_host, variant.latency_target)
+            if latency is not None
+            for text in (*_elsewhere(report, latency), *latency.warnings)
+        ]
+        for text in (*([] if variant.note is None else [variant.note]), *dict.fromkeys(doubts)):
+            sharing.setdefault(text, []).append(variant.label)
+    return (*_made_for(report), *_shared(sharing), *report.variant_notes)
+
+
+def missing_lines(report: Artefacts) -> tuple[str, ...]:
+    """Why an artefact was not made."""
+    missing = [variant for variant in report.variants if variant.path is None and variant.note is not None]
+    return tuple(f"{variant.label}: {str(variant.note).rstrip('.')}." for variant in missing)
+
+
+def calibration_lines(report: Artefacts, model: str | None = None) -> tuple[str, ...]:
+    """How each int8 file came about without the training data, and what that cost."""
+    chosen = [calibration for calibration in report.int8 if model in (None, calibration.model)]
+    return tuple(line for calibration in chosen for line in _calibration(calibration))
+
+
+def recommendation_lines(report: Artefacts) -> tuple[str, ...]:
+    """What to ship; where nothing holds the limits, what each artefact misses."""
+    chosen = report.recommendation
+    if chosen is None:
+        return ()
+    missed = () if chosen.model else (f"{one.variant.capitalize()} {one.reason}." for one in chosen.rejected)
+    return (*(() if chosen.teacher_suffices is None else (chosen.teacher_suffices,)), chosen.reason, *missed)
+
+
+def _made_for(report: Artefacts) -> Iterator[str]:
+    """Of the artefacts that exist; one sentence where all are for the same runtime."""
+    runtimes: dict[str, list[str]] = {}
+    for variant in report.variants:
+        if variant.path is not None:
+            runtimes.setdefault(f"made for {variant.made_for}", []).append(variant.label)
+    if len(runtimes) == 1:
+        yield f"All are {next(iter(runtimes))}."
+    else:
+        yield from _shared(runtimes)
+
+
+def _shared(sharing: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for text, labels in sharing.items():
+        yield f"{', '.join(labels)}: {text.rstrip('.')}."
+
+
+def _calibration(calibration: Int8Calibration) -> Iterator[str]:
+    tensors = ""
+    if calibration.range_agreement_median is not None and calibration.range_agreement_lowest is not None:
+        tensors = (
+            f"; the ranges of real and generated images overlap by {percent(calibration.range_agreement_median)} in "
+            f"the median tensor, {percent(calibration.range_agreement_lowest)} at least"
+        )
+    name = f"{calibration.model} int8"
+    yield (
+        f"{name}, calibration: {calibration.num_real:,} real + {calibration.num_generated:,} generated, "
+        f"{calibration.method}{tensors}."
+    )
+    if calibration.generator_note is not None:
+        yield f"{name}: {calibration.generator_note}"
+    limit = points(calibration.max_drop)
+    held = "within" if calibration.limit_held else "above"
+    yield (
+        f"{name} loses {points(calibration.drop_points)} of agreement with fp32 on the {calibration.num_judged:,} "
+        f"images that choices are made on ({calibration.judged_on}), {held} the limit of {limit}."
+    )
+    yield f"{name} {_proof(calibration, limit)}."
+
+
+def _proof(calibration: Int8Calibration, limit: str) -> str:
+    """What images say on which nothing was chosen."""
+    agreement = calibration.agreement_with_fp32
+    if agreement is None:
+        return f"was judged on no held-out image, so its limit of {limit} is unproven"
+    found = f"agrees with fp32 on {with_interval(agreement)} of {count(agreement.n, 'image')} held out from that"
+    if calibration.limit_proven:
+        return f"{found}, within the limit of {limit}"
+    if agreement.n < ENOUGH_TO_PROVE:
+        return f"{found}; with fewer than {ENOUGH_TO_PROVE} the limit of {limit} is unproven"
+    return f"{found} and misses the limit of {limit} by {points(agreement.points_lost - calibration.max_drop)}"
+
+
+def _elsewhere(report: Artefacts, latency: LatencyStats) -> tuple[str, ...]:
+    """How a latency was obtained that was not obtained like the first one on this host."""
+    host = next((variant.latency_host for variant in report.variants if variant.latency_host is not None), None)
+    if host is not None and (host.device, host.runtime) == (latency.device, latency.runtime):
+        return ()
+    return (conditions(latency),)
+
+
+def _median(latency: LatencyStats | None) -> str:
+    return ABSENT if latency is None else median(latency)
+
+
+def _difference(variant: Variant, is_fp32: bool) -> str:
+    if is_fp32:
+        return "reference"
+    return ABSENT if variant.parity is None else f"{variant.parity.max_rel:.1e}"
+
+
+def _share(proportion: Proportion | None) -> str:
+    return ABSENT if proportion is None else with_interval(proportion)

@@ -1,0 +1,61 @@
+"""Which of two artefacts is faster on the target, as far as the measurements can tell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from compressor.report.shipping import Variant
+from compressor.report.text import significant
+from profiles.schema import DeviceProfile
+
+_HIGHEST_FIRST = ("fp32", "fp16", "int8")
+TIE = 0.03  # of the faster p50: less is not worth a lower precision
+
+
+def milliseconds(variant: Variant) -> float:
+    """p50 on the target, where it was measured."""
+    assert variant.latency_target is not None
+    return variant.latency_target.latency_p50_ms
+
+
+def comparable(measured: Sequence[Variant]) -> list[Variant]:
+    """Those whose latency is of the commonest kind; a wall clock is no match for a GPU's own time."""
+    kinds = Counter(kind(variant) for variant in measured)
+    return [variant for variant in measured if kind(variant) == kinds.most_common(1)[0][0]]
+
+
+def kind(variant: Variant) -> tuple[str, int] | None:
+    """What was timed on the target, and of how many images; None where nothing was."""
+    latency = variant.latency_target
+    return None if latency is None else (latency.what, latency.batch_size)
+
+
+def as_fast(variant: Variant, fastest: Variant) -> bool:
+    """Not slower than `fastest` by more than a tie, or by less than the two medians are known to."""
+    one, other = variant.latency_target, fastest.latency_target
+    assert one is not None
+    assert other is not None
+    if one.latency_p50_ms <= (1 + TIE) * other.latency_p50_ms:
+        return True
+    ours, theirs = one.latency_p50_interval_ms, other.latency_p50_interval_ms
+    return ours is not None and theirs is not None and ours[0] <= theirs[1]
+
+
+def no_larger(variant: Variant, other: Variant) -> bool:
+    """False where one of the sizes is not known."""
+    return variant.size_mib is not None and other.size_mib is not None and variant.size_mib <= other.size_mib
+
+
+def p50(variant: Variant) -> str:
+    return significant(milliseconds(variant))
+
+
+def place(target: DeviceProfile) -> str:
+    """The target, within a sentence."""
+    return "this host" if target.this_host else target.title
+
+
+def precision_rank(variant: Variant) -> int:
+    """0 for the highest precision."""
+    return _HIGHEST_FIRST.index(variant.precision)

@@ -1,0 +1,49 @@
+"""export.json: what `compress export` made of one ONNX file. Its parts are those of report.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt
+
+from compressor.report.measured import Record, Sha256
+from compressor.report.schema import SkippedFile, Target
+from compressor.report.shipping import Int8Calibration, Kit, Recommendation, Variant
+from compressor.stages import atomic_write_text
+
+
+class Source(Record):
+    """The file that came."""
+
+    file: str
+    sha256: Sha256
+    opset: PositiveInt
+    input_name: str
+    image_shape: tuple[int, int, int] = Field(description="channels, height, width")
+    fixed_batch: PositiveInt | None = Field(default=None, description="images of one call; null: any number")
+    num_classes: PositiveInt
+
+
+class Export(Record):
+    """Everything that is known about one export. In `variants` the source is the network called `student`."""
+
+    schema_version: Literal["1.0"] = "1.0"
+    tool_version: str
+    created: AwareDatetime
+    source: Source
+    target: Target
+    num_calibration: NonNegativeInt = Field(description="images that ranges come from")
+    num_evidence: NonNegativeInt = Field(description="images that nothing was calibrated or chosen on")
+    skipped: tuple[SkippedFile, ...] = ()
+    variants: tuple[Variant, ...]
+    variant_notes: tuple[str, ...] = ()
+    int8: tuple[Int8Calibration, ...] = ()
+    recommendation: Recommendation | None = None
+    kit: Kit | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def write_export(export: Export, path: Path) -> None:
+    """Write export.json whole or not at all."""
+    atomic_write_text(path, export.model_dump_json(indent=2) + "\n")

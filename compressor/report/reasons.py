@@ -1,0 +1,109 @@
+"""Why an artefact is recommended and every other one is not, in words with their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from compressor.report.comparing import as_fast, kind, milliseconds, p50, place
+from compressor.report.limits import Limits
+from compressor.report.shipping import Rejected, Variant
+from compressor.report.text import count, joined, points, significant, with_interval
+from compressor.report.variants import ENOUGH_TO_PROVE
+from profiles.schema import DeviceProfile
+
+
+def reason_of(
+    chosen: Variant, made: Sequence[Variant], missed: Mapping[str, str], limits: Limits, target: DeviceProfile
+) -> Iterator[str]:
+    """One or two sentences, and a third where a limit could not be checked."""
+    others = [
+        variant
+        for variant in made
+        if (variant.model, variant.format) == (chosen.model, chosen.format) and variant is not chosen
+    ]
+    head = f"{chosen.label.capitalize()} is recommended"
+    if chosen.latency_target is not None:
+        rivals = [
+            f"{_name(variant)} {missed.get(variant.label) or _against(variant, chosen, target)}"
+            for variant in others
+            if variant.latency_target is not None
+        ]
+        yield f"{head}: {p50(chosen)} ms on {place(target)}{', where ' + joined(rivals) if rivals else ''}."
+    elif chosen.precision == "fp16":
+        yield (
+            f"{head} by its kind, since nothing was measured on {target.title}: TensorRT usually gains from fp16, and "
+            "int8 is recommended only where it was measured to be faster."
+        )
+    else:
+        half = next((variant for variant in others if variant.precision == "fp16"), None)
+        yield f"{head}, since nothing was measured on {target.title}{_why_not_fp16(half, missed, target)}."
+    yield from _cost(chosen, limits)
+    if limits.max_latency_ms is not None and chosen.latency_target is None:
+        yield f"The limit of {significant(limits.max_latency_ms)} ms could not be checked."
+
+
+def _why_not_fp16(half: Variant | None, missed: Mapping[str, str], target: DeviceProfile) -> str:
+    if target.runtime != "tensorrt" or half is None:
+        return " and a lower precision is not faster on every device"
+    if half.label in missed:
+        return f" and fp16 {missed[half.label]}"
+    agreement = half.agreement_with_fp32.larger
+    if agreement is None:
+        return " and no image says what fp16 costs"
+    return f" and fp16 agrees with fp32 on {with_interval(agreement)} of {count(agreement.n, 'image')} only"
+
+
+def _cost(chosen: Variant, limits: Limits) -> Iterator[str]:
+    """What a lower precision costs, and how sure that is."""
+    if chosen.precision == "fp32":
+        return
+    agreement = chosen.agreement_with_fp32.larger
+    if agreement is None:
+        yield f"No held-out image says what {chosen.precision} costs."
+        return
+    sentence = f"It agrees with fp32 on {with_interval(agreement)} of {count(agreement.n, 'image')}"
+    few = agreement.n < ENOUGH_TO_PROVE
+    yield f"{sentence}, too few to prove the limit of {points(limits.max_drop)}." if few else f"{sentence}."
+
+
+def rejections(
+    made: Sequence[Variant], missed: Mapping[str, str], chosen: Variant | None, target: DeviceProfile
+) -> tuple[Rejected, ...]:
+    """Every artefact but the chosen one; without a chosen one each has missed a limit."""
+    return tuple(
+        Rejected(
+            variant=variant.label,
+            reason=missed.get(variant.label) or ("" if chosen is None else _against(variant, chosen, target)),
+        )
+        for variant in made
+        if variant is not chosen
+    )
+
+
+def _against(variant: Variant, chosen: Variant, target: DeviceProfile) -> str:
+    """Why the chosen one was preferred, as what follows a name."""
+    if variant.latency_target is not None and chosen.latency_target is not None:
+        if kind(variant) != kind(chosen):
+            return f"was measured in another way ({variant.latency_target.what}, {p50(variant)} ms)"
+        ratio = milliseconds(variant) / milliseconds(chosen)
+        if ratio < 1:
+            tied = as_fast(chosen, variant)
+            return (
+                f"is not clearly faster ({p50(variant)} ms)" if tied else f"is faster ({p50(variant)} ms), but larger"
+            )
+        if as_fast(variant, chosen):
+            return f"is not faster ({p50(variant)} ms)"
+        return f"takes {significant(ratio)} times as long" if ratio >= 2 else f"is {100 * (ratio - 1):.0f} % slower"
+    if chosen.latency_target is not None:
+        return f"was not measured on {place(target)}"
+    if variant.model != chosen.model:
+        return f"was not measured on {place(target)}, where it would have to be faster than the {chosen.model}"
+    if variant.precision == "int8":
+        return "was not measured to be faster"
+    if variant.precision == chosen.precision:
+        return f"is the same network, as {variant.format}"
+    return f"was not preferred to {chosen.precision} without a measurement"
+
+
+def _name(variant: Variant) -> str:
+    return variant.label.removeprefix(f"{variant.model} ")

@@ -1,0 +1,108 @@
+"""What report.json says of the files that may ship: every artefact, how int8 was made, and which one to take."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from compressor.report.measured import Fraction, Proportion, Record, RunPath, Scores, Sha256
+from profiles.latency import LatencyStats
+from profiles.schema import Precision
+
+ModelName = Literal["student", "teacher"]
+Format = Literal["onnx", "engine"]
+
+
+class VariantParity(Record):
+    """An artefact against the same network's fp32 file on the same images; `onnx.parity` ties that file to torch."""
+
+    max_rel: NonNegativeFloat = Field(description="largest difference, as a share of the largest logit")
+    top1_agreement: Fraction
+    num_images: PositiveInt
+
+
+class Variant(Record):
+    """One artefact: a network in one format and precision."""
+
+    model: ModelName
+    format: Format
+    precision: Precision
+    path: RunPath | None = Field(default=None, description="null: it was not made, and `note` says why")
+    made_for: str = Field(description="the runtime that it is made for")
+    size_mib: PositiveFloat | None = None
+    sha256: Sha256 | None = None
+    parity: VariantParity | None = None
+    agreement: Scores = Field(default=Scores(), description="top-1 equal to the fp32 teacher")
+    agreement_with_fp32: Scores = Field(default=Scores(), description="top-1 equal to the same network's fp32 file")
+    accuracy: Scores = Field(default=Scores(), description="top-1 equal to the label, where there are labels")
+    latency_host: LatencyStats | None = Field(default=None, description="on the machine that ran this")
+    latency_target: LatencyStats | None = Field(default=None, description="on the target, never on a stand-in")
+    note: str | None = Field(default=None, description="what is missing and why, such as `skipped: no GPU`")
+
+    @property
+    def label(self) -> str:
+        """`student int8`, and `student int8 engine` where it is one."""
+        return f"{self.model} {self.precision}{'' if self.format == 'onnx' else f' {self.format}'}"
+
+
+class Int8Trial(Record):
+    """One calibration that was tried and judged."""
+
+    method: str
+    float_groups: tuple[str, ...] = Field(description="groups of layers that were left in float")
+    logit_error: NonNegativeFloat = Field(description="relative L2 distance to the fp32 logits")
+    agreement: Fraction = Field(description="top-1 equal to the fp32 file, on the images that choices are made on")
+
+
+class Int8Calibration(Record):
+    """How an int8 file came about without the training data, and what it costs."""
+
+    model: ModelName
+    method: str = Field(description="how ranges become scales: min-max, entropy or percentile")
+    num_real: NonNegativeInt = Field(description="the user's images that the ranges come from")
+    num_generated: NonNegativeInt
+    generator_note: str | None = Field(default=None, description="why no generated images, or of which generator")
+    range_agreement_median: Fraction | None = Field(
+        default=None, description="overlap of the activation ranges of real and generated images, over the tensors"
+    )
+    range_agreement_lowest: Fraction | None = None
+    float_layers: tuple[str, ...] = Field(default=(), description="layers that went back to float")
+    trials: tuple[Int8Trial, ...] = ()
+    judged_on: str = Field(description="the images that choices were made on; never those of `agreement_with_fp32`")
+    num_judged: NonNegativeInt
+    drop_points: float = Field(description="agreement with fp32 that is lost there, in percentage points")
+    max_drop: NonNegativeFloat = Field(description="the user's limit, in percentage points")
+    limit_held: bool = Field(description="on the images that choices were made on")
+    agreement_with_fp32: Proportion | None = Field(
+        default=None, description="on the larger of evidence and --eval, which nothing was chosen on"
+    )
+    limit_proven: bool = Field(description="300 of those images or more, and the limit holds there too")
+
+
+class Rejected(Record):
+    variant: str
+    reason: str
+
+
+class Recommendation(Record):
+    """The one artefact to ship under the user's limits."""
+
+    model: ModelName | None = Field(default=None, description="null: no artefact holds the limits")
+    format: Format | None = None
+    precision: Precision | None = None
+    path: RunPath | None = None
+    reason: str
+    teacher_suffices: str | None = Field(
+        default=None, description="said first: the teacher itself holds the limits, or its student is no faster"
+    )
+    rejected: tuple[Rejected, ...] = Field(default=(), description="every other artefact that exists, and why not")
+
+
+class Kit(Record):
+    """What builds, checks and measures the student on the device itself."""
+
+    path: RunPath
+    sha256: Sha256 = Field(description="of its manifest, which a result from the device names")
+    files: tuple[str, ...]
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,133 @@
+"""The artefacts that the stages made, as the report shows them. Reads these facts, each of which may be missing:
+
+    precision   {"variants": [{"model", "precision", "file", "made_for", "size_mib", "sha256", "parity", "note"}],
+                 "int8": [Int8Calibration without what was found on evidence], "notes": [str]}
+    engine      {"variants": [as above], "note": str or None}
+    kit         {"kit": {"path", "sha256", "files": [str], "notes": [str]} or None}
+    latency     {"latencies": {key: LatencyStats or {"skipped": reason}}}
+    report      {"variants": {key: {"evidence": variant_facts, "eval": variant_facts}}}
+
+A key is `student.int8` for an ONNX file and `student.int8.engine` for an engine; `student` and `teacher` mean their
+fp32 files. `file` is relative to the run folder, and null where nothing was made; `parity` is an
+`exporters.parity.Parity`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from compressor.report.measured import Proportion, Scores
+from compressor.report.shipping import Format, Int8Calibration, Int8Trial, Kit, ModelName, Variant, VariantParity
+from profiles.latency import LatencyStats
+
+Facts = Mapping[str, Mapping[str, Any]]
+Latencies = Mapping[str, LatencyStats]
+
+# With fewer images, even complete agreement leaves a loss of one point possible (rule of three: 3 / 300).
+ENOUGH_TO_PROVE = 300
+
+
+def latencies_of(facts: Facts) -> dict[str, LatencyStats]:
+    """What was measured on this host, by key."""
+    return {
+        _key(name): LatencyStats.model_validate(found)
+        for name, found in facts["latency"]["latencies"].items()
+        if "skipped" not in found
+    }
+
+
+def host_and_target(
+    key: str, latencies: Latencies, merged: Latencies
+) -> tuple[LatencyStats | None, LatencyStats | None]:
+    """The latency on this host, and that on the target: one measurement where the host is the target."""
+    here = latencies.get(key)
+    return here, here if here is not None and here.is_target else merged.get(key)
+
+
+def variants_of(facts: Facts, latencies: Latencies, merged: Latencies) -> tuple[Variant, ...]:
+    """Student first, each with its ONNX files before its engines."""
+    stages: tuple[tuple[str, Format], ...] = (("precision", "onnx"), ("engine", "engine"))
+    found = [
+        _variant(entry, format_, facts, latencies, merged)
+        for stage, format_ in stages
+        for entry in facts.get(stage, {}).get("variants", ())
+    ]
+    return tuple(sorted(found, key=lambda variant: get_args(ModelName).index(variant.model)))
+
+
+def int8_of(facts: Facts) -> tuple[Int8Calibration, ...]:
+    """How each int8 file was calibrated, with what the images say that nothing was chosen on."""
+    return tuple(_calibration(entry, facts) for entry in facts.get("precision", {}).get("int8", ()))
+
+
+def notes_of(facts: Facts) -> tuple[str, ...]:
+    """What holds for all artefacts of a stage."""
+    engine = facts.get("engine", {}).get("note")
+    return (*facts.get("precision", {}).get("notes", ()), *(() if engine is None else (engine,)))
+
+
+def kit_of(facts: Facts) -> Kit | None:
+    kit = facts.get("kit", {}).get("kit")
+    return None if kit is None else Kit.model_validate(kit)
+
+
+def scores_of(found: Mapping[str, Any], metric: str) -> Scores:
+    """One metric of {"evidence": ..., "eval": ...}; either may be missing or empty."""
+    values = {where: (found.get(where) or {}).get(metric) for where in ("evidence", "eval")}
+    return Scores(**{where: Proportion(**value) for where, value in values.items() if value is not None})
+
+
+def _variant(
+    entry: Mapping[str, Any], format_: Format, facts: Facts, latencies: Latencies, merged: Latencies
+) -> Variant:
+    key = f"{entry['model']}.{entry['precision']}{'' if format_ == 'onnx' else '.engine'}"
+    judged = facts["report"].get("variants", {}).get(key, {})
+    host, target = host_and_target(key, latencies, merged)
+    parity = entry.get("parity")
+    return Variant(
+        model=entry["model"],
+        format=format_,
+        precision=entry["precision"],
+        path=entry["file"],
+        made_for=entry["made_for"],
+        size_mib=entry.get("size_mib"),
+        sha256=entry.get("sha256"),
+        parity=parity
+        and VariantParity(
+            max_rel=parity["max_rel"], top1_agreement=parity["top1_agreement"], num_images=parity["count"]
+        ),
+        agreement=scores_of(judged, "agreement"),
+        agreement_with_fp32=scores_of(judged, "agreement_with_fp32"),
+        accuracy=scores_of(judged, "student_accuracy"),
+        latency_host=host,
+        latency_target=target,
+        note="; ".join(_notes(entry.get("note"), facts["latency"]["latencies"].get(key, {}).get("skipped"))) or None,
+    )
+
+
+def _notes(made: str | None, latency: str | None) -> Iterable[str]:
+    if made is not None:
+        yield made
+    if latency is not None and latency != made:
+        yield f"latency {latency if latency.startswith('skipped') else f'skipped: {latency}'}"
+
+
+def _calibration(entry: Mapping[str, Any], facts: Facts) -> Int8Calibration:
+    judged = facts["report"].get("variants", {}).get(f"{entry['model']}.int8", {})
+    agreement = scores_of(judged, "agreement_with_fp32").larger
+    trials = [{name: trial[name] for name in Int8Trial.model_fields} for trial in entry.get("trials", ())]
+    return Int8Calibration.model_validate(
+        {
+            **entry,
+            "trials": trials,
+            "agreement_with_fp32": agreement,
+            "limit_proven": agreement is not None
+            and agreement.n >= ENOUGH_TO_PROVE
+            and agreement.points_lost <= entry["max_drop"],
+        }
+    )
+
+
+def _key(name: str) -> str:
+    return name if "." in name else f"{name}.fp32"

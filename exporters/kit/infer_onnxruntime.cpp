@@ -1,0 +1,73 @@
+// One image to one class with ONNX Runtime: ./infer models/student.fp32.onnx photo.ppm
+//
+// The image is a binary PPM or PGM of the model's size (convert photo.jpg -resize 224x224! photo.ppm), so that nothing
+// but ONNX Runtime's own library is needed. Copy what you need.
+//
+//     g++ -O2 -std=c++17 infer.cpp -o infer -I$ONNXRUNTIME/include -L$ONNXRUNTIME/lib -lonnxruntime
+#include <onnxruntime_cxx_api.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+// (H, W, C) bytes to (C, H, W) float32 in [0, 1]; mean and standard deviation are inside the model.
+std::vector<float> readImage(std::string const& path, int64_t channels, int64_t height, int64_t width) {
+    std::ifstream file(path, std::ios::binary);
+    std::string magic;
+    int64_t foundWidth = 0, foundHeight = 0, highest = 0;
+    file >> magic >> foundWidth >> foundHeight >> highest;
+    file.get();  // the one byte between header and pixels
+    bool const fits = file && magic == (channels == 1 ? "P5" : "P6") && highest == 255;
+    if (!fits || foundWidth != width || foundHeight != height)
+        throw std::runtime_error(path + " is no binary " + (channels == 1 ? "PGM" : "PPM") + " of " +
+                                 std::to_string(width) + " x " + std::to_string(height) + " pixels of 8 bits");
+    std::vector<unsigned char> bytes(channels * height * width);
+    if (!file.read(reinterpret_cast<char*>(bytes.data()), bytes.size())) throw std::runtime_error(path + " is cut off");
+    std::vector<float> image(bytes.size());
+    for (int64_t c = 0; c < channels; ++c)
+        for (int64_t i = 0; i < height * width; ++i) image[c * height * width + i] = bytes[i * channels + c] / 255.0f;
+    return image;
+}
+
+int run(char const* model, std::string const& photo) {
+    Ort::Env environment(ORT_LOGGING_LEVEL_WARNING, "infer");
+    Ort::Session session(environment, model, Ort::SessionOptions{});
+    Ort::AllocatorWithDefaultOptions allocator;
+    auto const inputName = session.GetInputNameAllocated(0, allocator);
+    auto const outputName = session.GetOutputNameAllocated(0, allocator);
+    std::vector<int64_t> shape = session.GetInputTypeInfo(0).GetTensorTypeAndShapeInfo().GetShape();
+    shape[0] = std::max<int64_t>(shape[0], 1);  // -1 where the graph leaves the batch open
+
+    std::vector<float> const image = readImage(photo, shape[1], shape[2], shape[3]);
+    std::vector<float> images;  // a model of fixed batch gets the image as often as it wants
+    for (int64_t b = 0; b < shape[0]; ++b) images.insert(images.end(), image.begin(), image.end());
+
+    auto const memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+    Ort::Value const input =
+        Ort::Value::CreateTensor<float>(memory, images.data(), images.size(), shape.data(), shape.size());
+    char const* const inputNames[] = {inputName.get()};
+    char const* const outputNames[] = {outputName.get()};
+    auto const outputs = session.Run(Ort::RunOptions{nullptr}, inputNames, &input, 1, outputNames, 1);
+
+    int64_t const numClasses = outputs[0].GetTensorTypeAndShapeInfo().GetShape()[1];
+    float const* const logits = outputs[0].GetTensorData<float>();
+    float const* const best = std::max_element(logits, logits + numClasses);
+    double sum = 0;
+    for (int64_t k = 0; k < numClasses; ++k) sum += std::exp(logits[k] - *best);
+    std::printf("class %d, probability %.3f\n", static_cast<int>(best - logits), 1 / sum);
+    return 0;
+}
+
+int main(int argc, char** argv) try {
+    if (argc != 3) throw std::runtime_error("usage: infer MODEL IMAGE");
+    return run(argv[1], argv[2]);
+} catch (std::exception const& error) {
+    std::cerr << "infer: " << error.what() << "\n";
+    return 1;
+}

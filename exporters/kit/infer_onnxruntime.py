@@ -1,0 +1,34 @@
+"""One image to one class with ONNX Runtime: python3 infer.py models/student.fp32.onnx photo.jpg
+
+Needs numpy, onnxruntime and Pillow, and nothing else. Copy what you need.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+
+def main(model: str, photo: str) -> None:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (image_input,) = session.get_inputs()
+    batch, channels, height, width = image_input.shape
+
+    # (H, W, C) bytes to (1, C, H, W) float32 in [0, 1]; mean and standard deviation are inside the model.
+    pixels = Image.open(photo).convert("L" if channels == 1 else "RGB")
+    pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
+    image = np.asarray(pixels, dtype=np.float32).reshape(1, height, width, channels).transpose(0, 3, 1, 2) / 255
+    if isinstance(batch, int):  # a model of fixed batch gets the image as often as it wants
+        image = np.repeat(image, batch, axis=0)
+
+    logits = session.run(None, {image_input.name: np.ascontiguousarray(image)})[0][0]
+    probabilities = np.exp(logits - logits.max())
+    probabilities /= probabilities.sum()
+    print(f"class {logits.argmax()}, probability {probabilities.max():.3f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,107 @@
+// One image to one class with a TensorRT engine: ./infer engines/student.fp16.plan photo.ppm
+//
+// The image is a binary PPM or PGM of the model's size (convert photo.jpg -resize 224x224! photo.ppm), so that nothing
+// but TensorRT 8, 10 or 11 and the CUDA runtime is needed. Copy what you need.
+//
+//     g++ -O2 -std=c++14 infer.cpp -o infer -I/usr/local/cuda/include -L/usr/local/cuda/lib64 -lnvinfer -lcudart
+#include <NvInfer.h>
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+class Logger : public nvinfer1::ILogger {
+    void log(Severity severity, char const* message) noexcept override {
+        if (severity <= Severity::kWARNING) std::cerr << message << "\n";
+    }
+};
+
+void check(cudaError_t code) {
+    if (code != cudaSuccess) throw std::runtime_error(cudaGetErrorString(code));
+}
+
+std::vector<char> readFile(std::string const& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) throw std::runtime_error("cannot read " + path);
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+// (H, W, C) bytes to (C, H, W) float32 in [0, 1]; mean and standard deviation are inside the model.
+std::vector<float> readImage(std::string const& path, int channels, int height, int width) {
+    std::ifstream file(path, std::ios::binary);
+    std::string magic;
+    int foundWidth = 0, foundHeight = 0, highest = 0;
+    file >> magic >> foundWidth >> foundHeight >> highest;
+    file.get();  // the one byte between header and pixels
+    bool const fits = file && magic == (channels == 1 ? "P5" : "P6") && highest == 255;
+    if (!fits || foundWidth != width || foundHeight != height)
+        throw std::runtime_error(path + " is no binary " + (channels == 1 ? "PGM" : "PPM") + " of " +
+                                 std::to_string(width) + " x " + std::to_string(height) + " pixels of 8 bits");
+    std::vector<unsigned char> bytes(static_cast<std::size_t>(channels) * height * width);
+    if (!file.read(reinterpret_cast<char*>(bytes.data()), bytes.size())) throw std::runtime_error(path + " is cut off");
+    std::vector<float> image(bytes.size());
+    for (int c = 0; c < channels; ++c)
+        for (int i = 0; i < height * width; ++i) image[c * height * width + i] = bytes[i * channels + c] / 255.0f;
+    return image;
+}
+
+int run(std::string const& plan, std::string const& photo) {
+    Logger logger;
+    std::vector<char> const content = readFile(plan);
+    std::unique_ptr<nvinfer1::IRuntime> runtime(nvinfer1::createInferRuntime(logger));
+    std::unique_ptr<nvinfer1::ICudaEngine> engine(runtime->deserializeCudaEngine(content.data(), content.size()));
+    if (!engine) throw std::runtime_error(plan + " was not built by this version of TensorRT on this GPU");
+    std::unique_ptr<nvinfer1::IExecutionContext> context(engine->createExecutionContext());
+
+    // Input 0 is the image (B, C, H, W), output 1 the logits (B, K); B is -1 where the graph leaves it open.
+#if NV_TENSORRT_MAJOR > 8 || (NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR >= 5)
+    char const* const imageName = engine->getIOTensorName(0);
+    nvinfer1::Dims shape = engine->getTensorShape(imageName);
+    nvinfer1::Dims const logitsShape = engine->getTensorShape(engine->getIOTensorName(1));
+    shape.d[0] = shape.d[0] < 1 ? 1 : shape.d[0];
+    context->setInputShape(imageName, shape);
+#else
+    nvinfer1::Dims shape = engine->getBindingDimensions(0);
+    nvinfer1::Dims const logitsShape = engine->getBindingDimensions(1);
+    shape.d[0] = shape.d[0] < 1 ? 1 : shape.d[0];
+    context->setBindingDimensions(0, shape);
+#endif
+    int const batch = static_cast<int>(shape.d[0]), numClasses = static_cast<int>(logitsShape.d[1]);
+
+    std::vector<float> const image =
+        readImage(photo, static_cast<int>(shape.d[1]), static_cast<int>(shape.d[2]), static_cast<int>(shape.d[3]));
+    std::vector<float> images;  // a model of fixed batch gets the image as often as it wants
+    for (int b = 0; b < batch; ++b) images.insert(images.end(), image.begin(), image.end());
+    std::vector<float> logits(static_cast<std::size_t>(batch) * numClasses);
+
+    void* buffers[2] = {nullptr, nullptr};
+    check(cudaMalloc(&buffers[0], images.size() * sizeof(float)));
+    check(cudaMalloc(&buffers[1], logits.size() * sizeof(float)));
+    check(cudaMemcpy(buffers[0], images.data(), images.size() * sizeof(float), cudaMemcpyHostToDevice));
+    if (!context->executeV2(buffers)) throw std::runtime_error("TensorRT failed; its messages are above");
+    check(cudaMemcpy(logits.data(), buffers[1], logits.size() * sizeof(float), cudaMemcpyDeviceToHost));
+    check(cudaFree(buffers[0]));
+    check(cudaFree(buffers[1]));
+
+    auto const best = std::max_element(logits.begin(), logits.begin() + numClasses);
+    double sum = 0;
+    for (int k = 0; k < numClasses; ++k) sum += std::exp(logits[k] - *best);
+    std::printf("class %d, probability %.3f\n", static_cast<int>(best - logits.begin()), 1 / sum);
+    return 0;
+}
+
+int main(int argc, char** argv) try {
+    if (argc != 3) throw std::runtime_error("usage: infer ENGINE IMAGE");
+    return run(argv[1], argv[2]);
+} catch (std::exception const& error) {
+    std::cerr << "infer: " << error.what() << "\n";
+    return 1;
+}

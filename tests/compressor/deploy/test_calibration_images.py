@@ -1,0 +1,68 @@
+"""What int8 is calibrated and chosen on: real images, realistic generated ones, and never noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+from compressor.deploy.calibration_images import JUDGED_SYNTHETIC, draw, gather
+from compressor.distill.generator import Generator, GeneratorShape
+from exporters.errors import ExportError
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    torch.manual_seed(0)
+    return Generator(GeneratorShape((3, 8, 8), (8, 8), num_classes=3, latent_dim=4, width=8)).eval()
+
+
+def images(count: int, seed: int = 0) -> Tensor:
+    return tiny.images(count, seed=seed)
+
+
+def test_real_and_generated_calibrate_and_others_judge(generator: Generator) -> None:
+    found = gather(images(40), images(12, seed=1), generator, num_synthetic=96, seed=5)
+    assert [len(part) for part in (found.real, found.synthetic, found.judge)] == [40, 96, 12 + JUDGED_SYNTHETIC]
+    np.testing.assert_array_equal(found.real, images(40).numpy() / np.float32(255.0))
+    np.testing.assert_array_equal(found.judge[:12], images(12, seed=1).numpy() / np.float32(255.0))
+    calibrating = {image.tobytes() for image in (*found.real, *found.synthetic)}
+    assert not calibrating & {image.tobytes() for image in found.judge[12:]}
+    assert found.judged_on == f"12 select + {JUDGED_SYNTHETIC} generated images"
+    assert found.warnings == ()
+
+
+def test_the_draw_repeats_and_is_what_a_file_would_hold(generator: Generator) -> None:
+    once, again, other = draw(generator, 70, seed=1), draw(generator, 70, seed=1), draw(generator, 70, seed=2)
+    assert once.shape == (70, 3, 8, 8)
+    np.testing.assert_array_equal(once, again)
+    assert not np.array_equal(once, other)
+    np.testing.assert_allclose(once * 255.0, np.round(once * 255.0), atol=1e-4)
+    assert once.min() >= 0.0
+    assert once.max() <= 1.0
+
+
+def test_without_a_generator_it_is_said(generator: Generator) -> None:
+    found = gather(images(20), images(0), None, num_synthetic=512, seed=0)
+    assert len(found.synthetic) == 0
+    assert "leaves no generator" in found.generator_note
+    assert any("only 20 images" in warning for warning in found.warnings)
+    assert any("which flatters it" in warning for warning in found.warnings)
+    np.testing.assert_array_equal(found.judge, found.real)
+
+
+def test_an_adversarial_generator_does_not_calibrate(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "aims_at_realism", False)
+    found = gather(images(20), images(5), generator, num_synthetic=512, seed=0)
+    assert len(found.synthetic) == 0
+    assert len(found.judge) == 5
+    assert found.generator_note in found.warnings
+    assert "adversarial" in found.generator_note
+
+
+def test_no_real_image_is_refused(generator: Generator) -> None:
+    with pytest.raises(ExportError, match="no real image to calibrate") as refusal:
+        gather(images(0), images(0), generator, num_synthetic=512, seed=0)
+    assert "--precisions fp32,fp16" in refusal.value.action

@@ -1,0 +1,140 @@
+"""The artefacts as strings: one row for each that exists, and sentences for what is doubtful or missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from compressor.report.artefact_table import (
+    calibration_lines,
+    judged_on,
+    recommendation_lines,
+    variant_lines,
+    variant_notes,
+)
+from compressor.report.measured import Proportion, Scores
+from compressor.report.schema import Report
+from compressor.report.shipping import Int8Calibration, Recommendation, Rejected, Variant
+from profiles.latency import LatencyStats
+
+Maker = Callable[..., Report]
+
+
+def test_one_row_for_each_artefact_that_exists(report: Report) -> None:
+    rows = {row.label: row for row in variant_lines(report)}
+    assert list(rows) == ["student fp32", "student fp16", "student int8", "teacher fp32"]
+    assert [label for label, row in rows.items() if row.recommended] == ["student fp16"]
+    int8 = rows["student int8"]
+    assert (int8.size, int8.parity, int8.host, int8.target) == ("92.2 KiB", "3.1e-02", "0.120 (unstable)", "–")
+    assert int8.agreement == "97.0 % (95.7 to 97.9 %)"
+    assert int8.as_fp32 == "99.2 % (98.4 to 99.6 %)"
+    assert int8.verdict == "was not measured to be faster"
+    assert rows["student fp32"].as_fp32 == rows["teacher fp32"].agreement == "reference"
+    assert judged_on(report) == "1,000 --eval images"
+
+
+def test_a_merged_latency_is_marked_and_its_device_named(
+    build_report: Maker, variant: Callable[..., Variant], latency: Callable[..., LatencyStats]
+) -> None:
+    board = latency(
+        1.5,
+        origin="merged",
+        is_target=True,
+        device="Orin",
+        runtime="TensorRT 10.3",
+        what="gpu compute",
+        conditions=("mode 25W",),
+        latency_p50_interval_ms=None,
+        warmup_count=None,
+        warnings=("Hot.",),
+    )
+    report = build_report(variants=(variant("student", "fp16", latency_target=board),), variant_notes=())
+    assert variant_lines(report)[0].target == "1.50 (merged)"
+    assert variant_notes(report) == (
+        "All are made for TensorRT 10 and 11, typed.",
+        "student fp16: merged on Orin with TensorRT 10.3, mode 25W, gpu compute alone, batch 1, 3,000 calls.",
+        "student fp16: Hot.",
+    )
+
+
+def test_artefacts_with_one_note_share_it(build_report: Maker, variant: Callable[..., Variant]) -> None:
+    missing = {"format": "engine", "path": None, "note": "skipped: no GPU"}
+    report = build_report(
+        variants=(
+            variant("student", "fp32", made_for="TensorRT 8"),
+            variant("student", "fp16", made_for="TensorRT 8 with --fp16"),
+            *(variant("student", precision, **missing) for precision in ("fp32", "fp16")),
+        )
+    )
+    assert variant_notes(report) == (
+        "student fp32: made for TensorRT 8.",
+        "student fp16: made for TensorRT 8 with --fp16.",
+        "student fp32 engine, student fp16 engine: skipped: no GPU.",
+        "TensorRT 10.3 with --stronglyTyped on a board is unproven.",
+    )
+
+
+def test_the_calibration_says_its_images_its_ranges_and_its_cost(report: Report) -> None:
+    assert calibration_lines(report) == (
+        "student int8, calibration: 40 real + 512 generated, percentile; the ranges of real and generated images "
+        "overlap by 93.0 % in the median tensor, 41.0 % at least.",
+        "student int8 loses 0.34 points of agreement with fp32 on the 296 images that choices are made on (40 real "
+        "and 256 generated), within the limit of 1 point.",
+        "student int8 agrees with fp32 on 99.2 % (98.4 to 99.6 %) of 1,000 images held out from that, within the limit "
+        "of 1 point.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("same", "n", "words"),
+    [
+        (39, 40, "40 images held out from that; with fewer than 300 the limit of 1 point is unproven."),
+        (977, 1000, "1,000 images held out from that and misses the limit of 1 point by 1.3 points."),
+        (None, 0, "student int8 was judged on no held-out image, so its limit of 1 point is unproven."),
+    ],
+)
+def test_a_limit_that_is_not_proven_says_so(
+    build_report: Maker,
+    calibration: Callable[..., Int8Calibration],
+    proportion: Callable[[int, int], Proportion],
+    same: int | None,
+    n: int,
+    words: str,
+) -> None:
+    found = None if same is None else proportion(same, n)
+    unproven = calibration(
+        agreement_with_fp32=found,
+        limit_proven=False,
+        generator_note="The method leaves no generator.",
+        num_generated=0,
+        range_agreement_median=None,
+        drop_points=1.5,
+        limit_held=False,
+    )
+    first, note, cost, proof = calibration_lines(build_report(int8=(unproven,)))
+    assert first == "student int8, calibration: 40 real + 0 generated, percentile."
+    assert note == "student int8: The method leaves no generator."
+    assert "loses 1.5 points" in cost
+    assert "above the limit of 1 point" in cost
+    assert proof.endswith(words)
+
+
+def test_where_nothing_holds_the_limits_each_reason_is_told(build_report: Maker) -> None:
+    rejected = (Rejected(variant="student fp32", reason="is 9.00 MiB, above the limit of 8.00 MiB"),)
+    nothing = Recommendation(reason="No artefact holds the limits.", rejected=rejected)
+    assert recommendation_lines(build_report(recommendation=nothing)) == (
+        "No artefact holds the limits.",
+        "Student fp32 is 9.00 MiB, above the limit of 8.00 MiB.",
+    )
+    first = Recommendation(reason="Student fp16 is recommended.", model="student", teacher_suffices="The teacher does.")
+    assert recommendation_lines(build_report(recommendation=first)) == (
+        "The teacher does.",
+        "Student fp16 is recommended.",
+    )
+    assert recommendation_lines(build_report(recommendation=None)) == ()
+
+
+def test_without_images_there_is_no_number_of_them(build_report: Maker, variant: Callable[..., Variant]) -> None:
+    blind = variant("student", "fp16", agreement=Scores(), agreement_with_fp32=Scores())
+    assert judged_on(build_report(variants=(blind,))) == ""

@@ -1,0 +1,254 @@
+"""report.json from the facts of the stages: what is there is shown, what is not is said, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compressor.inputs.card import TeacherCard
+from compressor.report.assemble import build_report as assemble
+from compressor.report.measured import Proportion
+from compressor.report.recommend import Limits
+from compressor.report.schema import Report
+from profiles.catalogue import load_target
+from profiles.latency import LatencyStats
+
+CPU, JETSON = load_target("cpu"), load_target("jetson")
+CARD = TeacherCard(
+    architecture="cifar_resnet20",
+    num_classes=2,
+    class_names=("cat", "dog"),
+    input_shape=(1, 8, 8),
+    channel_order="L",
+    mean=(0.5,),
+    std=(0.25,),
+)
+
+
+@pytest.fixture
+def facts(latency: Callable[..., LatencyStats], proportion: Callable[[int, int], Proportion]) -> dict[str, Any]:
+    """Of a run of the main job alone, on a target that is this host."""
+    confidence = {"mean": 0.9, "p10": 0.8, "median": 0.95, "n": 4}
+    here = {"student": 0.1, "teacher": 0.4}
+    return {
+        "teacher": {"file": "t.pt", "sha256": "a" * 64, "normalisation_origin": "the card", "identity_error": None},
+        "samples": {
+            "parts": {"train": 4, "select": 2, "evidence": 2},
+            "skipped": [],
+            "num_labelled": 0,
+            "confidence": confidence,
+            "accuracy": None,
+            "pseudo_labels": [4, 4],
+        },
+        "distill": {
+            "method_facts": {},
+            "device": "cpu",
+            "precision": "fp32",
+            "precision_reason": "as asked",
+            "phases": [],
+        },
+        "onnx": {
+            "opset": 20,
+            "exporter": "dynamo",
+            "sha256": "b" * 64,
+            "parity": {"batch 1": {"count": 1, "max_abs": 1e-6, "max_rel": 1e-6, "top1_agreement": 1.0}},
+            "sizes_mib": {"student": 0.25, "teacher": 1.0},
+            "params": {"student": 50_000, "teacher": 200_000},
+            "macs": {"student": 1_000_000, "teacher": 4_000_000},
+        },
+        "latency": {"latencies": {name: latency(p50, is_target=True).to_dict() for name, p50 in here.items()}},
+        "report": {"evidence": {"agreement": proportion(2, 2).model_dump()}, "warnings": ["Only 2 images."]},
+    }
+
+
+@pytest.fixture
+def precise(facts: dict[str, Any], latency: Callable[..., LatencyStats], proportion: Any) -> dict[str, Any]:
+    """With three files of the student, and an engine that could not be built."""
+    parity = {"count": 64, "max_abs": 0.1, "max_rel": 0.01, "top1_agreement": 0.99}
+    files = [
+        {
+            "model": "student",
+            "precision": precision,
+            "file": f"precision/student.{precision}.onnx",
+            "made_for": "ONNX Runtime",
+            "size_mib": 0.1,
+            "sha256": "c" * 64,
+            "parity": parity,
+            "note": None,
+            "optimise": True,
+        }
+        for precision in ("fp32", "fp16", "int8")
+    ]
+    teacher = {**files[0], "model": "teacher", "file": None, "parity": None, "size_mib": None, "sha256": None}
+    engine = {**teacher, "model": "student", "precision": "fp16", "note": "skipped: no GPU"}
+    speeds = {"student.fp32": 0.2, "student.fp16": 0.21, "student.int8": 0.1, "teacher.fp32": 0.8}
+    same = proportion(395, 400).model_dump()
+    return facts | {
+        "precision": {
+            "variants": [teacher, *files],
+            "int8": [
+                {
+                    "model": "student",
+                    "method": "entropy",
+                    "num_real": 4,
+                    "num_generated": 512,
+                    "generator_note": "Generated images come from the run's own generator.",
+                    "range_agreement_median": 0.9,
+                    "range_agreement_lowest": 0.5,
+                    "float_layers": ["conv1"],
+                    "trials": [
+                        {"method": "entropy", "float_groups": ["conv1"], "logit_error": 0.1, "agreement": 0.99, "s": 1}
+                    ],
+                    "judged_on": "2 real and 256 generated",
+                    "num_judged": 258,
+                    "drop_points": 0.4,
+                    "max_drop": 1.0,
+                    "limit_held": True,
+                }
+            ],
+            "notes": ["Graphs are typed."],
+        },
+        "engine": {"variants": [engine], "note": None},
+        "kit": {"kit": {"path": "kit/kit.tar.gz", "sha256": "e" * 64, "files": ["manifest.json"], "notes": []}},
+        "latency": {"latencies": {key: latency(p50, is_target=True).to_dict() for key, p50 in speeds.items()}},
+        "report": {
+            **facts["report"],
+            "variants": {
+                "student.int8": {
+                    "evidence": {
+                        "agreement": proportion(390, 400).model_dump(),
+                        "agreement_with_fp32": same,
+                        "student_accuracy": None,
+                    },
+                    "eval": {},
+                }
+            },
+        },
+    }
+
+
+def report_of(facts: Mapping[str, Any], run_folder: Path, **changes: Any) -> Report:
+    values: dict[str, Any] = {
+        "card": CARD,
+        "student_spec": "width:0.5",
+        "method": "hidfd",
+        "effort": "quick",
+        "seed": 0,
+        "target": CPU,
+        "stages": [("teacher", False, 1.0, "f" * 16)],
+        "command": "compress run --teacher t.pt --samples ./few",
+        "created": datetime(2026, 11, 20, tzinfo=UTC),
+        "environment": dict.fromkeys(("python", "torch", "onnxruntime", "os", "cpu"), "x"),
+    }
+    return assemble(facts=facts, run_folder=run_folder, **{**values, **changes})
+
+
+def test_a_run_without_precisions_says_nothing_of_them(facts: dict[str, Any], tmp_path: Path) -> None:
+    report = report_of(facts, tmp_path)
+    assert (report.variants, report.variant_notes, report.int8) == ((), (), ())
+    assert (report.recommendation, report.kit) == (None, None)
+    assert report.student.latency_host is not None
+    assert report.student.latency_host == report.student.latency_target
+    assert report.student.latency_host.latency_p50_ms == 0.1
+    assert report.target.attached
+    assert report.target.reason is None
+    assert report.warnings == ("Only 2 images.",)
+
+
+def test_every_artefact_has_what_was_found_about_it(precise: dict[str, Any], tmp_path: Path) -> None:
+    report = report_of(precise, tmp_path)
+    assert [variant.label for variant in report.variants] == [
+        "student fp32",
+        "student fp16",
+        "student int8",
+        "student fp16 engine",
+        "teacher fp32",
+    ]
+    int8 = report.variants[2]
+    assert int8.parity is not None
+    assert (int8.parity.max_rel, int8.parity.num_images) == (0.01, 64)
+    assert int8.agreement.evidence is not None
+    assert int8.agreement.evidence.value == 0.975
+    assert (int8.agreement.eval, int8.accuracy.evidence) == (None, None)
+    assert int8.latency_target is not None
+    assert int8.latency_target.latency_p50_ms == 0.1
+    engine = report.variants[3]
+    assert (engine.path, engine.latency_host, engine.note) == (None, None, "skipped: no GPU")
+    assert report.variant_notes == ("Graphs are typed.",)
+    assert report.kit is not None
+    assert report.kit.files == ("manifest.json",)
+    assert report_of(precise | {"kit": {"kit": None}}, tmp_path).kit is None
+    assert report.student.latency_host is not None
+    assert report.student.latency_host.latency_p50_ms == 0.2
+
+
+def test_the_limit_of_int8_is_proven_by_enough_images_only(
+    precise: dict[str, Any], tmp_path: Path, proportion: Callable[[int, int], Proportion]
+) -> None:
+    (calibration,) = report_of(precise, tmp_path).int8
+    assert calibration.agreement_with_fp32 is not None
+    assert calibration.agreement_with_fp32.n == 400
+    assert not calibration.limit_proven  # 395 of 400 are 1.25 points
+    assert calibration.trials[0].float_groups == ("conv1",)
+    found = precise["report"]["variants"]["student.int8"]["evidence"]
+    for same, n, proven in ((396, 400, True), (299, 299, False)):
+        found["agreement_with_fp32"] = proportion(same, n).model_dump()
+        assert report_of(precise, tmp_path).int8[0].limit_proven is proven
+
+
+def test_limits_reach_the_recommendation_and_the_summary(precise: dict[str, Any], tmp_path: Path) -> None:
+    strict = report_of(precise, tmp_path)
+    assert strict.recommendation is not None
+    assert strict.recommendation.precision == "fp32"  # int8 lost 1.25 points
+    loose = report_of(precise, tmp_path, limits=Limits(max_drop=2.0))
+    assert loose.recommendation is not None
+    assert loose.recommendation.precision == "int8"
+    assert loose.summary.points[0] == loose.recommendation.reason
+
+
+def test_a_skipped_latency_is_absent_and_says_why(precise: dict[str, Any], tmp_path: Path) -> None:
+    precise["latency"]["latencies"]["student.int8"] = {"skipped": "ONNX Runtime cannot run it"}
+    report = report_of(precise, tmp_path)
+    assert report.variants[2].latency_host is None
+    assert report.variants[2].note == "latency skipped: ONNX Runtime cannot run it"
+
+
+def test_merged_latencies_fill_the_targets_column(
+    precise: dict[str, Any], tmp_path: Path, latency: Callable[..., LatencyStats]
+) -> None:
+    for key, p50_ms in (("student.fp32", 0.2), ("student.int8", 0.1), ("teacher.fp32", 0.8)):
+        precise["latency"]["latencies"][key] = latency(p50_ms).to_dict()
+    del precise["latency"]["latencies"]["student.fp16"]
+    board = {"device": "Jetson", "origin": "merged", "is_target": True}
+    fast = latency(1.5, **board)
+    report = report_of(precise, tmp_path, target=JETSON, merged={"student.fp16": fast})
+    assert report.variants[1].latency_target == fast
+    assert report.recommendation is not None
+    assert report.recommendation.precision == "fp16"
+    assert not report.target.attached
+    assert report.target.reason == f"Not every artefact was measured on {JETSON.title}."
+    complete = {"student.fp32": fast, "teacher.fp32": latency(4.0, **board)}
+    report = report_of(precise, tmp_path, target=JETSON, merged=complete)
+    assert report.student.latency_target == fast
+    assert report.target.reason is None
+    nothing = report_of(precise, tmp_path, target=JETSON)
+    assert nothing.target.reason == f"No {JETSON.title} is attached to the machine that ran this."
+
+
+def test_files_are_listed_once_with_their_hashes(precise: dict[str, Any], tmp_path: Path) -> None:
+    for path in ("onnx/student.onnx", "precision/student.int8.onnx", "kit/kit.tar.gz", "distill/generator.safetensors"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(path.encode())
+    precise["precision"]["variants"][1]["file"] = "onnx/student.onnx"
+    artefacts = report_of(precise, tmp_path).artefacts
+    assert [artefact.path for artefact in artefacts] == [
+        "onnx/student.onnx",
+        "precision/student.int8.onnx",
+        "kit/kit.tar.gz",
+    ]
+    assert artefacts[1].sha256 == hashlib.sha256(b"precision/student.int8.onnx").hexdigest()
