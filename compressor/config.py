@@ -238,6 +238,7 @@ class RunConfig(Section):
     board: str | None = Field(
         None, min_length=1, description="the device as user@host: the kit goes there over ssh, its result comes back"
     )
+    ssh_config: AbsolutePath | None = Field(None, description="ssh configuration for --board; default: your own")
     seed: int = Field(0, ge=0, lt=2**63, description="start of every random sequence")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     out: AbsolutePath = Field(
@@ -309,6 +310,7 @@ FLAGS: Mapping[str, str] = {
     "report.synthetic_sheet": "--synthetic-sheet",
     "target": "--target",
     "board": "--board",
+    "ssh_config": "--ssh-config",
     "seed": "--seed",
     "device": "--device",
     "out": "--out",

@@ -149,7 +149,7 @@ def prepare(resolved: Resolved, reporter: Reporter | None = None, stop: StopRequ
         )
     existing_file(config.teacher.file)
     if config.board is not None:
-        board_named(config.board)
+        board_named(config.board, config.ssh_config)
     check_image_folder("--samples", config.samples.folder)
     if config.report.eval is not None:
         check_image_folder("--eval", config.report.eval)

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from compressor import __version__
-from compressor.boards import accept_result, latencies_of, merged_result
+from compressor.deploy.board_results import accept_result, latencies_of, merged_result
 from compressor.config import Resolved, RunConfig, resolve, save_resolved
 from compressor.errors import StageFailed, UsageFault
 from compressor.inputs.card import TeacherCard
@@ -156,6 +156,7 @@ def measure_on_board(run: Run, board: str) -> None:
             archive,
             result=Path(folder) / "result.json",
             timeout_s=BOARD_TIMEOUT_S,
+            ssh_config=run.config.ssh_config,
             observer=lambda line: run.reporter.note(f"{board}: {line}"),
         )
         accept_result(run.config.out, result)

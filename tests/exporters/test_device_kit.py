@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from fake_board import LOGS, fake_root, run_kit, simulate_kit
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -32,7 +33,6 @@ from profiles.board_result import BoardModel, BoardResult, content_digest, read_
 from profiles.catalogue import load_target
 from profiles.schema import DeviceProfile, VersionRange
 
-LOGS = Path(__file__).parent / "trtexec_logs"
 KIT_FILES = Path(__file__).parents[2] / "exporters" / "kit"
 ORIN = load_target("jetson")
 TARGETS = {
@@ -47,11 +47,6 @@ TARGETS = {
     "10.3": ORIN,
     "11": load_target("t4").model_copy(update={"tensorrt": VersionRange(min="11", max="11")}),
 }
-L4T = {
-    "8.2": "32 (release), REVISION: 7.1",
-    "8.5": "35 (release), REVISION: 3.1",
-    "10.3": "36 (release), REVISION: 4.3",
-}
 
 
 def make_kit(exported: OnnxFile, target: DeviceProfile, folder: Path, **changes: Any) -> Kit:
@@ -63,46 +58,13 @@ def make_kit(exported: OnnxFile, target: DeviceProfile, folder: Path, **changes:
 
 
 def run(kit: Kit, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["sh", "./run_on_board.sh", *arguments],
-        cwd=kit.folder,
-        env={**os.environ, "PYTHON": sys.executable, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def fake_root(folder: Path, version: str, **changes: str) -> Path:
-    """What a board of that version of TensorRT shows of itself."""
-    files = {
-        "proc/cpuinfo": "processor\t: 0\nmodel name\t: ARMv8 Processor rev 1 (v8l)\n",
-        "etc/os-release": 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 22.04.5 LTS"\n',
-        "sys/class/devfreq/17000000.gpu/cur_freq": "1020000000\n",
-        "sys/class/devfreq/17000000.gpu/min_freq": "306000000\n",
-        "sys/class/devfreq/17000000.gpu/max_freq": "1020000000\n",
-        "usr/sbin/nvpmodel": "#!/bin/sh\necho 'NV Power Mode: MAXN_SUPER'\necho 2\n",
-        "usr/src/tensorrt/bin/trtexec": (LOGS / "trtexec").read_text(),
-    }
-    if version in L4T:
-        module = "Nano" if version == "8.2" else "Orin Nano"
-        files["proc/device-tree/model"] = f"NVIDIA Jetson {module} Developer Kit\0"
-        files["etc/nv_tegra_release"] = f"# R{L4T[version]}, GCID: 1, BOARD: generic, EABI: aarch64, DATE: -\n"
-    for name, text in {**files, **changes}.items():
-        path = folder / "root" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(0o755)
-    return folder / "root"
+    return run_kit(kit.folder, *arguments, **environment)
 
 
 def simulate(
     kit: Kit, folder: Path, version: str, *arguments: str, root: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    root = root or fake_root(folder, version)
-    logs = {"TRTEXEC_LOGS": str(LOGS / version), "TRTEXEC_CALLS": str(folder / "calls.txt"), **environment}
-    return run(kit, "--root", str(root), *arguments, **logs)
+    return simulate_kit(kit.folder, folder, version, *arguments, root=root, **environment)
 
 
 def result_of(kit: Kit) -> BoardResult:

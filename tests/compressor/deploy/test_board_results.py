@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from loopback import MISSING, start_loopback
 
-from compressor.boards import StaleResult, accept_result, latencies_of, merged_result
+from compressor.deploy.board_results import StaleResult, accept_result, latencies_of, merged_result
 from compressor.errors import exit_code_of
 from compressor.stage_files import save_facts
 from profiles.board_result import BoardResultError, content_digest

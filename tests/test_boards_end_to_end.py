@@ -1,0 +1,123 @@
+"""From a run to its device and back: the kit over real ssh, a merged row, and results that must not be merged."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_run
+from fake_board import simulate_kit
+from loopback import MISSING, Loopback, start_loopback
+from tiny_run import Compress, refused
+
+from compressor.report.schema import Report, read_report
+from profiles.board_result import read_board_result
+
+pytestmark = pytest.mark.slow
+
+PROFILE = """
+title: Loopback host
+kind: cpu
+runtime: onnxruntime
+precisions: [fp32, fp16, int8]
+opset_ceiling: 20
+channel_multiple: 8
+"""
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+    if MISSING:
+        pytest.skip(f"not installed: {', '.join(MISSING)} (package openssh-server)")
+    started = start_loopback(tmp_path_factory.mktemp("sshd"), python=sys.executable)
+    yield started
+    started.stop()
+
+
+def latencies(report: Report) -> dict[str, str]:
+    """The origin of what stands in the target's column, by artefact."""
+    return {v.label: v.latency_target.origin for v in report.variants if v.latency_target is not None}
+
+
+def test_a_run_measures_on_its_board_over_ssh(
+    board: Loopback, inputs: Path, tmp_path: Path, compress: Compress
+) -> None:
+    (tmp_path / "loopback.yaml").write_text(PROFILE)
+    where = ("--target", f"{tmp_path}/loopback.yaml", "--board", "board", "--ssh-config", f"{board.config}")
+    line = tiny_run.line(inputs, tmp_path / "run", "--kit-teacher", *where)
+    outcome = compress(*line)
+    assert outcome.code == 0, outcome.err
+    assert "the result of board is merged" in outcome.err
+    report = read_report(tmp_path / "run/report.json")
+    networks = [f"{model} {precision}" for model in ("student", "teacher") for precision in ("fp32", "fp16", "int8")]
+    assert latencies(report) == dict.fromkeys(networks, "merged")
+    assert report.recommendation is not None
+    assert report.recommendation.path is not None
+    assert [*board.tmp.iterdir()] == []
+    assert "merged" in (tmp_path / "run/report.md").read_text()
+
+    again = compress(*line)  # nothing to do: neither a stage nor the board
+    assert again.code == 0
+    assert set(again.states().values()) == {"cached"}
+    assert "sending the kit" not in again.err
+
+    # A kit that ran elsewhere comes back by hand.
+    shutil.copytree(tmp_path / "run", tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved/merged")
+    subprocess.run(
+        ["sh", "./run_on_board.sh", "--only", "student.fp32"], cwd=tmp_path / "moved/kit/kit", check=True, timeout=120,
+        env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable}, capture_output=True,
+    )  # fmt: skip
+    merged = compress("merge", f"{tmp_path}/moved", f"{tmp_path}/moved/kit/kit/result.json")
+    assert merged.code == 0, merged.err
+    assert latencies(read_report(tmp_path / "moved/report.json")) == {"student fp32": "merged"}
+
+
+def test_a_board_that_is_not_there_costs_nothing(
+    board: Loopback, inputs: Path, tmp_path: Path, compress: Compress
+) -> None:
+    (tmp_path / "loopback.yaml").write_text(PROFILE)
+    (tmp_path / "ssh").write_text(board.config.read_text().replace(f"Port {board.port}", "Port 9"))
+    where = ("--target", f"{tmp_path}/loopback.yaml", "--board", "board", "--ssh-config", f"{tmp_path}/ssh")
+    outcome = compress(*tiny_run.line(inputs, tmp_path / "run", *where, "--quiet"))
+    refused(outcome, 6, "board")
+    assert latencies(read_report(tmp_path / "run/report.json")) == {}
+
+
+@pytest.mark.parametrize("name", ["-oProxyCommand=id", "user@host; id", "a b"])
+def test_a_hostile_board_is_refused_before_anything_runs(
+    name: str, inputs: Path, tmp_path: Path, compress: Compress
+) -> None:
+    outcome = compress(*tiny_run.line(inputs, tmp_path / "run", "--target", "jetson", f"--board={name}"))
+    refused(outcome, 2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_jetsons_kit_refuses_this_host_and_a_simulation_is_not_merged(
+    inputs: Path, tmp_path: Path, compress: Compress
+) -> None:
+    folder = tmp_path / "run"
+    assert compress(*tiny_run.line(inputs, folder, "--target", "jetson")).code == 0
+    kit = folder / "kit/kit"
+    here = subprocess.run(["sh", "./run_on_board.sh"], cwd=kit, capture_output=True, text=True, timeout=60)
+    assert here.returncode == 6, here.stderr
+    assert not (kit / "result.json").exists()
+
+    done = simulate_kit(kit, tmp_path, "10.3")
+    assert done.returncode == 0, done.stderr
+    result = read_board_result(kit / "result.json")
+    assert result.simulated
+    assert {(model.name, model.precision) for model in result.models} == {
+        ("student", precision) for precision in ("fp32", "fp16", "int8")
+    }
+    before = (folder / "report.json").read_bytes()
+    refused(compress("merge", f"{folder}", f"{kit}/result.json"), 6, "simulation")
+    assert (folder / "report.json").read_bytes() == before
+
+
+def test_only_a_finished_run_takes_a_result(tmp_path: Path, compress: Compress) -> None:
+    refused(compress("merge", f"{tmp_path}", f"{tmp_path}/result.json"), 2, "holds no finished run")
