@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from compressor import __version__
-from compressor.deploy.board_results import accept_result, latencies_of, merged_result
 from compressor.config import Resolved, RunConfig, resolve, save_resolved
+from compressor.deploy.board_results import accept_result, latencies_of, merged_result
 from compressor.errors import StageFailed, UsageFault
 from compressor.inputs.card import TeacherCard
 from compressor.interruption import interruptible, stopped

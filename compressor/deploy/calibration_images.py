@@ -1,7 +1,8 @@
 """The images that int8 is calibrated and chosen on, where the training data is gone. Never noise.
 
     calibrate   the few real images of the train part, and images drawn from the run's own generator
-    judge       the real images of the `select` part, and other images of that generator
+    judge       the real images of the `select` part, and other images of that generator, but only those on which the
+                network is as sure as on real ones: near a border between classes any rounding changes the answer
 
 A generator that aims at realism shows the network what its users will. An adversarial one (DFAD's) shows what the
 student gets wrong, so its activations are no measure of ranges: then the real images calibrate alone.
@@ -9,6 +10,7 @@ student gets wrong, so its activations are no measure of ranges: then the real i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +23,9 @@ from exporters.errors import ExportError
 
 Images = NDArray[np.float32]
 
-JUDGED_SYNTHETIC = 256
+SYNTHETIC_CANDIDATES = 1024
+JUDGED_SYNTHETIC = 512
+LEAST_SURE = 0.05  # this share of the real images is less sure than any generated image that judges
 # NVIDIA asks for 500 for classifiers; below a hundred the ranges are those of single images.
 FEW_TO_CALIBRATE = 100
 BATCH = 64
@@ -33,18 +37,34 @@ class CalibrationImages:
 
     Attributes:
         real, synthetic: to calibrate on.
-        judge: to choose on, the real ones first.
-        judged_on: what `judge` is made of, in words.
+        select: real ones to choose on.
+        candidates: generated ones to choose on, before `judges` has looked at them.
         generator_note: why there are synthetic images, or none.
         warnings: what the report must say, in sentences.
     """
 
     real: Images
     synthetic: Images
-    judge: Images
-    judged_on: str
+    select: Images
+    candidates: Images
     generator_note: str
     warnings: tuple[str, ...]
+
+    def judges(self, logits: Callable[[Images], NDArray[np.float32]]) -> tuple[Images, str]:
+        """The images that choices are made on, real ones first, and what they are in words.
+
+        Args:
+            logits: what the network says of images, before it is quantised: (N, C, H, W) to (N, K).
+        """
+        real = np.concatenate([self.real, self.select])
+        generated = self.candidates
+        if len(generated):
+            sure = confidences(logits(generated))
+            generated = generated[sure >= np.quantile(confidences(logits(real)), LEAST_SURE)][:JUDGED_SYNTHETIC]
+        if len(self.select) + len(generated) == 0:
+            return self.real, f"the {len(self.real)} images that it was calibrated on"
+        words = f"{len(self.select)} select + {len(generated)} generated images"
+        return np.concatenate([self.select, generated]), words
 
 
 def gather(
@@ -76,7 +96,7 @@ def gather(
         )
     real, chosen = _as_floats(train), _as_floats(select)
     warnings: list[str] = []
-    synthetic = judged_synthetic = np.empty((0, *real.shape[1:]), np.float32)
+    synthetic = candidates = np.empty((0, *real.shape[1:]), np.float32)
     if generator is None:
         note = f"{absent}, so int8 is calibrated on real images alone."
     elif not generator.aims_at_realism:
@@ -86,22 +106,18 @@ def gather(
         note = "Generated images were switched off with --calibration-images 0."
     else:
         note = "Generated images are drawn from the run's own generator, classes in equal shares, and are not kept."
-        drawn = draw(generator, num_synthetic + JUDGED_SYNTHETIC, seed=seed)
-        synthetic, judged_synthetic = drawn[:num_synthetic], drawn[num_synthetic:]
+        drawn = draw(generator, num_synthetic + SYNTHETIC_CANDIDATES, seed=seed)
+        synthetic, candidates = drawn[:num_synthetic], drawn[num_synthetic:]
     if len(real) + len(synthetic) < FEW_TO_CALIBRATE:
         warnings.append(
             f"int8 is calibrated on only {len(real) + len(synthetic)} images; ranges from so few are those of single "
             "images. More --samples, or a method with a realistic generator, would help."
         )
-    judge = np.concatenate([chosen, judged_synthetic])
-    if len(judge):
-        judged_on = f"{len(chosen)} select + {len(judged_synthetic)} generated images"
-    else:
-        judge, judged_on = real, f"the {len(real)} images that it was calibrated on"
+    if len(chosen) + len(candidates) == 0:
         warnings.append(
-            "No image is left to choose an int8 calibration on but those that calibrate, which flatters it."
+            "No image is left to choose an int8 calibration on but those that calibrate: that flatters it."
         )
-    return CalibrationImages(real, synthetic, judge, judged_on, note, tuple(warnings))
+    return CalibrationImages(real, synthetic, chosen, candidates, note, tuple(warnings))
 
 
 @torch.no_grad()
@@ -112,6 +128,13 @@ def draw(generator: Generator, count: int, *, seed: int) -> Images:
     images = torch.cat([generator(*generator.latents(size, random)) for size in sizes])
     # What a camera's file would hold: the real images are 8-bit as well.
     return ((images * 255.0).round() / 255.0).numpy()
+
+
+def confidences(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The probability of each row's own top-1 class: (N, K) to (N,)."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    top: NDArray[np.float32] = 1.0 / shifted.sum(axis=1)
+    return top
 
 
 def _as_floats(images: Tensor) -> Images:

@@ -189,7 +189,7 @@ def _exported(
         seed=request.seed,
         absent="An export alone has no generator",
     )
-    reporter.note(f"{len(split.train)} images calibrate, {images.judged_on} choose, {len(split.evidence)} judge")
+    reporter.note(f"{len(split.train)} images calibrate, {len(split.select)} choose, {len(split.evidence)} judge")
     made = make_precisions(
         file.path,
         out / "precision",
@@ -304,7 +304,7 @@ def _fed(images: NDArray[Any], *, mean: tuple[float, ...] | None, std: tuple[flo
 
 
 def _all_fed(images: CalibrationImages, feed: Callable[[NDArray[Any]], NDArray[np.float32]]) -> CalibrationImages:
-    return replace(images, real=feed(images.real), synthetic=feed(images.synthetic), judge=feed(images.judge))
+    return replace(images, real=feed(images.real), select=feed(images.select))
 
 
 def _judged(

@@ -145,6 +145,7 @@ class _Work:
         return made.file, f"{count} nodes stay fp32" if count else None
 
     def int8(self) -> tuple[OnnxFile, str | None, dict[str, Any]]:
+        judge, judged_on = self.images.judges(lambda images: onnx_logits(self.source, images))
         real = collect_ranges(self.source, [self.images.real])
         synthetic = collect_ranges(self.source, [self.images.synthetic]) if len(self.images.synthetic) else None
         choice = search_int8(
@@ -152,7 +153,7 @@ class _Work:
             self.folder / f"{self.model}.int8.onnx",
             form=self.route.int8_form,
             calibration_sets=[found for found in (real, synthetic) if found is not None],
-            judge=self.images.judge,
+            judge=judge,
             max_drop=self.max_drop,
             finish=self._float_part_to_fp16() if self.route.int8_float == "fp16" else None,
             optimise=self.route.int8_float == "fp32",
@@ -163,7 +164,8 @@ class _Work:
             remarks.append(f"{len(choice.float_groups)} of {choice.num_groups} groups of layers stay float")
         if self.reduce_range:
             remarks.append("weights in 7 bits, since this processor has no VNNI")
-        return choice.file, "; ".join(remarks) or None, self._calibration(choice, real, synthetic)
+        calibration = self._calibration(choice, real, synthetic) | {"judged_on": judged_on, "num_judged": len(judge)}
+        return choice.file, "; ".join(remarks) or None, calibration
 
     def _hot(self) -> tuple[str, ...]:
         return overflowing_nodes(self.source, [self.looked_at])
@@ -193,8 +195,6 @@ class _Work:
             "trials": [
                 {**asdict(trial), "logit_error": min(trial.logit_error, UNUSABLE_ERROR)} for trial in choice.trials
             ],
-            "judged_on": self.images.judged_on,
-            "num_judged": len(self.images.judge),
             "drop_points": choice.drop_points,
             "max_drop": self.max_drop,
             "limit_held": choice.limit_held,

@@ -8,7 +8,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from compressor.deploy.calibration_images import JUDGED_SYNTHETIC, draw, gather
+from compressor.deploy.calibration_images import SYNTHETIC_CANDIDATES, confidences, draw, gather
 from compressor.distill.generator import Generator, GeneratorShape
 from exporters.errors import ExportError
 
@@ -25,13 +25,33 @@ def images(count: int, seed: int = 0) -> Tensor:
 
 def test_real_and_generated_calibrate_and_others_judge(generator: Generator) -> None:
     found = gather(images(40), images(12, seed=1), generator, num_synthetic=96, seed=5)
-    assert [len(part) for part in (found.real, found.synthetic, found.judge)] == [40, 96, 12 + JUDGED_SYNTHETIC]
+    assert [len(part) for part in (found.real, found.synthetic, found.select)] == [40, 96, 12]
     np.testing.assert_array_equal(found.real, images(40).numpy() / np.float32(255.0))
-    np.testing.assert_array_equal(found.judge[:12], images(12, seed=1).numpy() / np.float32(255.0))
+    np.testing.assert_array_equal(found.select, images(12, seed=1).numpy() / np.float32(255.0))
     calibrating = {image.tobytes() for image in (*found.real, *found.synthetic)}
-    assert not calibrating & {image.tobytes() for image in found.judge[12:]}
-    assert found.judged_on == f"12 select + {JUDGED_SYNTHETIC} generated images"
+    assert not calibrating & {image.tobytes() for image in found.candidates}
     assert found.warnings == ()
+
+
+def test_generated_images_judge_only_where_the_network_is_as_sure_as_on_real_ones(generator: Generator) -> None:
+    found = gather(images(40), images(12, seed=1), generator, num_synthetic=96, seed=5)
+    border = float(np.median(found.candidates.mean(axis=(1, 2, 3))))
+
+    def logits(batch: np.ndarray) -> np.ndarray:
+        """Sure of the real images, whose mean is not the generator's, and of the brighter half of the others."""
+        generated = {image.tobytes() for image in found.candidates}
+        sure = [image.tobytes() not in generated or image.mean() > border for image in batch]
+        return np.where(np.array(sure)[:, None], [[4.0, 0.0, 0.0]], [[0.1, 0.0, 0.0]]).astype(np.float32)
+
+    judge, words = found.judges(logits)
+    assert len(judge) == 12 + SYNTHETIC_CANDIDATES // 2
+    assert judge[12:].mean(axis=(1, 2, 3)).min() > border
+    assert words == f"12 select + {SYNTHETIC_CANDIDATES // 2} generated images"
+
+
+def test_confidences() -> None:
+    found = confidences(np.array([[0.0, 0.0], [1000.0, 0.0], [np.log(3.0), 0.0]], np.float32))
+    np.testing.assert_allclose(found, [0.5, 1.0, 0.75], rtol=1e-6)
 
 
 def test_the_draw_repeats_and_is_what_a_file_would_hold(generator: Generator) -> None:
@@ -49,15 +69,17 @@ def test_without_a_generator_it_is_said(generator: Generator) -> None:
     assert len(found.synthetic) == 0
     assert "leaves no generator" in found.generator_note
     assert any("only 20 images" in warning for warning in found.warnings)
-    assert any("which flatters it" in warning for warning in found.warnings)
-    np.testing.assert_array_equal(found.judge, found.real)
+    assert any("that flatters it" in warning for warning in found.warnings)
+    judge, words = found.judges(lambda _: pytest.fail("nothing to choose among"))
+    np.testing.assert_array_equal(judge, found.real)
+    assert words == "the 20 images that it was calibrated on"
 
 
 def test_an_adversarial_generator_does_not_calibrate(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "aims_at_realism", False)
     found = gather(images(20), images(5), generator, num_synthetic=512, seed=0)
     assert len(found.synthetic) == 0
-    assert len(found.judge) == 5
+    assert len(found.candidates) == 0
     assert found.generator_note in found.warnings
     assert "adversarial" in found.generator_note
 
