@@ -73,6 +73,7 @@ def diagnose(folder: Path | None = None) -> list[Check]:
         "ONNX Runtime on TensorRT": partial(_provider, "TensorrtExecutionProvider", "a GPU and TensorRT 10"),
         "TensorRT": partial(_native_package, "tensorrt", "tensorrt", "build engines on this machine"),
         "TensorRT-RTX": partial(_native_package, "tensorrt_rtx", "rtx", "check graphs without a GPU"),
+        "ssh": _ssh,
         "scikit-learn": _sklearn,
     }
     return [Check(name, *_guarded(check)) for name, check in checks.items()]
@@ -246,6 +247,14 @@ def _native_package(module: str, extra: str, purpose: str) -> Finding:
         return "missing", "not installed", advice
     worked, said = _child(f"import {module}; print({module}.__version__)")
     return ("ok", said, "") if worked else ("missing", f"does not load: {said}", advice)
+
+
+def _ssh() -> Finding:
+    missing = [name for name in ("ssh", "scp") if shutil.which(name) is None]
+    if missing:
+        advice = "Install an OpenSSH client for `--board`; a kit can also be copied by hand."
+        return "missing", f"no {' and no '.join(missing)}", advice
+    return "ok", str(shutil.which("ssh")), ""
 
 
 def _sklearn() -> Finding:

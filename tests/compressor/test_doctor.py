@@ -31,6 +31,7 @@ NAMES = [
     "ONNX Runtime on TensorRT",
     "TensorRT",
     "TensorRT-RTX",
+    "ssh",
     "scikit-learn",
 ]
 
@@ -259,3 +260,13 @@ def test_a_child_answers_in_one_line_even_when_it_dies(code: str, answer: tuple[
 def test_a_child_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "CHILD_TIMEOUT_S", 0.2)
     assert doctor._child("import time; time.sleep(60)") == (False, "no answer in 0.2 s")
+
+
+@pytest.mark.parametrize(("there", "found"), [((), "no ssh and no scp"), (("ssh",), "no scp")])
+def test_without_a_client_a_kit_is_copied_by_hand(
+    there: tuple[str, ...], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}" if name in there else None)
+    state, said, advice = doctor._ssh()
+    assert (state, said) == ("missing", found)
+    assert "copied by hand" in advice

@@ -1,0 +1,112 @@
+"""The files of one network in each precision, and a precision that cannot be made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compressor.deploy.calibration_images import CalibrationImages
+from compressor.deploy.precisions import Made, make_precisions
+from compressor.deploy.variants import Variant
+from exporters.onnx_files import load_onnx
+from exporters.torch_to_onnx import onnx_from_torch
+from profiles.catalogue import load_target
+from profiles.schema import Precision
+
+ALL: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+Make = Callable[..., Made]
+
+
+def images(count: int, seed: int) -> np.ndarray:
+    """Smooth, since noise looks the same to every network."""
+    draw = torch.rand(count, 3, 3, 3, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(draw, (12, 12), mode="bilinear").numpy()
+
+
+def network(width: int) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4)),
+    ).eval()
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    def made(target: str, *, width: int = 32, precisions: tuple[Precision, ...] = ALL) -> Made:
+        for stage in ("onnx", "precision"):
+            (tmp_path / stage).mkdir()
+        source = tmp_path / "onnx" / "student.onnx"
+        profile = load_target(target)
+        onnx_from_torch(network(width), (3, 12, 12), source, opset_ceiling=profile.opset_ceiling, metadata={})
+        empty = np.empty((0, 3, 12, 12), np.float32)
+        found = CalibrationImages(images(40, 0), images(24, 1), images(50, 2), empty, "drawn", ())
+        lines: list[str] = []
+        result = make_precisions(
+            source, tmp_path / "precision", "student", profile, precisions, found, max_drop=2.0, note=lines.append
+        )
+        assert len(lines) == sum(variant.file is not None for variant in result.variants)
+        return result
+
+    return made
+
+
+def kinds(path: Path) -> set[str]:
+    return {node.op_type for node in load_onnx(path).graph.node}
+
+
+def by_precision(made: Made) -> dict[str, Variant]:
+    return {variant.precision: variant for variant in made.variants}
+
+
+@pytest.mark.parametrize("target", ["cpu", "jetson"])
+def test_every_precision_of_the_target(target: str, make: Make, tmp_path: Path) -> None:
+    made = make(target)
+    rows = by_precision(made)
+    assert [(row.file, row.note) for row in rows.values()] == [
+        ("onnx/student.onnx", None),
+        ("precision/student.fp16.onnx", rows["fp16"].note),
+        ("precision/student.int8.onnx", rows["int8"].note),
+    ]
+    assert made.parity["student.fp32"].max_abs == 0.0
+    assert 0 < made.parity["student.fp16"].max_rel < 0.01
+    assert 0 < made.parity["student.int8"].max_rel < 0.2
+    assert made.int8 is not None
+    assert (made.int8["num_real"], made.int8["num_generated"], made.int8["num_judged"]) == (40, 24, 50)
+    assert made.int8["judged_on"] == "50 select + 0 generated images"
+    assert 0 < made.int8["range_agreement_lowest"] <= made.int8["range_agreement_median"] <= 1
+    # int8 beside fp16 must not be optimised by ONNX Runtime, which then computes it wrongly.
+    assert rows["int8"].optimise == (target == "cpu")
+    mixed = "Cast" in kinds(tmp_path / "precision/student.int8.onnx")
+    assert mixed == (target == "jetson")
+
+
+def test_tensorrt_8_builds_fp16_from_the_fp32_file(make: Make, tmp_path: Path) -> None:
+    made = make("jetson-nano")
+    rows = by_precision(made)
+    assert set(rows) == {"fp32", "fp16"}
+    assert rows["fp16"].file == rows["fp32"].file == "onnx/student.onnx"
+    assert rows["fp16"].made_for == "TensorRT 8 with --fp16"
+    assert rows["fp16"].file_precision == "fp32"
+    assert made.int8 is None
+    assert list((tmp_path / "precision").iterdir()) == []
+
+
+def test_what_cannot_be_made_is_a_row_with_the_reason(make: Make, tmp_path: Path) -> None:
+    made = make("jetson", width=6)  # too narrow for TensorRT's int8 kernels
+    row = by_precision(made)["int8"]
+    assert row.file is None
+    assert row.note is not None
+    assert row.note.startswith("not made: ")
+    assert made.int8 is None
+    assert any("student int8 was not made" in warning for warning in made.warnings)
+    assert not (tmp_path / "precision/student.int8.onnx").exists()
+
+
+def test_only_the_precisions_that_were_asked_for(make: Make) -> None:
+    assert set(by_precision(make("cpu", precisions=("fp32", "fp16")))) == {"fp32", "fp16"}
