@@ -494,6 +494,8 @@ def build_engines(run: Run, folder: Path) -> None:
         max_batch=config.max_batch,
         note=run.reporter.note,
     )
+    if reason is not None:
+        run.reporter.note(reason)
     if reason is not None and config.require:
         raise EnvironmentFault(
             f"No engine was built: {reason}",

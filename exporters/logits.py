@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.onnx_files import classifier_interface, load_onnx
 from exporters.runners import OnnxRunner, Runner, TensorSpec
 
 BATCH = 32
@@ -46,6 +48,14 @@ def onnx_logits(path: Path, images: Images, *, optimise: bool = True) -> NDArray
     """The same for an ONNX file; `optimise` as for `OnnxRunner`."""
     with OnnxRunner(path, optimise=optimise) as runner:
         return logits_of(runner, images)
+
+
+def batches(path: Path, images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Images (N, C, H, W) in batches that the ONNX file takes."""
+    batch = classifier_interface(load_onnx(path), path.name).batch
+    size = batch or BATCH
+    for first in range(0, len(images), size):
+        yield filled_up(images[first : first + size], batch)
 
 
 def filled_up(images: NDArray[np.float32], batch: int | None) -> NDArray[np.float32]:

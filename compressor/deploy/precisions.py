@@ -18,7 +18,7 @@ from compressor.deploy.variants import Model, Variant, made_for
 from exporters.calibration import ActivationRanges, collect_ranges, range_agreement
 from exporters.errors import ExportError
 from exporters.int8_search import Int8Choice, search_int8
-from exporters.logits import onnx_logits
+from exporters.logits import batches, onnx_logits
 from exporters.onnx_files import OnnxFile, load_onnx, opset_of
 from exporters.onnx_to_fp16 import fp16_from_onnx, overflowing_nodes
 from exporters.onnx_to_int8 import needs_reduced_range
@@ -168,7 +168,7 @@ class _Work:
         return choice.file, "; ".join(remarks) or None, calibration
 
     def _hot(self) -> tuple[str, ...]:
-        return overflowing_nodes(self.source, [self.looked_at])
+        return overflowing_nodes(self.source, batches(self.source, self.looked_at))
 
     def _float_part_to_fp16(self) -> Callable[[Path], None]:
         hot = self._hot()
