@@ -27,6 +27,7 @@ from compressor.stages import Refusal
 from profiles.errors import ToolError
 
 if TYPE_CHECKING:
+    from compressor.report.export_schema import Export
     from compressor.report.schema import Report
 
 # The base of what Typer raises for a wrong command line; it has no public name.
@@ -281,11 +282,8 @@ def export(
     quiet: QuietFlag = False,
 ) -> None:
     """Make the precisions and the kit of any ONNX classifier, and say which to ship. Nothing is trained."""
-    from rich.console import Console
-
     from compressor.deploy.exporting import export_classifier, export_request
     from compressor.progress import Reporter
-    from compressor.report.terminal import print_artefacts, print_recommendation, print_warnings
 
     request = export_request(
         source=source,
@@ -302,6 +300,14 @@ def export(
         seed=seed,
     )
     made = export_classifier(request, Reporter(quiet=quiet or as_json))
+    _show_export(made, request.out, as_json=as_json)
+
+
+def _show_export(made: Export, folder: Path, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from compressor.report.terminal import print_artefacts, print_recommendation, print_warnings
+
     if as_json:
         _print_json(made.model_dump(mode="json"))
         return
@@ -309,7 +315,7 @@ def export(
     print_artefacts(made, console)
     print_recommendation(made, console)
     print_warnings(made.warnings, console)
-    typer.echo(f"export: {request.out / 'export.json'}")
+    typer.echo(f"export: {folder / 'export.json'}")
 
 
 @app.command()
@@ -319,11 +325,18 @@ def merge(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Bring what a kit measured on its device into the report of its run."""
+    """Bring what a kit measured on its device into the report of its run or export."""
     from compressor.progress import Reporter
+
+    folder = run_folder.absolute()
+    if (folder / "export.json").exists():
+        from compressor.deploy.exporting import merge_into_export
+
+        _show_export(merge_into_export(folder, result), folder, as_json=as_json)
+        return
     from compressor.running import merge_result
 
-    report = merge_result(run_folder.absolute(), result, Reporter(quiet=quiet or as_json))
+    report = merge_result(folder, result, Reporter(quiet=quiet or as_json))
     _show(report, run_folder, as_json=as_json)
 
 

@@ -239,6 +239,7 @@ class RunConfig(Section):
         None, min_length=1, description="the device as user@host: the kit goes there over ssh, its result comes back"
     )
     ssh_config: AbsolutePath | None = Field(None, description="ssh configuration for --board; default: your own")
+    board_timeout_s: float = Field(3600.0, gt=0, description="seconds after which the board is given up")
     seed: int = Field(0, ge=0, lt=2**63, description="start of every random sequence")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     out: AbsolutePath = Field(
@@ -311,6 +312,7 @@ FLAGS: Mapping[str, str] = {
     "target": "--target",
     "board": "--board",
     "ssh_config": "--ssh-config",
+    "board_timeout_s": "--board-timeout-s",
     "seed": "--seed",
     "device": "--device",
     "out": "--out",

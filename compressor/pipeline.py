@@ -59,6 +59,7 @@ from compressor.students.specification import build_backbone, parse_student
 from compressor.students.student import Student, load_backbone, load_student, save_backbone, save_student
 from exporters.logits import logits_of
 from exporters.macs import count_macs, count_params
+from exporters.onnx_to_int8 import needs_reduced_range
 from exporters.parity import check_parity
 from exporters.runners import OnnxRunner, TorchRunner
 from exporters.torch_to_onnx import onnx_from_torch
@@ -147,6 +148,13 @@ def prepare(resolved: Resolved, reporter: Reporter | None = None, stop: StopRequ
             f"Its ceiling is opset {target.opset_ceiling}.",
             f"Use --opset {target.opset_ceiling}, or leave the flag out.",
         )
+    wanted = config.precision.precisions or target.precisions
+    if unknown := [precision for precision in wanted if precision not in target.precisions]:
+        raise UsageFault(
+            f"--precisions has {', '.join(unknown)}.",
+            f"{target.title} takes {', '.join(target.precisions)}.",
+            "Name some of these, or leave the flag out.",
+        )
     existing_file(config.teacher.file)
     if config.board is not None:
         board_named(config.board, config.ssh_config)
@@ -174,7 +182,9 @@ def declare(run: Run) -> tuple[Stage, ...]:
         "runtime": target.runtime,
         "precisions": list(target.precisions),
         "tensorrt": target.tensorrt and [target.tensorrt.min, target.tensorrt.max],
+        "this_host": target.this_host,
     }
+    built_for = {name: getattr(target, name) for name in ("kind", "compute_capability", "workspace_mib")}
     beside = config.teacher.file.with_suffix(".yaml")
     cards = [file for file in (config.teacher.card or beside, config.teacher.class_names) if file and file.exists()]
     evaluation = () if config.report.eval is None else (config.report.eval,)
@@ -239,7 +249,8 @@ def declare(run: Run) -> tuple[Stage, ...]:
             (*onnx, samples, path("distill", "facts.json")),
             (),
             section_settings(config, "precision") | seed | {"max_drop": config.limits.max_drop} | takes,
-            {"onnx": onnx_version, "onnxruntime": host["onnxruntime"]},
+            # Without VNNI, int8 for this processor is another file.
+            {"onnx": onnx_version, "onnxruntime": host["onnxruntime"], "reduced_range": str(needs_reduced_range())},
             optional_outputs=tuple(f"{name}.{kind}.onnx" for name in MODELS for kind in ("fp16", "int8")),
         ),
         stage(
@@ -247,7 +258,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
             build_engines,
             (*onnx, precisions),
             (),
-            section_settings(config, "engine") | takes,
+            section_settings(config, "engine") | takes | built_for,
             engine_environment(),
             optional_outputs=tuple(
                 f"{name}.{kind}.engine{ending}"
@@ -277,7 +288,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
             gather_evidence,
             (
                 *(*teacher, samples, *onnx, precisions, path("samples", "split.json"), path("distill", "log.jsonl")),
-                *(path("distill", "facts.json"), *evaluation),
+                *(path("distill", "facts.json"), path("engine", "facts.json"), *evaluation),
             ),
             ("curves.png",),
             {"report.synthetic_sheet": config.report.synthetic_sheet},
@@ -479,7 +490,7 @@ def make_the_precisions(run: Run, folder: Path) -> None:
         variants=[row for found in made for row in found.rows()],
         int8=[found.int8 for found in made if found.int8 is not None],
         notes=list(dict.fromkeys(note for found in made for note in found.notes)),
-        warnings=list(dict.fromkeys([*images.warnings, *(warning for found in made for warning in found.warnings)])),
+        warnings=list(dict.fromkeys(warning for found in made for warning in found.warnings)),
     )
 
 
@@ -496,9 +507,9 @@ def build_engines(run: Run, folder: Path) -> None:
     )
     if reason is not None:
         run.reporter.note(reason)
-    if reason is not None and config.require:
+    if config.require and not any(row["file"] for row in rows):
         raise EnvironmentFault(
-            f"No engine was built: {reason}",
+            f"No engine was built: {reason or rows[0]['note']}",
             f"--require-engine asks for one for {run.target.title}.",
             "Run where that GPU and TensorRT are, or leave --require-engine out and build on the device with the kit.",
         )
@@ -521,7 +532,10 @@ def make_the_kit(run: Run, folder: Path) -> None:
         metadata={"tool": f"compress {__version__}", "card": run.card().model_dump_json()},
     )
     run.reporter.note(f"{kit['path']}: copy it to {run.target.title}, unpack it and run ./run_on_board.sh")
-    save_facts(folder, kit=kit)
+    warnings = []
+    if run.config.kit.images and len(images) == 0:
+        warnings.append("--kit-images found no held-out sample to put into the kit, so it holds patterns.")
+    save_facts(folder, kit=kit, warnings=warnings)
 
 
 def measure_latency(run: Run, folder: Path) -> None:
@@ -587,7 +601,7 @@ def _judge(run: Run, teacher: Teacher, images: Tensor, labels: Tensor) -> tuple[
     reference = _teacher_logits(teacher, images, run.device)
     logits: dict[str, Tensor] = {}
     for variant in run.variants():
-        if variant.file is not None:
+        if variant.file is not None and variant.judged:
             with variant.open(run.config.out) as runner:
                 logits[variant.key] = torch.from_numpy(logits_of(runner, images.numpy()))
     variants = {

@@ -6,8 +6,9 @@ import errno
 import platform
 import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,16 +17,24 @@ import torch
 
 from compressor import __version__
 from compressor.config import Resolved, RunConfig, resolve, save_resolved
-from compressor.deploy.board_results import accept_result, latencies_of, merged_result
+from compressor.deploy.board_results import (
+    StaleResult,
+    accept_result,
+    check_result,
+    failures_of,
+    latencies_of,
+    merged_result,
+    parities_of,
+)
 from compressor.errors import StageFailed, UsageFault
 from compressor.inputs.card import TeacherCard
 from compressor.interruption import interruptible, stopped
 from compressor.pipeline import Run, declare, prepare
 from compressor.progress import Reporter
 from compressor.report.assemble import build_report
+from compressor.report.limits import Limits, limits_of
 from compressor.report.markdown import report_markdown
-from compressor.report.recommend import Limits
-from compressor.report.schema import Report, read_report, write_report
+from compressor.report.schema import Environment, Report, StageRecord, read_report, write_report
 from compressor.stage_files import read_facts
 from compressor.stages import (
     Refusal,
@@ -36,16 +45,17 @@ from compressor.stages import (
     create_run_folder,
     exclusive,
     execute,
+    recorded_fingerprint,
 )
 from exporters.errors import ExportError
-from profiles.catalogue import load_target, resolved_alias
+from profiles.board_result import BoardResult
+from profiles.catalogue import resolved_alias
 from profiles.errors import ToolError
 from profiles.host import host_name
-from profiles.latency import LatencyStats
 from profiles.remote import run_on_board
-from profiles.schema import Budget, DeviceProfile
+from profiles.schema import DeviceProfile
 
-BOARD_TIMEOUT_S = 3_600  # TensorRT may build for half an hour on a small board
+TARGET = "target.json"  # the profile as it was, whatever becomes of the user's own file
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # safetensors keeps the system's words and loses its number; torch's archives only notice that a write came up short.
 NO_SPACE_WORDS = re.compile(
@@ -72,19 +82,24 @@ def execute_run(resolved: Resolved, reporter: Reporter, *, command: str) -> Repo
         with exclusive(folder):
             with _writable(folder):
                 save_resolved(resolved, folder / "config.yaml")
+                atomic_write_text(folder / TARGET, run.target.model_dump_json(indent=2) + "\n")
             had_report = (folder / "report.json").exists()
             try:
                 results = [_run_stage(stage, run) for stage in declare(run)]
                 with _as_stage_errors("report", folder):
-                    report = _report(run, results, command)
+                    merged = _merged(folder, run.target, reporter)
+                    report = _report(run, results, command, merged)
             except (ToolError, Refusal, KeyboardInterrupt):
                 if had_report:
                     reporter.warn(f"{folder / 'report.md'} is still that of the earlier run.")
                 raise
-            if run.config.board is None or merged_result(folder, run.target.name) is not None:
+            if run.config.board is None or merged is not None:
                 return report
             measure_on_board(run, run.config.board)
-            return _report(run, results, command)
+            with _as_stage_errors("report", folder):
+                report = _built(run.config, run.target, _merged(folder, run.target, reporter), report)
+                _write(report, folder)
+            return report
 
 
 @contextmanager
@@ -115,24 +130,31 @@ def _run_stage(stage: Stage, run: Run) -> StageResult:
     return result
 
 
-def _report(run: Run, results: Sequence[StageResult], command: str) -> Report:
+def _report(run: Run, results: Sequence[StageResult], command: str, merged: BoardResult | None) -> Report:
     """report.json and report.md at the top of the run folder; a run in which nothing changed keeps what is there."""
     path = run.config.out / "report.json"
-    merged = _merged(run.config.out, run.target, run.reporter)
-    report = _known_report(path, [result.fingerprint for result in results], merged)
-    if report is None:
-        report = _built(
-            run.config,
-            run.target,
-            merged,
-            stages=[(r.name, r.state == "cached", r.seconds, r.fingerprint) for r in results],
-            command=command,
-            environment=_environment(run),
-        )
-        if path.exists():
-            run.reporter.warn("This report replaces the earlier one: settings, inputs or the machine changed.")
-        _write(report, run.config.out)
+    earlier = _earlier(path)
+    fingerprints = [result.fingerprint for result in results]
+    if earlier is not None and _still_holds(earlier, fingerprints, run, merged):
+        return earlier
+    stages = tuple(
+        StageRecord(name=r.name, cached=r.state == "cached", seconds=r.seconds, fingerprint=r.fingerprint)
+        for r in results
+    )
+    report = _built(run.config, run.target, merged, Origin(stages, command, _environment(run)))
+    if path.exists():
+        run.reporter.warn("This report replaces the earlier one: settings, inputs or the machine changed.")
+    _write(report, run.config.out)
     return report
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a report says of the run that made its facts; a report itself has the same."""
+
+    stages: tuple[StageRecord, ...]
+    command: str
+    environment: Environment
 
 
 def measure_on_board(run: Run, board: str) -> None:
@@ -155,7 +177,7 @@ def measure_on_board(run: Run, board: str) -> None:
             board,
             archive,
             result=Path(folder) / "result.json",
-            timeout_s=BOARD_TIMEOUT_S,
+            timeout_s=run.config.board_timeout_s,
             ssh_config=run.config.ssh_config,
             observer=lambda line: run.reporter.note(f"{board}: {line}"),
         )
@@ -163,83 +185,102 @@ def measure_on_board(run: Run, board: str) -> None:
     run.reporter.note(f"the result of {board} is merged")
 
 
-def merge_result(folder: Path, result: Path, reporter: Reporter) -> Report:
+def merge_result(folder: Path, path: Path, reporter: Reporter) -> Report:
     """Bring what a kit measured on its device into the report of its run. Needs neither the teacher nor the samples.
 
     Raises:
-        UsageFault: the folder holds no finished run.
-        BoardResultError, StaleResult: the file is no result of this run's kit; nothing has changed then.
+        UsageFault: the folder holds no finished run, or cannot be written.
+        StaleResult, BoardResultError: the file is no result of this run's kit; nothing has changed then.
     """
-    earlier = _finished(folder)
-    config = resolve({}, folder / "config.yaml").config.model_copy(update={"out": folder})
-    target = load_target(config.target)
-    with exclusive(folder):
-        accept_result(folder, result)
-        report = _built(
-            config,
-            target,
-            _merged(folder, target, reporter),
-            stages=[(s.name, s.cached, s.seconds, s.fingerprint) for s in earlier.stages],
-            command=earlier.command,
-            environment=earlier.environment.model_dump(),
-        )
-        _write(report, folder)
-    return report
-
-
-def _finished(folder: Path) -> Report:
-    try:
-        return read_report(folder / "report.json")
-    except (OSError, ValueError) as error:
+    earlier = _earlier(folder / "report.json")
+    if earlier is None:
         raise UsageFault(
             f"{folder} holds no finished run of this version.",
             "A run folder with its report.json was expected.",
             "Give the folder of a run; `compress run` with the same --out finishes or renews it.",
-        ) from error
+        )
+    with exclusive(folder), _writable(folder):
+        _check_whole(folder, earlier)
+        config = resolve({}, folder / "config.yaml").config.model_copy(update={"out": folder})
+        target = DeviceProfile.model_validate_json((folder / TARGET).read_text(encoding="utf-8"))
+        report = _built(config, target, check_result(folder, path), earlier)
+        accept_result(folder, path)
+        _write(report, folder)
+    reporter.note(f"{folder / 'report.md'} has the rows of {target.title}")
+    return report
 
 
-def _merged(folder: Path, target: DeviceProfile, reporter: Reporter) -> dict[str, LatencyStats]:
-    """What the target itself has sent back for these very files, by variant; one of earlier files is passed over."""
+def _check_whole(folder: Path, report: Report) -> None:
+    """Refuse a run that went on, or lost a stage, since its report: its files and the report are of two students."""
+    changed = [stage.name for stage in report.stages if recorded_fingerprint(folder / stage.name) != stage.fingerprint]
+    if changed:
+        raise StaleResult(
+            f"{folder} has other stages than its report: {', '.join(changed)}.",
+            "A run that ended with its report was expected.",
+            "Finish it with its own `compress run` command, then take its kit to the device.",
+        )
+
+
+def _earlier(path: Path) -> Report | None:
+    """The report that is there, if it is of this version and rendered."""
     try:
-        result = merged_result(folder, target.name)
+        report = read_report(path)
+    except (OSError, ValueError):
+        return None
+    return report if report.tool_version == __version__ and path.with_suffix(".md").exists() else None
+
+
+def _still_holds(report: Report, fingerprints: Sequence[str], run: Run, merged: BoardResult | None) -> bool:
+    """Whether a report is of stages with these fingerprints, of these limits, and of this result from the target."""
+    latencies = {} if merged is None else latencies_of(merged, run.target)
+    held = {
+        f"{variant.model}.{variant.precision}": variant.latency_target
+        for variant in report.variants
+        if variant.latency_target is not None and variant.latency_target.origin == "merged"
+    }
+    limits = _limits(run.config, run.target)
+    return (
+        [stage.fingerprint for stage in report.stages] == list(fingerprints)
+        and held == latencies
+        and report.limits is not None
+        and report.limits.model_dump() == asdict(limits)
+    )
+
+
+def _merged(folder: Path, target: DeviceProfile, reporter: Reporter) -> BoardResult | None:
+    """What the target itself has sent back for these very files; a result of earlier files is passed over."""
+    try:
+        return merged_result(folder, target.name)
     except ToolError as error:
         reporter.warn(f"The result that was merged earlier is left out: {error.received}")
-        return {}
-    return {} if result is None else latencies_of(result, target)
+        return None
 
 
-def _built(
-    config: RunConfig,
-    target: DeviceProfile,
-    merged: Mapping[str, LatencyStats],
-    *,
-    stages: Sequence[tuple[str, bool, float, str]],
-    command: str,
-    environment: Mapping[str, str | None],
-) -> Report:
-    """The report from what the stages left in the run folder."""
+def _built(config: RunConfig, target: DeviceProfile, merged: BoardResult | None, origin: Origin | Report) -> Report:
+    """The report from what the stages left in the run folder, and from what the target sent back."""
     return build_report(
-        facts={name: read_facts(config.out / name) for name, *_ in stages},
+        facts={stage.name: read_facts(config.out / stage.name) for stage in origin.stages},
         card=TeacherCard.model_validate_json((config.out / "teacher" / "card.json").read_text(encoding="utf-8")),
         student_spec=config.student.spec,
         method=config.distill.method,
         effort=config.distill.effort,
         seed=config.seed,
         target=target,
-        stages=stages,
+        stages=[(stage.name, stage.cached, stage.seconds, stage.fingerprint) for stage in origin.stages],
         run_folder=config.out,
-        command=command,
+        command=origin.command,
         created=datetime.now(UTC),
-        environment=environment,
+        environment=origin.environment.model_dump(),
         limits=_limits(config, target),
-        merged=merged,
+        merged={} if merged is None else latencies_of(merged, target),
+        failures={} if merged is None else failures_of(merged),
+        parities={} if merged is None else parities_of(merged),
     )
 
 
 def _limits(config: RunConfig, target: DeviceProfile) -> Limits:
-    """The user's limits, and the target's own where the user gives none."""
-    own, budget = config.limits, target.budget or Budget()
-    return Limits(own.max_drop, own.max_latency_ms or budget.max_latency_ms, own.max_size_mib or budget.max_size_mib)
+    own = config.limits
+    return limits_of(own.max_drop, own.max_latency_ms, own.max_size_mib, target.budget)
 
 
 def _write(report: Report, folder: Path) -> None:
@@ -247,33 +288,17 @@ def _write(report: Report, folder: Path) -> None:
     atomic_write_text(folder / "report.md", report_markdown(report))
 
 
-def _known_report(path: Path, fingerprints: Sequence[str], merged: Mapping[str, LatencyStats]) -> Report | None:
-    """The report that is there, if it is of this version, of stages with these fingerprints and of these results."""
-    try:
-        report = read_report(path)
-    except (OSError, ValueError):
-        return None
-    held = {f"{v.model}.{v.precision}": v.latency_target for v in report.variants if v.format == "onnx"}
-    same = (
-        report.tool_version == __version__
-        and [stage.fingerprint for stage in report.stages] == list(fingerprints)
-        and {key: held.get(key) for key in merged} == merged
-        and path.with_suffix(".md").exists()
-    )
-    return report if same else None
-
-
-def _environment(run: Run) -> dict[str, str | None]:
+def _environment(run: Run) -> Environment:
     import onnxruntime
 
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "os": platform.platform(),
-        "cpu": host_name(),
-        "gpu": torch.cuda.get_device_name() if run.device == "cuda" else None,
-    }
+    return Environment(
+        python=platform.python_version(),
+        torch=torch.__version__,
+        onnxruntime=onnxruntime.__version__,
+        os=platform.platform(),
+        cpu=host_name(),
+        gpu=torch.cuda.get_device_name() if run.device == "cuda" else None,
+    )
 
 
 @contextmanager

@@ -184,6 +184,11 @@ def execute(stage: Stage, run_folder: Path, on_event: Callable[[str, Status], No
     return StageResult(stage.name, found.state, float(manifest.get("seconds", 0.0)), record["fingerprint"])
 
 
+def recorded_fingerprint(folder: Path) -> str | None:
+    """The fingerprint of the result that a stage's folder holds; None where it holds none that is finished."""
+    return (_read_json(folder / MANIFEST) or {}).get("fingerprint")
+
+
 def _missing_input(stage: Stage) -> Path | None:
     return next((path for path in stage.inputs if not path.exists()), None)
 

@@ -35,6 +35,7 @@ from profiles.ssh import (
     KitFailed,
     child,
     last_words,
+    pipe,
     printable_line,
     unreachable,
 )
@@ -44,6 +45,7 @@ RESULT = "result.json"
 
 FAREWELL_S = 10.0  # for the board to end the kit and to remove its folder
 MAX_LINE = 4096
+MAX_WAITING = 1000  # lines; a kit that talks faster than it is listened to is held up
 
 # One line without a single quote, so that any login shell passes it on to sh. $1 is the kit's folder in the archive.
 # `trap :` and not "": children would inherit that a signal is ignored. LC_ALL: a full disk has one name everywhere.
@@ -100,11 +102,12 @@ class Session:
         self.last_lines: deque[str] = deque(maxlen=20)
         self._process, self._board, self._deadline = process, board, deadline
         self._observer = observer
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
+        self._is_heard = True
         self._open_streams = 2
         self._kit_is_over = False
         for stream in (process.stdout, process.stderr):
-            threading.Thread(target=self._read, args=(_pipe(stream),), daemon=True).start()
+            threading.Thread(target=self._read, args=(pipe(stream),), daemon=True).start()
 
     def open(self) -> None:
         """Wait for the folder."""
@@ -125,8 +128,9 @@ class Session:
         """End the session; it ends on the board when the folder is removed there."""
         if self._kit_is_over:
             self._say("done")
+        self._stop_hearing()
         with suppress(OSError):
-            _pipe(self._process.stdin).close()
+            pipe(self._process.stdin).close()
         try:
             self._process.wait(FAREWELL_S if self.folder else 0)
         except subprocess.TimeoutExpired:
@@ -135,8 +139,8 @@ class Session:
 
     def _say(self, word: str) -> None:
         with suppress(OSError):  # a board that is gone is noticed by the next answer
-            _pipe(self._process.stdin).write(f"{word}\n".encode())
-            _pipe(self._process.stdin).flush()
+            pipe(self._process.stdin).write(f"{word}\n".encode())
+            pipe(self._process.stdin).flush()
 
     def _answer(self, pattern: str) -> re.Match[str]:
         """The next line that matches; the others, of the kit, of ssh and of a talkative login shell, are shown."""
@@ -166,8 +170,17 @@ class Session:
     def _read(self, stream: IO[bytes]) -> None:
         with stream:
             while line := stream.readline(MAX_LINE):
-                self._lines.put(printable_line(line))
-        self._lines.put(None)
+                if self._is_heard:
+                    self._lines.put(printable_line(line))
+        if self._is_heard:
+            self._lines.put(None)
+
+    def _stop_hearing(self) -> None:
+        """Let what still comes go by: ssh ends only when someone takes its last words."""
+        self._is_heard = False
+        with suppress(queue.Empty):
+            while True:
+                self._lines.get_nowait()
 
 
 def _no_folder(board: Board, code: int, lines: Sequence[str]) -> BoardError:
@@ -189,8 +202,3 @@ def _went_away(board: Board, lines: Sequence[str]) -> BoardUnreachable:
         "The connection was expected to last until the result is here.",
         "Check the board's power, temperature and network, and run the same command again.",
     )
-
-
-def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None  # `child` makes all three
-    return stream

@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from profiles.board_result import MAX_BYTES
 from profiles.board_session import RESULT, SCRIPT, open_session
 from profiles.ssh import (
     Board,
@@ -87,7 +88,13 @@ def _download(board: Board, source: str, result: Path, deadline: Deadline) -> No
     result.parent.mkdir(parents=True, exist_ok=True)
     temporary = result.absolute().with_name(f".tmp-{result.name}")
     try:
-        said = scp(board, f"{board.scp_host}:{source}", str(temporary), deadline)
+        said = scp(board, f"{board.scp_host}:{source}", str(temporary), deadline, max_bytes=MAX_BYTES)
+        if said and "File too large" in said:
+            raise KitFailed(
+                f"The result of {board} is larger than {MAX_BYTES // 2**20} MiB: {said}.",
+                f"A few kilobytes were expected, as {SCRIPT} writes them to {source}.",
+                "Check that this is your board, and run the same command again.",
+            )
         if said:
             raise BoardUnreachable(
                 f"The result could not be fetched from {board}: {said}.",

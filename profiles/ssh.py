@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import selectors
 import signal
 import subprocess
 import time
@@ -15,11 +16,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from profiles.errors import ToolError
 
 CONNECT_S = 15
 ALIVE_S, ALIVE_COUNT = 15, 4  # a board that has been silent for a minute is gone
+MAX_SAID = 4096  # bytes of what a program said that are kept
 
 # The user's configuration decides who and how; these keep ssh from asking, forwarding, or lingering.
 _OPTIONS = (
@@ -41,6 +44,9 @@ _NAME = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?",
     re.ASCII | re.IGNORECASE,
 )
+# $0 is the limit in the blocks of 512 bytes that POSIX counts in. Without the trap a larger file would end scp by a
+# signal that may leave a core file; with it, scp says that the file is too large.
+_LIMITED = 'trap "" XFSZ; ulimit -f "$0" && exec "$@"'
 # Escape sequences, control characters, and those that turn the direction of text.
 _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
@@ -128,7 +134,7 @@ class Deadline:
         return KitFailed(
             f"{self._board} was {state} after {self._limit_s:g} s.",
             "All of it, from the connection to the result, was expected within that limit.",
-            "Allow more time, or run the kit on the board by hand as the README.md in it says.",
+            "Allow more time with --board-timeout-s, or run the kit on the board by hand as the README.md in it says.",
         )
 
 
@@ -162,21 +168,51 @@ def child(board: Board, *command: str) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def scp(board: Board, source: str, destination: str, deadline: Deadline) -> str | None:
+def scp(board: Board, source: str, destination: str, deadline: Deadline, *, max_bytes: int | None = None) -> str | None:
     """Copy one file; what scp said where it failed, else None.
+
+    Args:
+        max_bytes: a multiple of 512; scp fails where it would write a larger file on this machine.
 
     Raises:
         BoardUnreachable: scp is not on this machine.
         KitFailed: the time was up.
     """
-    with child(board, "scp", "-q", *board.options, "--", source, destination) as process:
-        try:
-            _, said = process.communicate(timeout=deadline.remaining_s())
-        except subprocess.TimeoutExpired:
-            raise deadline.passed("still copying") from None
+    limit = () if max_bytes is None else ("sh", "-c", _LIMITED, str(max_bytes // 512))
+    with child(board, *limit, "scp", "-q", *board.options, "--", source, destination) as process:
+        said = _last_bytes(process, deadline)
     if process.returncode == 0:
         return None
     return last_words(map(printable_line, said.splitlines())) or f"exit code {process.returncode}"
+
+
+def _last_bytes(process: subprocess.Popen[bytes], deadline: Deadline) -> bytes:
+    """Wait for a program that is given no input; the last of all that it says, which may be without end."""
+    pipe(process.stdin).close()
+    said = b""
+    with pipe(process.stdout) as output, pipe(process.stderr) as errors, selectors.DefaultSelector() as streams:
+        for stream in (output, errors):
+            streams.register(stream, selectors.EVENT_READ)
+        while streams.get_map():
+            ready = streams.select(deadline.remaining_s())
+            if not deadline.remaining_s():
+                raise deadline.passed("still copying")
+            for key, _ in ready:
+                if chunk := os.read(key.fd, MAX_SAID):
+                    said = (said + chunk)[-MAX_SAID:]
+                else:
+                    streams.unregister(key.fileobj)
+    try:
+        process.wait(deadline.remaining_s())
+    except subprocess.TimeoutExpired:
+        raise deadline.passed("still copying") from None
+    return said
+
+
+def pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    """A stream of a `child`, which has all three."""
+    assert stream is not None
+    return stream
 
 
 def unreachable(board: Board, said: str) -> BoardUnreachable:

@@ -76,6 +76,24 @@ def test_a_run_measures_on_its_board_over_ssh(
     assert merged.code == 0, merged.err
     assert latencies(read_report(tmp_path / "moved/report.json")) == {"student fp32": "merged"}
 
+    # A run whose stages are no longer those of its report takes no result.
+    manifest = tmp_path / "moved/distill/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
+    stale = compress("merge", f"{tmp_path}/moved", f"{tmp_path}/moved/kit/kit/result.json")
+    refused(stale, 6, "has other stages than its report: distill")
+
+    # A result that was damaged leaves the target's column, and the board is asked again; so it is for other files.
+    kept = tmp_path / "run/merged/loopback.json"
+    kept.write_text(kept.read_text().replace('"simulated": false', '"simulated": false '))
+    without = compress(*(word for word in line if word not in ("--board", "board")))
+    assert without.code == 0, without.err
+    assert "The result that was merged earlier is left out" in without.err
+    assert latencies(read_report(tmp_path / "run/report.json")) == {}
+    other = compress(*line, "--calibration-images", "33")
+    assert other.code == 0, other.err
+    assert "the result of board is merged" in other.err
+    assert latencies(read_report(tmp_path / "run/report.json")) == dict.fromkeys(networks, "merged")
+
 
 def test_a_board_that_is_not_there_costs_nothing(
     board: Loopback, inputs: Path, tmp_path: Path, compress: Compress

@@ -33,7 +33,7 @@ from exporters.parity import compare
 from exporters.runners import OnnxRunner
 
 FILES = {
-    "": "CACHEDIR.TAG .lock choices.json config.yaml report.json report.md",
+    "": "CACHEDIR.TAG .lock choices.json config.yaml report.json report.md target.json",
     "teacher/": "card.json facts.json manifest.json weights.safetensors",
     "samples/": "facts.json images.safetensors manifest.json sheet.png split.json",
     "student/": "backbone.json backbone.safetensors facts.json manifest.json",
@@ -168,6 +168,23 @@ def test_the_same_command_again_changes_nothing(finished: Path, inputs: Path, co
     assert outcome.code == 0
     assert set(outcome.states().values()) == {"cached"}
     assert {name: (finished / name).read_bytes() for name in files(finished) - {".lock"}} == before
+
+
+def test_other_limits_change_the_recommendation_alone(
+    finished: Path, inputs: Path, tmp_path: Path, compress: Compress
+) -> None:
+    folder = shutil.copytree(finished, tmp_path / "moved")
+    line = tiny_run.line(inputs, folder, "--target", "jetson", "--eval", f"{inputs}/val")
+    outcome = compress(*line, "--max-size-mib", "0.000001")
+    assert outcome.code == 0, outcome.err
+    assert set(outcome.states().values()) == {"cached"}
+    report = read_report(folder / "report.json")
+    assert report.recommendation is not None
+    assert (report.recommendation.model, report.recommendation.path) == (None, None)
+    assert compress(*line).code == 0
+    again = read_report(folder / "report.json").recommendation
+    assert again is not None
+    assert again.path is not None
 
 
 def test_another_student_reruns_what_depends_on_it(

@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from compressor.errors import CompressError
 from compressor.stage_files import read_facts
@@ -44,19 +45,28 @@ class _Held:
     files: Mapping[tuple[str, str], str | None]
 
 
-def accept_result(run_folder: Path, path: Path) -> BoardResult:
-    """Check a result against the run and keep it; an earlier one of the same target is replaced.
+def check_result(run_folder: Path, path: Path) -> BoardResult:
+    """Read a result and check it against the run; nothing is written.
 
     Raises:
         StaleResult: it is simulated, of another kit, target or board, of files that the run no longer holds, or
             without any measurement.
         BoardResultError: it is unreadable, damaged or edited.
-        OSError: it could not be kept.
     """
     result = read_board_result(path)
-    held = _held_by(run_folder)
-    _check(result, held, path)
-    kept = run_folder / MERGED / f"{held.target}.json"
+    _check(result, _held_by(run_folder), path)
+    return result
+
+
+def accept_result(run_folder: Path, path: Path) -> BoardResult:
+    """Check a result against the run and keep it; an earlier one of the same target is replaced.
+
+    Raises:
+        StaleResult, BoardResultError: see `check_result`.
+        OSError: it could not be kept.
+    """
+    result = check_result(run_folder, path)
+    kept = run_folder / MERGED / f"{result.target}.json"
     kept.parent.mkdir(exist_ok=True)
     atomic_write_bytes(kept, path.read_bytes())
     return result
@@ -82,6 +92,24 @@ def latencies_of(result: BoardResult, target: DeviceProfile) -> dict[str, Latenc
         f"{model.name}.{model.precision}": _latency(result, model, target)
         for model in result.models
         if model.status == "ok"
+    }
+
+
+def failures_of(result: BoardResult) -> dict[str, str]:
+    """Why a model failed on the board, by variant."""
+    return {f"{model.name}.{model.precision}": str(model.reason) for model in result.models if model.status == "failed"}
+
+
+def parities_of(result: BoardResult) -> dict[str, dict[str, Any]]:
+    """How far the outputs on the board were from the golden ones, by variant, as the report takes them."""
+    return {
+        f"{model.name}.{model.precision}": {
+            "max_rel": model.parity.max_rel,
+            "top1_agreement": model.parity.top1_agreement,
+            "num_images": model.parity.count,
+        }
+        for model in result.models
+        if model.status == "ok" and model.parity is not None
     }
 
 

@@ -28,7 +28,17 @@ JUDGED_SYNTHETIC = 512
 LEAST_SURE = 0.05  # this share of the real images is less sure than any generated image that judges
 # NVIDIA asks for 500 for classifiers; below a hundred the ranges are those of single images.
 FEW_TO_CALIBRATE = 100
+FEW_TO_JUDGE = 100  # with fewer, one image is more than the usual limit of one point
 BATCH = 64
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The images (N, C, H, W) that choices are made on, what they are in words, and what is wrong with them."""
+
+    images: Images
+    words: str
+    warning: str | None
 
 
 @dataclass(frozen=True)
@@ -50,8 +60,8 @@ class CalibrationImages:
     generator_note: str
     warnings: tuple[str, ...]
 
-    def judges(self, logits: Callable[[Images], NDArray[np.float32]]) -> tuple[Images, str]:
-        """The images that choices are made on, real ones first, and what they are in words.
+    def judges(self, logits: Callable[[Images], NDArray[np.float32]]) -> Judges:
+        """The images that choices are made on, real ones first.
 
         Args:
             logits: what the network says of images, before it is quantised: (N, C, H, W) to (N, K).
@@ -61,10 +71,15 @@ class CalibrationImages:
         if len(generated):
             sure = confidences(logits(generated))
             generated = generated[sure >= np.quantile(confidences(logits(real)), LEAST_SURE)][:JUDGED_SYNTHETIC]
-        if len(self.select) + len(generated) == 0:
-            return self.real, f"the {len(self.real)} images that it was calibrated on"
+        count = len(self.select) + len(generated)
+        if count == 0:
+            warning = "No image is left to choose an int8 calibration on but those that calibrate: that flatters it."
+            return Judges(self.real, f"the {len(self.real)} images that it was calibrated on", warning)
         words = f"{len(self.select)} select + {len(generated)} generated images"
-        return np.concatenate([self.select, generated]), words
+        if len(generated):
+            words += ", which the network is as sure of as of real ones"
+        few = f"The int8 calibration is chosen on only {count} images, one of which is {100 / count:.1f} points."
+        return Judges(np.concatenate([self.select, generated]), words, few if count < FEW_TO_JUDGE else None)
 
 
 def gather(
@@ -114,9 +129,7 @@ def gather(
             "images. More --samples, or a method with a realistic generator, would help."
         )
     if len(chosen) + len(candidates) == 0:
-        warnings.append(
-            "No image is left to choose an int8 calibration on but those that calibrate: that flatters it."
-        )
+        warnings.append("No image is left to choose an int8 calibration on but those that calibrate: that flatters it.")
     return CalibrationImages(real, synthetic, chosen, candidates, note, tuple(warnings))
 
 

@@ -80,7 +80,9 @@ def build_engines_here(
     for variant in variants:
         if variant.file is None:
             continue
-        engine = replace(variant, format="engine", file=None, made_for=f"{backend} on {target.title}", note=None)
+        engine = replace(
+            variant, format="engine", file=None, made_for=f"{backend} on {target.title}", judged=True, note=None
+        )
         try:
             rows.append(_built(variant, engine, backend, run_folder, folder, target, max_batch, note))
         except ExportError as error:

@@ -6,6 +6,7 @@ A precision that cannot be made is a row without a file and with the reason; the
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor.deploy.calibration_images import CalibrationImages
+from compressor.deploy.calibration_images import CalibrationImages, Judges
 from compressor.deploy.variants import Model, Variant, made_for
 from exporters.calibration import ActivationRanges, collect_ranges, range_agreement
 from exporters.errors import ExportError
@@ -23,7 +24,7 @@ from exporters.onnx_files import OnnxFile, load_onnx, opset_of
 from exporters.onnx_to_fp16 import fp16_from_onnx, overflowing_nodes
 from exporters.onnx_to_int8 import needs_reduced_range
 from exporters.parity import Parity, compare
-from exporters.routes import Route, route_for
+from exporters.routes import Build, Route, route_for
 from profiles.schema import DeviceProfile, Precision
 
 # Overflow is looked for, and parity taken, on this many images of each kind; int8's ranges on all of them.
@@ -88,34 +89,46 @@ def make_precisions(
     for build in work.route.builds:
         if build.precision not in precisions:
             continue
-        variant = Variant(model, build.precision, None, made_for(work.route, build))
+        row = Variant(model, build.precision, None, made_for(work.route, build))
         try:
-            match build.file:
-                case "fp32":
-                    file, remark = _described(source), None
-                case "fp16":
-                    file, remark = work.fp16()
-                case "int8":
-                    file, remark, int8 = work.int8()
+            one = work.make(build)
+            found = work.parity(one) if build.file == build.precision else None
         except ExportError as error:
-            variants.append(replace(variant, note=f"not made: {error.received}"))
+            variants.append(replace(row, note=f"not made: {error.received}"))
             warnings.append(f"{model} {build.precision} was not made. {error.received} {error.expected}")
             continue
-        variant = replace(
-            variant,
-            file=file.path.relative_to(folder.parent).as_posix(),
-            size_mib=file.size_mib,
-            sha256=file.sha256,
-            optimise=build.file != "int8" or work.route.int8_float == "fp32",
-            note=remark,
+        row = replace(
+            row,
+            file=one.file.path.relative_to(folder.parent).as_posix(),
+            size_mib=one.file.size_mib,
+            sha256=one.file.sha256,
+            optimise=one.optimise,
+            judged=found is not None,
+            note="; ".join(one.remarks) or None,
         )
-        variants.append(variant)
-        parity[variant.key] = found = work.parity(file, optimise=variant.optimise)
-        note(
-            f"{model} {build.precision}: {file.size_mib:.2f} MiB for {variant.made_for}, "
-            f"within {found.max_rel:.1e} of fp32, the same class on {found.top1_agreement:.1%} of {found.count} images"
-        )
+        variants.append(row)
+        warnings += one.warnings
+        int8 = one.int8 or int8
+        line = f"{model} {build.precision}: {one.file.size_mib:.2f} MiB for {row.made_for}"
+        if found is not None:
+            parity[row.key] = found
+            line += (
+                f", within {found.max_rel:.1e} of fp32, the same class on {found.top1_agreement:.1%} "
+                f"of {found.count} images"
+            )
+        note(line)
     return Made(tuple(variants), parity, int8, work.route.notes, tuple(warnings))
+
+
+@dataclass(frozen=True)
+class _One:
+    """One file: how ONNX Runtime may run it, what a reader must know of it, and how int8 was found."""
+
+    file: OnnxFile
+    optimise: bool = True
+    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    int8: dict[str, Any] | None = None
 
 
 class _Work:
@@ -130,33 +143,67 @@ class _Work:
         images: CalibrationImages,
         max_drop: float,
     ) -> None:
-        self.source, self.folder, self.model, self.images, self.max_drop = source, folder, model, images, max_drop
+        self.source, self.folder, self.model, self.target = source, folder, model, target
+        self.images, self.max_drop = images, max_drop
         self.route: Route = route_for(target, opset_of(load_onnx(source)))
         self.reduce_range = target.this_host and needs_reduced_range()
         self.looked_at = np.concatenate([images.real[:LOOKED_AT], images.synthetic[:LOOKED_AT]])
         self.reference = onnx_logits(source, self.looked_at)
 
-    def parity(self, file: OnnxFile, *, optimise: bool) -> Parity:
-        return compare(self.reference, onnx_logits(file.path, self.looked_at, optimise=optimise))
+    def make(self, build: Build) -> _One:
+        match build.file:
+            case "fp32":
+                return self._as_it_is(build)
+            case "fp16":
+                return self._fp16()
+            case "int8":
+                return self._int8()
 
-    def fp16(self) -> tuple[OnnxFile, str | None]:
+    def parity(self, one: _One) -> Parity:
+        """Against the fp32 file.
+
+        Raises:
+            ExportError: a logit is not finite; the file is removed.
+        """
+        found = compare(self.reference, onnx_logits(one.file.path, self.looked_at, optimise=one.optimise))
+        if not math.isfinite(found.max_rel):
+            one.file.path.unlink()
+            raise ExportError(
+                f"Logits of {one.file.path.name} are not finite.",
+                "A file that computes what the fp32 file computes was expected.",
+                "Ship another precision.",
+            )
+        return found
+
+    def _as_it_is(self, build: Build) -> _One:
+        """The fp32 file itself, which TensorRT 8 may be told to lower."""
+        file = _described(self.source)
+        if build.precision == "fp32":
+            return _One(file)
+        remarks = ["TensorRT 8 lowers the fp32 file on the device, so nothing of it was judged here"]
+        if hot := self._hot():
+            remarks.append(f"{len(hot)} nodes have activations beyond what fp16 holds")
+        return _One(file, remarks=tuple(remarks))
+
+    def _fp16(self) -> _One:
         made = fp16_from_onnx(self.source, self.folder / f"{self.model}.fp16.onnx", keep_fp32=self._hot())
         count = len(made.fp32_nodes)
-        return made.file, f"{count} nodes stay fp32" if count else None
+        return _One(made.file, remarks=(f"{count} nodes stay fp32",) if count else ())
 
-    def int8(self) -> tuple[OnnxFile, str | None, dict[str, Any]]:
-        judge, judged_on = self.images.judges(lambda images: onnx_logits(self.source, images))
+    def _int8(self) -> _One:
+        judges = self.images.judges(lambda images: onnx_logits(self.source, images))
         real = collect_ranges(self.source, [self.images.real])
         synthetic = collect_ranges(self.source, [self.images.synthetic]) if len(self.images.synthetic) else None
+        optimise = self.route.int8_float == "fp32"
         choice = search_int8(
             self.source,
             self.folder / f"{self.model}.int8.onnx",
             form=self.route.int8_form,
             calibration_sets=[found for found in (real, synthetic) if found is not None],
-            judge=judge,
+            judge=judges.images,
             max_drop=self.max_drop,
-            finish=self._float_part_to_fp16() if self.route.int8_float == "fp16" else None,
-            optimise=self.route.int8_float == "fp32",
+            finish=None if optimise else self._float_part_to_fp16(),
+            optimise=optimise,
             reduce_range=self.reduce_range,
         )
         remarks: list[str] = []
@@ -164,8 +211,11 @@ class _Work:
             remarks.append(f"{len(choice.float_groups)} of {choice.num_groups} groups of layers stay float")
         if self.reduce_range:
             remarks.append("weights in 7 bits, since this processor has no VNNI")
-        calibration = self._calibration(choice, real, synthetic) | {"judged_on": judged_on, "num_judged": len(judge)}
-        return choice.file, "; ".join(remarks) or None, calibration
+        elif self.route.runtime == "onnxruntime" and not self.target.this_host:
+            remarks.append("it would saturate on an x86 processor without VNNI")
+        warnings = (*self.images.warnings, *filter(None, [judges.warning]))
+        calibration = self._calibration(choice, judges, real, synthetic)
+        return _One(choice.file, optimise, tuple(remarks), warnings, calibration)
 
     def _hot(self) -> tuple[str, ...]:
         return overflowing_nodes(self.source, batches(self.source, self.looked_at))
@@ -179,7 +229,7 @@ class _Work:
         return convert
 
     def _calibration(
-        self, choice: Int8Choice, real: ActivationRanges, synthetic: ActivationRanges | None
+        self, choice: Int8Choice, judges: Judges, real: ActivationRanges, synthetic: ActivationRanges | None
     ) -> dict[str, Any]:
         """`Int8Calibration` of the report, without what the evidence says."""
         agreed = None if synthetic is None else range_agreement(real, synthetic)
@@ -195,6 +245,8 @@ class _Work:
             "trials": [
                 {**asdict(trial), "logit_error": min(trial.logit_error, UNUSABLE_ERROR)} for trial in choice.trials
             ],
+            "judged_on": judges.words,
+            "num_judged": len(judges.images),
             "drop_points": choice.drop_points,
             "max_drop": self.max_drop,
             "limit_held": choice.limit_held,

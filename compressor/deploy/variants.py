@@ -21,6 +21,7 @@ class Variant:
         file: relative to the run folder; None where there is none, and `note` says why.
         made_for: what runs it as it is, in words.
         optimise: whether ONNX Runtime may optimise it; int8 with fp16 around it is computed wrongly then.
+        judged: False where the device makes another program of the file than this machine can judge.
         note: what a reader has to know of it.
     """
 
@@ -31,6 +32,7 @@ class Variant:
     size_mib: float | None = None
     sha256: str | None = None
     optimise: bool = True
+    judged: bool = True
     note: str | None = None
     format: Literal["onnx", "engine"] = "onnx"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from compressor.report.measured import Proportion
+from compressor.report.reasons import failure
 from compressor.report.shipping import Int8Calibration, Recommendation, Variant
 from compressor.report.text import ABSENT, conditions, count, median, percent, points, size, with_interval
 from compressor.report.variants import ENOUGH_TO_PROVE
@@ -91,15 +92,19 @@ def variant_notes(report: Artefacts) -> tuple[str, ...]:
             if latency is not None
             for text in (*_elsewhere(report, latency), *latency.warnings)
         ]
+        doubts += _on_target(variant)
         for text in (*([] if variant.note is None else [variant.note]), *dict.fromkeys(doubts)):
             sharing.setdefault(text, []).append(variant.label)
     return (*_made_for(report), *_shared(sharing), *report.variant_notes)
 
 
 def missing_lines(report: Artefacts) -> tuple[str, ...]:
-    """Why an artefact was not made."""
-    missing = [variant for variant in report.variants if variant.path is None and variant.note is not None]
-    return tuple(f"{variant.label}: {str(variant.note).rstrip('.')}." for variant in missing)
+    """Why an artefact was not made, or is of no use on the target."""
+    whys = {
+        variant.label: failure(variant) or (variant.note if variant.path is None else None)
+        for variant in report.variants
+    }
+    return tuple(f"{label}: {why.rstrip('.')}." for label, why in whys.items() if why is not None)
 
 
 def calibration_lines(report: Artefacts, model: str | None = None) -> tuple[str, ...]:
@@ -151,8 +156,8 @@ def _calibration(calibration: Int8Calibration) -> Iterator[str]:
     limit = points(calibration.max_drop)
     held = "within" if calibration.limit_held else "above"
     yield (
-        f"{name} loses {points(calibration.drop_points)} of agreement with fp32 on the {calibration.num_judged:,} "
-        f"images that choices are made on ({calibration.judged_on}), {held} the limit of {limit}."
+        f"{name} loses {points(calibration.drop_points)} of agreement with fp32, {held} the limit of {limit}, on the "
+        f"images to choose on: {calibration.judged_on}."
     )
     yield f"{name} {_proof(calibration, limit)}."
 
@@ -164,10 +169,23 @@ def _proof(calibration: Int8Calibration, limit: str) -> str:
         return f"was judged on no held-out image, so its limit of {limit} is unproven"
     found = f"agrees with fp32 on {with_interval(agreement)} of {count(agreement.n, 'image')} held out from that"
     if calibration.limit_proven:
-        return f"{found}, within the limit of {limit}"
+        return f"{found}, which proves the limit of {limit}"
     if agreement.n < ENOUGH_TO_PROVE:
         return f"{found}; with fewer than {ENOUGH_TO_PROVE} the limit of {limit} is unproven"
+    if agreement.points_lost <= calibration.max_drop:
+        reach = points(agreement.most_points_lost)
+        return f"{found}: the limit of {limit} holds on these but is not proven, the interval reaches {reach}"
     return f"{found} and misses the limit of {limit} by {points(agreement.points_lost - calibration.max_drop)}"
+
+
+def _on_target(variant: Variant) -> Iterator[str]:
+    """How far the target's own outputs are from those here."""
+    found = variant.parity_target
+    if found is not None:
+        yield (
+            f"on the target within {found.max_rel:.1e} of what this machine gets from the same file, the same class "
+            f"on {percent(found.top1_agreement)} of {count(found.num_images, 'image')}"
+        )
 
 
 def _elsewhere(report: Artefacts, latency: LatencyStats) -> tuple[str, ...]:

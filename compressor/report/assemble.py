@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +31,7 @@ from compressor.report.schema import (
     Target,
     TeacherSource,
 )
-from compressor.report.shipping import Kit, Variant
+from compressor.report.shipping import Kit, LimitsRecord, Variant
 from compressor.report.summary import summarise
 from compressor.report.variants import (
     Facts,
@@ -77,6 +78,8 @@ def build_report(
     environment: Mapping[str, str | None],
     limits: Limits = NO_LIMITS,
     merged: Mapping[str, LatencyStats] = MappingProxyType({}),
+    failures: Mapping[str, str] = MappingProxyType({}),
+    parities: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Report:
     """The report of a finished run.
 
@@ -86,10 +89,13 @@ def build_report(
         stages: name, whether it was cached, seconds, fingerprint.
         limits: what an artefact must hold to be recommended.
         merged: latencies that the target itself sent back, by variant (`student.int8`).
+        failures: why the target could not build a variant or got wrong outputs from it, by variant.
+        parities: fields of `VariantParity`, of the target's outputs, by variant.
     """
     latencies = latencies_of(facts)
     teacher_row, student_row = _rows(facts, card, student_spec, latencies, merged)
-    variants, calibrations, kit = variants_of(facts, latencies, merged), int8_of(facts), kit_of(facts)
+    variants = variants_of(facts, latencies, merged, failures, parities)
+    calibrations, kit = int8_of(facts), kit_of(facts)
     attached = _target(target, (teacher_row, student_row), variants)
     recommendation = recommend(variants, calibrations, limits, target)
     return Report(
@@ -110,6 +116,7 @@ def build_report(
         variants=variants,
         variant_notes=notes_of(facts),
         int8=calibrations,
+        limits=LimitsRecord(**asdict(limits)),
         recommendation=recommendation,
         kit=kit,
         artefacts=_artefacts(run_folder, variants, kit),

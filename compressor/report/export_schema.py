@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt
 
 from compressor.report.measured import Record, Sha256
 from compressor.report.schema import SkippedFile, Target
-from compressor.report.shipping import Int8Calibration, Kit, Recommendation, Variant
+from compressor.report.shipping import Int8Calibration, Kit, LimitsRecord, Recommendation, Variant
 from compressor.stages import atomic_write_text
 
 
@@ -17,12 +17,16 @@ class Source(Record):
     """The file that came."""
 
     file: str
-    sha256: Sha256
+    sha256: Sha256 = Field(description="of the file itself, without weights that lie beside it")
     opset: PositiveInt
     input_name: str
     image_shape: tuple[int, int, int] = Field(description="channels, height, width")
     fixed_batch: PositiveInt | None = Field(default=None, description="images of one call; null: any number")
     num_classes: PositiveInt
+    mean: tuple[float, ...] | None = Field(
+        default=None, description="what it is normalised with outside; the files made from it take [0, 1] all the same"
+    )
+    std: tuple[float, ...] | None = None
 
 
 class Export(Record):
@@ -39,9 +43,20 @@ class Export(Record):
     variants: tuple[Variant, ...]
     variant_notes: tuple[str, ...] = ()
     int8: tuple[Int8Calibration, ...] = ()
+    limits: LimitsRecord | None = None
     recommendation: Recommendation | None = None
     kit: Kit | None = None
     warnings: tuple[str, ...] = ()
+
+
+def read_export(path: Path) -> Export:
+    """Read export.json back.
+
+    Raises:
+        OSError: it is not there.
+        pydantic.ValidationError: it is of another version, or was edited.
+    """
+    return Export.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def write_export(export: Export, path: Path) -> None:

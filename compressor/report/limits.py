@@ -10,7 +10,7 @@ from compressor.report.measured import Proportion
 from compressor.report.shipping import Int8Calibration, Variant
 from compressor.report.text import count, joined, points, significant, size
 from compressor.report.variants import ENOUGH_TO_PROVE
-from profiles.schema import DeviceProfile
+from profiles.schema import Budget, DeviceProfile
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,18 @@ class Limits:
     max_drop: float = 1.0
     max_latency_ms: float | None = None
     max_size_mib: float | None = None
+
+
+def limits_of(
+    max_drop: float, max_latency_ms: float | None, max_size_mib: float | None, budget: Budget | None
+) -> Limits:
+    """The user's limits, and those of the target's budget where the user gives none."""
+    wishes = budget or Budget()
+    return Limits(
+        max_drop,
+        wishes.max_latency_ms if max_latency_ms is None else max_latency_ms,
+        wishes.max_size_mib if max_size_mib is None else max_size_mib,
+    )
 
 
 def missed_limit(

@@ -65,6 +65,11 @@ class Proportion(Record):
         """What is missing from all of them, in percentage points; without the rounding of 1 - 0.99."""
         return round(100 * (1 - self.value), 9)
 
+    @property
+    def most_points_lost(self) -> float:
+        """What may be missing at the low end of the interval, in percentage points."""
+        return round(100 * (1 - self.low), 9)
+
 
 class Scores(Record):
     """One metric on each set of images that no stage trained or chose on; null where it was not measured."""

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from compressor.report.comparing import as_fast, kind, milliseconds, p50, place
+from compressor.report.comparing import as_fast, kind, milliseconds, no_larger, p50, place
 from compressor.report.limits import Limits
 from compressor.report.shipping import Rejected, Variant
 from compressor.report.text import count, joined, points, significant, with_interval
 from compressor.report.variants import ENOUGH_TO_PROVE
 from profiles.schema import DeviceProfile
+
+
+def failure(variant: Variant) -> str | None:
+    """What the target itself said against a variant, as what follows a name."""
+    reason = variant.failed_on_target
+    return None if reason is None else f"failed on the target: {reason.rstrip('.')}"
 
 
 def reason_of(
@@ -24,29 +30,45 @@ def reason_of(
     head = f"{chosen.label.capitalize()} is recommended"
     if chosen.latency_target is not None:
         rivals = [
-            f"{_name(variant)} {missed.get(variant.label) or _against(variant, chosen, target)}"
+            f"{_name(variant)} {_missed(variant, missed) or _against(variant, chosen, target)}"
             for variant in others
-            if variant.latency_target is not None
+            if _was_there(variant)
         ]
         yield f"{head}: {p50(chosen)} ms on {place(target)}{', where ' + joined(rivals) if rivals else ''}."
     elif chosen.precision == "fp16":
         yield (
-            f"{head} by its kind, since nothing was measured on {target.title}: TensorRT usually gains from fp16, and "
+            f"{head} by its kind, since {_unmeasured(chosen, made, target)}: TensorRT usually gains from fp16, and "
             "int8 is recommended only where it was measured to be faster."
         )
     else:
         half = next((variant for variant in others if variant.precision == "fp16"), None)
-        yield f"{head}, since nothing was measured on {target.title}{_why_not_fp16(half, missed, target)}."
+        yield f"{head}, since {_unmeasured(chosen, made, target)}{_why_not_fp16(half, missed, target)}."
     yield from _cost(chosen, limits)
     if limits.max_latency_ms is not None and chosen.latency_target is None:
         yield f"The limit of {significant(limits.max_latency_ms)} ms could not be checked."
 
 
+def _unmeasured(chosen: Variant, made: Sequence[Variant], target: DeviceProfile) -> str:
+    """What is missing where the chosen one has no latency on the target."""
+    nothing = f"no {chosen.model} within the limits" if any(map(_was_there, made)) else "nothing"
+    return f"{nothing} was measured on {target.title}"
+
+
+def _was_there(variant: Variant) -> bool:
+    """Whether the target said anything of it."""
+    return variant.latency_target is not None or variant.failed_on_target is not None
+
+
+def _missed(variant: Variant, missed: Mapping[str, str]) -> str | None:
+    """The limit that it misses; a board's own words of a failure stand in the table, not in the reason."""
+    return missed.get(variant.label) if variant.failed_on_target is None else "failed there"
+
+
 def _why_not_fp16(half: Variant | None, missed: Mapping[str, str], target: DeviceProfile) -> str:
     if target.runtime != "tensorrt" or half is None:
         return " and a lower precision is not faster on every device"
-    if half.label in missed:
-        return f" and fp16 {missed[half.label]}"
+    if (missing := _missed(half, missed)) is not None:
+        return f" and fp16 {missing}"
     agreement = half.agreement_with_fp32.larger
     if agreement is None:
         return " and no image says what fp16 costs"
@@ -87,15 +109,18 @@ def _against(variant: Variant, chosen: Variant, target: DeviceProfile) -> str:
             return f"was measured in another way ({variant.latency_target.what}, {p50(variant)} ms)"
         ratio = milliseconds(variant) / milliseconds(chosen)
         if ratio < 1:
-            tied = as_fast(chosen, variant)
-            return (
-                f"is not clearly faster ({p50(variant)} ms)" if tied else f"is faster ({p50(variant)} ms), but larger"
-            )
+            if as_fast(chosen, variant):
+                return f"is not clearly faster ({p50(variant)} ms)"
+            if no_larger(variant, chosen):
+                return f"is faster within the noise ({p50(variant)} ms)"
+            return f"is faster ({p50(variant)} ms), but larger"
         if as_fast(variant, chosen):
             return f"is not faster ({p50(variant)} ms)"
         return f"takes {significant(ratio)} times as long" if ratio >= 2 else f"is {100 * (ratio - 1):.0f} % slower"
     if chosen.latency_target is not None:
         return f"was not measured on {place(target)}"
+    if variant.latency_target is not None:
+        return f"takes {p50(variant)} ms on {place(target)}, where no {chosen.model} within the limits was measured"
     if variant.model != chosen.model:
         return f"was not measured on {place(target)}, where it would have to be faster than the {chosen.model}"
     if variant.precision == "int8":

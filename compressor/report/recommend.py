@@ -1,6 +1,6 @@
 """Which artefact to ship: the fastest that is still right, and why in a sentence.
 
-    1. An artefact that misses a limit is out. What is unknown excludes nothing.
+    1. An artefact that misses a limit, or that failed on the target, is out. What is unknown excludes nothing.
     2. Latencies are compared on the target alone, and like with like: those of another device say nothing about it.
     3. Of what was measured there the fastest is taken, and of those that are as fast the highest precision.
     4. Where nothing was measured there, TensorRT is given fp16 if that loses nothing within its interval, else fp32;
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from compressor.report.comparing import as_fast, comparable, kind, milliseconds, no_larger, p50, place, precision_rank
 from compressor.report.limits import Limits, missed_limit, teacher_within_limits
-from compressor.report.reasons import reason_of, rejections
+from compressor.report.reasons import failure, reason_of, rejections
 from compressor.report.shipping import Int8Calibration, Recommendation, Variant
 from profiles.schema import DeviceProfile
 
@@ -33,7 +33,9 @@ def recommend(
     if not made:
         return None
     missed = {
-        variant.label: reason for variant in made if (reason := missed_limit(variant, calibrations, limits, target))
+        variant.label: reason
+        for variant in made
+        if (reason := failure(variant) or missed_limit(variant, calibrations, limits, target))
     }
     fit = [variant for variant in made if variant.label not in missed]
     teachers = [variant for variant in fit if variant.model == "teacher"]

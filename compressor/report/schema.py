@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from compressor.report.measured import Comparison, Confidence, Fraction, Proportion, Record, RunPath, Scores, Sha256
-from compressor.report.shipping import Int8Calibration, Kit, Recommendation, Variant
+from compressor.report.shipping import Int8Calibration, Kit, LimitsRecord, Recommendation, Variant
 from compressor.stages import atomic_write_text
 from profiles.latency import LatencyStats
 
@@ -192,6 +192,7 @@ class Report(Record):
     variants: tuple[Variant, ...] = Field(default=(), description="every artefact in every precision")
     variant_notes: tuple[str, ...] = Field(default=(), description="what holds for the artefacts together")
     int8: tuple[Int8Calibration, ...] = ()
+    limits: LimitsRecord | None = Field(default=None, description="null: a report of schema 1.0, which had none")
     recommendation: Recommendation | None = None
     kit: Kit | None = None
     artefacts: tuple[Artefact, ...]

@@ -15,7 +15,7 @@ Format = Literal["onnx", "engine"]
 
 
 class VariantParity(Record):
-    """An artefact against the same network's fp32 file on the same images; `onnx.parity` ties that file to torch."""
+    """An artefact against a reference on the same images; `onnx.parity` ties the fp32 file to torch."""
 
     max_rel: NonNegativeFloat = Field(description="largest difference, as a share of the largest logit")
     top1_agreement: Fraction
@@ -32,12 +32,18 @@ class Variant(Record):
     made_for: str = Field(description="the runtime that it is made for")
     size_mib: PositiveFloat | None = None
     sha256: Sha256 | None = None
-    parity: VariantParity | None = None
+    parity: VariantParity | None = Field(default=None, description="to the same network's fp32 file, on this machine")
+    parity_target: VariantParity | None = Field(
+        default=None, description="the target's outputs to those that this machine gets from the same file"
+    )
     agreement: Scores = Field(default=Scores(), description="top-1 equal to the fp32 teacher")
     agreement_with_fp32: Scores = Field(default=Scores(), description="top-1 equal to the same network's fp32 file")
     accuracy: Scores = Field(default=Scores(), description="top-1 equal to the label, where there are labels")
     latency_host: LatencyStats | None = Field(default=None, description="on the machine that ran this")
     latency_target: LatencyStats | None = Field(default=None, description="on the target, never on a stand-in")
+    failed_on_target: str | None = Field(
+        default=None, description="why it could not be built there, or that its outputs there are wrong"
+    )
     note: str | None = Field(default=None, description="what is missing and why, such as `skipped: no GPU`")
 
     @property
@@ -53,6 +59,7 @@ class Int8Trial(Record):
     float_groups: tuple[str, ...] = Field(description="groups of layers that were left in float")
     logit_error: NonNegativeFloat = Field(description="relative L2 distance to the fp32 logits")
     agreement: Fraction = Field(description="top-1 equal to the fp32 file, on the images that choices are made on")
+    num_images: PositiveInt | None = Field(default=None, description="how many of those; null where it is not known")
 
 
 class Int8Calibration(Record):
@@ -77,7 +84,15 @@ class Int8Calibration(Record):
     agreement_with_fp32: Proportion | None = Field(
         default=None, description="on the larger of evidence and --eval, which nothing was chosen on"
     )
-    limit_proven: bool = Field(description="300 of those images or more, and the limit holds there too")
+    limit_proven: bool = Field(description="300 of those images or more, and their whole interval holds the limit")
+
+
+class LimitsRecord(Record):
+    """What an artefact had to hold to be recommended; null: no limit."""
+
+    max_drop: NonNegativeFloat = Field(description="percentage points of agreement with the same network's fp32 file")
+    max_latency_ms: PositiveFloat | None = Field(default=None, description="p50 of one image on the target")
+    max_size_mib: PositiveFloat | None = None
 
 
 class Rejected(Record):

@@ -1,6 +1,7 @@
 """The artefacts that the stages made, as the report shows them. Reads these facts, each of which may be missing:
 
-    precision   {"variants": [{"model", "precision", "file", "made_for", "size_mib", "sha256", "parity", "note"}],
+    precision   {"variants": [{"model", "precision", "file", "made_for", "size_mib", "sha256", "parity", "optimise",
+                               "judged", "note"}],
                  "int8": [Int8Calibration without what was found on evidence], "notes": [str]}
     engine      {"variants": [as above], "note": str or None}
     kit         {"kit": {"path", "sha256", "files": [str], "notes": [str]} or None}
@@ -9,12 +10,15 @@
 
 A key is `student.int8` for an ONNX file and `student.int8.engine` for an engine; `student` and `teacher` mean their
 fp32 files. `file` is relative to the run folder, and null where nothing was made; `parity` is an
-`exporters.parity.Parity`.
+`exporters.parity.Parity`. `judged` is false where the device makes another program of the file than this machine can
+judge: whatever was found with that file here is not shown as its own. `optimise` is false for int8 within fp16. A row
+without these two is judged, and not mixed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, get_args
 
 from compressor.report.measured import Proportion, Scores
@@ -26,6 +30,8 @@ Latencies = Mapping[str, LatencyStats]
 
 # With fewer images, even complete agreement leaves a loss of one point possible (rule of three: 3 / 300).
 ENOUGH_TO_PROVE = 300
+
+_FP16_HERE = "fp16 is judged as ONNX Runtime computes it on a CPU, partly in fp32."
 
 
 def latencies_of(facts: Facts) -> dict[str, LatencyStats]:
@@ -45,11 +51,22 @@ def host_and_target(
     return here, here if here is not None and here.is_target else merged.get(key)
 
 
-def variants_of(facts: Facts, latencies: Latencies, merged: Latencies) -> tuple[Variant, ...]:
-    """Student first, each with its ONNX files before its engines."""
+def variants_of(
+    facts: Facts,
+    latencies: Latencies,
+    merged: Latencies,
+    failures: Mapping[str, str] = MappingProxyType({}),
+    parities: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> tuple[Variant, ...]:
+    """Student first, each with its ONNX files before its engines.
+
+    Args:
+        latencies, merged: of this host and of the target, by key.
+        failures, parities: what else the target said, by key: see `assemble.build_report`.
+    """
     stages: tuple[tuple[str, Format], ...] = (("precision", "onnx"), ("engine", "engine"))
     found = [
-        _variant(entry, format_, facts, latencies, merged)
+        _variant(entry, format_, facts, latencies, merged, failures, parities)
         for stage, format_ in stages
         for entry in facts.get(stage, {}).get("variants", ())
     ]
@@ -63,8 +80,13 @@ def int8_of(facts: Facts) -> tuple[Int8Calibration, ...]:
 
 def notes_of(facts: Facts) -> tuple[str, ...]:
     """What holds for all artefacts of a stage."""
-    engine = facts.get("engine", {}).get("note")
-    return (*facts.get("precision", {}).get("notes", ()), *(() if engine is None else (engine,)))
+    precision, engine = facts.get("precision", {}), facts.get("engine", {}).get("note")
+    half = any(map(_judged_with_fp16, precision.get("variants", ())))
+    return (
+        *precision.get("notes", ()),
+        *((_FP16_HERE,) if half else ()),
+        *(() if engine is None else (engine,)),
+    )
 
 
 def kit_of(facts: Facts) -> Kit | None:
@@ -78,13 +100,26 @@ def scores_of(found: Mapping[str, Any], metric: str) -> Scores:
     return Scores(**{where: Proportion(**value) for where, value in values.items() if value is not None})
 
 
+def _judged_with_fp16(entry: Mapping[str, Any]) -> bool:
+    """Whether an ONNX file that is fp16, or int8 within fp16, was judged on this machine."""
+    mixed = entry["precision"] == "int8" and not entry.get("optimise", True)
+    return entry["file"] is not None and entry.get("judged", True) and (entry["precision"] == "fp16" or mixed)
+
+
 def _variant(
-    entry: Mapping[str, Any], format_: Format, facts: Facts, latencies: Latencies, merged: Latencies
+    entry: Mapping[str, Any],
+    format_: Format,
+    facts: Facts,
+    latencies: Latencies,
+    merged: Latencies,
+    failures: Mapping[str, str],
+    parities: Mapping[str, Mapping[str, Any]],
 ) -> Variant:
     key = f"{entry['model']}.{entry['precision']}{'' if format_ == 'onnx' else '.engine'}"
-    judged = facts["report"].get("variants", {}).get(key, {})
+    judged, parity = facts["report"].get("variants", {}).get(key, {}), entry.get("parity")
+    if not entry.get("judged", True):
+        judged, parity = {}, None
     host, target = host_and_target(key, latencies, merged)
-    parity = entry.get("parity")
     return Variant(
         model=entry["model"],
         format=format_,
@@ -97,16 +132,18 @@ def _variant(
         and VariantParity(
             max_rel=parity["max_rel"], top1_agreement=parity["top1_agreement"], num_images=parity["count"]
         ),
+        parity_target=VariantParity.model_validate(parities[key]) if key in parities else None,
         agreement=scores_of(judged, "agreement"),
         agreement_with_fp32=scores_of(judged, "agreement_with_fp32"),
         accuracy=scores_of(judged, "student_accuracy"),
         latency_host=host,
         latency_target=target,
+        failed_on_target=failures.get(key),
         note="; ".join(_notes(entry.get("note"), facts["latency"]["latencies"].get(key, {}).get("skipped"))) or None,
     )
 
 
-def _notes(made: str | None, latency: str | None) -> Iterable[str]:
+def _notes(made: str | None, latency: str | None) -> Iterator[str]:
     if made is not None:
         yield made
     if latency is not None and latency != made:
@@ -116,7 +153,7 @@ def _notes(made: str | None, latency: str | None) -> Iterable[str]:
 def _calibration(entry: Mapping[str, Any], facts: Facts) -> Int8Calibration:
     judged = facts["report"].get("variants", {}).get(f"{entry['model']}.int8", {})
     agreement = scores_of(judged, "agreement_with_fp32").larger
-    trials = [{name: trial[name] for name in Int8Trial.model_fields} for trial in entry.get("trials", ())]
+    trials = [{name: trial.get(name) for name in Int8Trial.model_fields} for trial in entry.get("trials", ())]
     return Int8Calibration.model_validate(
         {
             **entry,
@@ -124,7 +161,7 @@ def _calibration(entry: Mapping[str, Any], facts: Facts) -> Int8Calibration:
             "agreement_with_fp32": agreement,
             "limit_proven": agreement is not None
             and agreement.n >= ENOUGH_TO_PROVE
-            and agreement.points_lost <= entry["max_drop"],
+            and agreement.most_points_lost <= entry["max_drop"],
         }
     )
 

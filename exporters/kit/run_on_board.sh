@@ -82,6 +82,7 @@ read_board() {
     cpu=$(sed -n 's/^model name[[:space:]]*: //p' "$root/proc/cpuinfo" 2>/dev/null | head -n 1)
     os=$(sed -n 's/^PRETTY_NAME="\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' "$root/etc/os-release" 2>/dev/null)
     architecture=$(uname -m)
+    if is_emulated; then mark_emulated; fi
     # "# R36 (release), REVISION: 4.3, GCID: ..." is L4T 36.4.3.
     tegra=$root/etc/nv_tegra_release
     l4t=$(sed -n 's/^# R\([0-9]*\) (release), REVISION: \([0-9.]*\),.*/\1.\2/p' "$tegra" 2>/dev/null)
@@ -95,6 +96,22 @@ read_board() {
         power_mode=$("$nvpmodel" -q 2>/dev/null | sed -n 's/^NV Power Mode: //p' | head -n 1)
     fi
     read_clocks
+}
+
+is_emulated() { # an emulator of programs answers for another processor, but most of what they see is this machine's own
+    # This program's file, as another program sees it.
+    case $(readlink "/proc/$$/exe" 2>/dev/null) in */qemu-*) return 0 ;; esac
+    case $architecture in
+    aarch64* | arm*) foreign='^(flags|vendor_id)' ;;
+    x86_64 | i?86) foreign='^CPU implementer' ;;
+    *) return 1 ;;
+    esac
+    grep -Eq "$foreign" "$root/proc/cpuinfo" 2>/dev/null
+}
+
+mark_emulated() {
+    simulated=true
+    say "warning: programs run in an emulator here, so the result is marked as simulated."
 }
 
 jetpack_of() { # L4T version -> JetPack version, nothing where this kit does not know it
@@ -405,7 +422,10 @@ find_onnxruntime() {
             "Run python3 -m pip install onnxruntime numpy, or set PYTHON to an interpreter that has them."
     version=${found% *}
     # An interpreter for another processor than this one's runs in an emulator.
-    if [ "${found#* }" != "$architecture" ]; then simulated=true architecture=${found#* }; fi
+    if [ "${found#* }" != "$architecture" ]; then
+        architecture=${found#* }
+        mark_emulated
+    fi
 }
 
 measure_with_onnxruntime() {

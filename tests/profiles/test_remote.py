@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from loopback import MISSING, Loopback, start_loopback
 
+from profiles.board_result import MAX_BYTES
 from profiles.board_session import OWNER
 from profiles.errors import ToolError
 from profiles.remote import BoardUnreachable, KitFailed, WrongBoardName, run_on_board
@@ -333,7 +335,7 @@ def test_the_time_limit_ends_the_kit_on_the_board(board: Loopback, tmp_path: Pat
     lines: list[str] = []
     with pytest.raises(KitFailed) as refusal:
         run(board, tmp_path, ENDLESS, timeout_s=3, observer=lines.append)
-    three_sentences(refusal.value, "board was still at work after 3 s", "Allow more time")
+    three_sentences(refusal.value, "board was still at work after 3 s", "Allow more time with --board-timeout-s")
     assert not is_running(int(lines[0].split()[1]))
     assert (tmp_path / "merged" / "result.json").read_text() == "earlier"
     nothing_left(board, tmp_path)
@@ -349,6 +351,71 @@ def test_a_kit_that_never_stops_talking_is_ended_too(board: Loopback, tmp_path: 
             observer=lambda _: time.sleep(0.05),  # slower than the kit
         )
     three_sentences(refusal.value, "board was still at work after 2 s")
+    nothing_left(board, tmp_path)
+
+
+def test_a_kit_that_talks_faster_than_it_is_heard_is_held_up(board: Loopback, tmp_path: Path) -> None:
+    """20 MB, of which a thousand lines wait here and the rest on the board, instead of all of it in memory."""
+    said_all = tmp_path / "said_all"
+    lines: list[str] = []
+    was_held_up: list[bool] = []
+
+    def slow_at_first(line: str) -> None:
+        if not lines:
+            time.sleep(2)
+            was_held_up.append(not said_all.exists())
+        lines.append(line)
+
+    script = f'yes "$(printf %04000d 0)" | head -n 5000\ntouch {said_all}\n'
+    run(board, tmp_path, script + WRITE_RESULT, observer=slow_at_first)
+    assert was_held_up == [True]
+    assert len(lines) == 5000
+
+
+def test_a_flood_that_nobody_hears_does_not_keep_the_session_from_its_end(board: Loopback, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    def enough(line: str) -> None:
+        lines.append(line)
+        time.sleep(1)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run(board, tmp_path, "yes\n", observer=enough)
+    assert lines == ["y"]  # and no complaint that the board did not confirm its end
+    nothing_left(board, tmp_path)
+
+
+def test_an_endless_result_does_not_fill_the_disk(board: Loopback, tmp_path: Path) -> None:
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "merged" / "result.json").write_text("earlier")
+    with pytest.raises(KitFailed) as refusal:
+        run(board, tmp_path, "truncate -s 1G result.json\n")
+    three_sentences(refusal.value, "The result of board is larger than 1 MiB: ", "File too large", "your board")
+    assert (tmp_path / "merged" / "result.json").read_text() == "earlier"
+    nothing_left(board, tmp_path)
+
+
+def test_a_result_of_the_largest_size_comes_whole(board: Loopback, tmp_path: Path) -> None:
+    assert run(board, tmp_path, f"truncate -s {MAX_BYTES} result.json\n").stat().st_size == MAX_BYTES
+
+
+def test_what_a_copy_says_is_bounded(board: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scp = tmp_path / "bin" / "scp"
+    scp.parent.mkdir()
+    scp.write_text("#!/bin/sh\nyes no | head -n 1000000 >&2\necho 'scp: the end' >&2\nexit 1\n")
+    scp.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scp.parent}:{os.environ['PATH']}")
+    tracemalloc.start()
+    try:
+        with pytest.raises(KitFailed, match="no; no; scp: the end"):
+            run(board, tmp_path, WRITE_RESULT)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+    scp.write_text("#!/bin/sh\nyes >&2\n")
+    with pytest.raises(KitFailed, match="still copying after 2 s"):
+        run(board, tmp_path, WRITE_RESULT, timeout_s=2)
     nothing_left(board, tmp_path)
 
 

@@ -43,10 +43,24 @@ def test_generated_images_judge_only_where_the_network_is_as_sure_as_on_real_one
         sure = [image.tobytes() not in generated or image.mean() > border for image in batch]
         return np.where(np.array(sure)[:, None], [[4.0, 0.0, 0.0]], [[0.1, 0.0, 0.0]]).astype(np.float32)
 
-    judge, words = found.judges(logits)
-    assert len(judge) == 12 + SYNTHETIC_CANDIDATES // 2
-    assert judge[12:].mean(axis=(1, 2, 3)).min() > border
-    assert words == f"12 select + {SYNTHETIC_CANDIDATES // 2} generated images"
+    judges = found.judges(logits)
+    assert len(judges.images) == 12 + SYNTHETIC_CANDIDATES // 2
+    assert judges.images[12:].mean(axis=(1, 2, 3)).min() > border
+    assert judges.words.startswith(f"12 select + {SYNTHETIC_CANDIDATES // 2} generated images, which the network is as")
+    assert judges.warning is None
+
+
+def test_too_few_judges_are_warned_of(generator: Generator) -> None:
+    found = gather(images(40), images(12, seed=1), generator, num_synthetic=96, seed=5)
+    generated = {image.tobytes() for image in found.candidates}
+
+    def logits(batch: np.ndarray) -> np.ndarray:
+        """Sure of real images alone."""
+        return np.array([[0.0 if image.tobytes() in generated else 9.0, 0.0] for image in batch], np.float32)
+
+    judges = found.judges(logits)
+    assert len(judges.images) == 12
+    assert judges.warning == "The int8 calibration is chosen on only 12 images, one of which is 8.3 points."
 
 
 def test_confidences() -> None:
@@ -69,10 +83,10 @@ def test_without_a_generator_it_is_said(generator: Generator) -> None:
     assert len(found.synthetic) == 0
     assert "leaves no generator" in found.generator_note
     assert any("only 20 images" in warning for warning in found.warnings)
-    assert any("that flatters it" in warning for warning in found.warnings)
-    judge, words = found.judges(lambda _: pytest.fail("nothing to choose among"))
-    np.testing.assert_array_equal(judge, found.real)
-    assert words == "the 20 images that it was calibrated on"
+    judges = found.judges(lambda _: pytest.fail("nothing to choose among"))
+    np.testing.assert_array_equal(judges.images, found.real)
+    assert judges.words == "the 20 images that it was calibrated on"
+    assert "that flatters it" in str(judges.warning)
 
 
 def test_an_adversarial_generator_does_not_calibrate(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:

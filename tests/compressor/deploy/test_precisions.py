@@ -45,7 +45,7 @@ def make(tmp_path: Path) -> Make:
         profile = load_target(target)
         onnx_from_torch(network(width), (3, 12, 12), source, opset_ceiling=profile.opset_ceiling, metadata={})
         empty = np.empty((0, 3, 12, 12), np.float32)
-        found = CalibrationImages(images(40, 0), images(24, 1), images(50, 2), empty, "drawn", ())
+        found = CalibrationImages(images(40, 0), images(24, 1), images(50, 2), empty, "drawn", ("few",))
         lines: list[str] = []
         result = make_precisions(
             source, tmp_path / "precision", "student", profile, precisions, found, max_drop=2.0, note=lines.append
@@ -79,6 +79,7 @@ def test_every_precision_of_the_target(target: str, make: Make, tmp_path: Path) 
     assert made.int8 is not None
     assert (made.int8["num_real"], made.int8["num_generated"], made.int8["num_judged"]) == (40, 24, 50)
     assert made.int8["judged_on"] == "50 select + 0 generated images"
+    assert made.warnings == ("few", "The int8 calibration is chosen on only 50 images, one of which is 2.0 points.")
     assert 0 < made.int8["range_agreement_lowest"] <= made.int8["range_agreement_median"] <= 1
     # int8 beside fp16 must not be optimised by ONNX Runtime, which then computes it wrongly.
     assert rows["int8"].optimise == (target == "cpu")
@@ -93,7 +94,11 @@ def test_tensorrt_8_builds_fp16_from_the_fp32_file(make: Make, tmp_path: Path) -
     assert rows["fp16"].file == rows["fp32"].file == "onnx/student.onnx"
     assert rows["fp16"].made_for == "TensorRT 8 with --fp16"
     assert rows["fp16"].file_precision == "fp32"
+    assert not rows["fp16"].judged  # what the device makes of it is not known here
+    assert "student.fp16" not in made.parity
+    assert "nothing of it was judged here" in str(rows["fp16"].note)
     assert made.int8 is None
+    assert made.warnings == ()  # those about calibration are for int8 alone
     assert list((tmp_path / "precision").iterdir()) == []
 
 

@@ -9,13 +9,14 @@ import pytest
 from compressor.report.artefact_table import (
     calibration_lines,
     judged_on,
+    missing_lines,
     recommendation_lines,
     variant_lines,
     variant_notes,
 )
 from compressor.report.measured import Proportion, Scores
 from compressor.report.schema import Report
-from compressor.report.shipping import Int8Calibration, Recommendation, Rejected, Variant
+from compressor.report.shipping import Int8Calibration, Recommendation, Rejected, Variant, VariantParity
 from profiles.latency import LatencyStats
 
 Maker = Callable[..., Report]
@@ -79,16 +80,30 @@ def test_the_calibration_says_its_images_its_ranges_and_its_cost(report: Report)
     assert calibration_lines(report) == (
         "student int8, calibration: 40 real + 512 generated, percentile; the ranges of real and generated images "
         "overlap by 93.0 % in the median tensor, 41.0 % at least.",
-        "student int8 loses 0.34 points of agreement with fp32 on the 296 images that choices are made on (40 real "
-        "and 256 generated), within the limit of 1 point.",
-        "student int8 agrees with fp32 on 99.2 % (98.4 to 99.6 %) of 1,000 images held out from that, within the limit "
-        "of 1 point.",
+        "student int8 loses 0.34 points of agreement with fp32, within the limit of 1 point, on the images to choose "
+        "on: 40 select + 256 generated images.",
+        "student int8 agrees with fp32 on 99.2 % (98.4 to 99.6 %) of 1,000 images held out from that: the limit of "
+        "1 point holds on these but is not proven, the interval reaches 1.57 points.",
+    )
+
+
+def test_a_proven_limit_says_so(
+    build_report: Maker,
+    calibration: Callable[..., Int8Calibration],
+    proportion: Callable[[int, int], Proportion],
+) -> None:
+    proven = calibration(agreement_with_fp32=proportion(400, 400), limit_proven=True)
+    assert calibration_lines(build_report(int8=(proven,)))[-1] == (
+        "student int8 agrees with fp32 on 100 % (99.0 to 100 %) of 400 images held out from that, which proves the "
+        "limit of 1 point."
     )
 
 
 @pytest.mark.parametrize(
     ("same", "n", "words"),
     [
+        (299, 299, "299 images held out from that; with fewer than 300 the limit of 1 point is unproven."),
+        (300, 300, "the limit of 1 point holds on these but is not proven, the interval reaches 1.26 points."),
         (39, 40, "40 images held out from that; with fewer than 300 the limit of 1 point is unproven."),
         (977, 1000, "1,000 images held out from that and misses the limit of 1 point by 1.3 points."),
         (None, 0, "student int8 was judged on no held-out image, so its limit of 1 point is unproven."),
@@ -118,6 +133,22 @@ def test_a_limit_that_is_not_proven_says_so(
     assert "loses 1.5 points" in cost
     assert "above the limit of 1 point" in cost
     assert proof.endswith(words)
+
+
+def test_what_the_target_said_of_an_artefact_is_told(
+    report: Report, build_report: Maker, variant: Callable[..., Variant]
+) -> None:
+    wrong = VariantParity(max_rel=0.4, top1_agreement=0.125, num_images=8)
+    failed = variant("student", "int8", failed_on_target="The outputs are wrong.", parity_target=wrong)
+    told = build_report(variants=(*report.variants[:2], failed, report.variants[3]))
+    assert missing_lines(told) == (
+        "student int8: failed on the target: The outputs are wrong.",
+        "student fp16 engine: skipped: no GPU.",
+    )
+    assert (
+        "student int8: on the target within 4.0e-01 of what this machine gets from the same file, the same class on "
+        "12.5 % of 8 images." in variant_notes(told)
+    )
 
 
 def test_where_nothing_holds_the_limits_each_reason_is_told(build_report: Maker) -> None:

@@ -12,12 +12,15 @@ import pytest
 
 from compressor.inputs.card import TeacherCard
 from compressor.report.assemble import build_report as assemble
-from compressor.report.measured import Proportion
+from compressor.report.measured import Proportion, Scores
 from compressor.report.recommend import Limits
 from compressor.report.schema import Report
+from compressor.report.shipping import LimitsRecord, VariantParity
 from profiles.catalogue import load_target
 from profiles.latency import LatencyStats
+from profiles.schema import VersionRange
 
+FP16_HERE = "fp16 is judged as ONNX Runtime computes it on a CPU, partly in fp32."
 CPU, JETSON = load_target("cpu"), load_target("jetson")
 CARD = TeacherCard(
     architecture="cifar_resnet20",
@@ -104,7 +107,7 @@ def precise(facts: dict[str, Any], latency: Callable[..., LatencyStats], proport
                     "trials": [
                         {"method": "entropy", "float_groups": ["conv1"], "logit_error": 0.1, "agreement": 0.99, "s": 1}
                     ],
-                    "judged_on": "2 real and 256 generated",
+                    "judged_on": "2 select + 256 generated images",
                     "num_judged": 258,
                     "drop_points": 0.4,
                     "max_drop": 1.0,
@@ -179,7 +182,7 @@ def test_every_artefact_has_what_was_found_about_it(precise: dict[str, Any], tmp
     assert int8.latency_target.latency_p50_ms == 0.1
     engine = report.variants[3]
     assert (engine.path, engine.latency_host, engine.note) == (None, None, "skipped: no GPU")
-    assert report.variant_notes == ("Graphs are typed.",)
+    assert report.variant_notes == ("Graphs are typed.", FP16_HERE)
     assert report.kit is not None
     assert report.kit.files == ("manifest.json",)
     assert report_of(precise | {"kit": {"kit": None}}, tmp_path).kit is None
@@ -194,11 +197,58 @@ def test_the_limit_of_int8_is_proven_by_enough_images_only(
     assert calibration.agreement_with_fp32 is not None
     assert calibration.agreement_with_fp32.n == 400
     assert not calibration.limit_proven  # 395 of 400 are 1.25 points
-    assert calibration.trials[0].float_groups == ("conv1",)
     found = precise["report"]["variants"]["student.int8"]["evidence"]
-    for same, n, proven in ((396, 400, True), (299, 299, False)):
+    (entry,) = precise["precision"]["int8"]
+    # The low end of the interval decides: 396 of 400 are one point lost, and up to 2.5 within the interval.
+    for same, n, max_drop, proven in (
+        (400, 400, 1.0, True),
+        (396, 400, 1.0, False),
+        (396, 400, 2.6, True),
+        (300, 300, 1.0, False),
+        (299, 299, 2.0, False),
+    ):
         found["agreement_with_fp32"] = proportion(same, n).model_dump()
-        assert report_of(precise, tmp_path).int8[0].limit_proven is proven
+        entry["max_drop"] = max_drop
+        assert report_of(precise, tmp_path).int8[0].limit_proven is proven, (same, n, max_drop)
+
+
+def test_a_trial_keeps_its_images_where_they_were_counted(precise: dict[str, Any], tmp_path: Path) -> None:
+    (uncounted,) = report_of(precise, tmp_path).int8[0].trials
+    assert (uncounted.float_groups, uncounted.num_images) == (("conv1",), None)
+    precise["precision"]["int8"][0]["trials"][0]["num_images"] = 258
+    assert report_of(precise, tmp_path).int8[0].trials[0].num_images == 258
+
+
+def test_a_file_that_the_device_changes_is_not_judged_by_what_it_does_here(
+    precise: dict[str, Any], tmp_path: Path, proportion: Callable[[int, int], Proportion]
+) -> None:
+    fp16 = precise["precision"]["variants"][2]
+    perfect = proportion(400, 400).model_dump()
+    precise["report"]["variants"]["student.fp16"] = {
+        "evidence": dict.fromkeys(("agreement", "agreement_with_fp32", "student_accuracy"), perfect)
+    }
+    precise["latency"]["latencies"] = {}
+    weak = JETSON.model_copy(update={"tensorrt": VersionRange(min="8.2", max="8.6")})
+    judged = report_of(precise, tmp_path, target=weak)
+    assert judged.recommendation is not None
+    assert judged.recommendation.precision == "fp16"
+    fp16 |= {"file": "onnx/student.onnx", "judged": False, "note": "lowered on the device, judged there alone"}
+    report = report_of(precise, tmp_path, target=weak)
+    row = report.variants[1]
+    assert (row.label, row.note) == ("student fp16", "lowered on the device, judged there alone")
+    assert (row.parity, row.agreement, row.agreement_with_fp32, row.accuracy) == (None, Scores(), Scores(), Scores())
+    assert report.variant_notes == ("Graphs are typed.",)
+    assert report.recommendation is not None
+    assert report.recommendation.precision == "fp32"
+    assert "no image says what fp16 costs" in report.recommendation.reason
+
+
+def test_fp16_that_is_judged_here_has_one_note(precise: dict[str, Any], tmp_path: Path) -> None:
+    fp16, int8 = precise["precision"]["variants"][2:]
+    fp16["file"] = None
+    assert report_of(precise, tmp_path).variant_notes == ("Graphs are typed.",)
+    int8["optimise"] = False  # its float part is fp16
+    assert report_of(precise, tmp_path).variant_notes == ("Graphs are typed.", FP16_HERE)
 
 
 def test_limits_reach_the_recommendation_and_the_summary(precise: dict[str, Any], tmp_path: Path) -> None:
@@ -209,6 +259,39 @@ def test_limits_reach_the_recommendation_and_the_summary(precise: dict[str, Any]
     assert loose.recommendation is not None
     assert loose.recommendation.precision == "int8"
     assert loose.summary.points[0] == loose.recommendation.reason
+    assert loose.limits == LimitsRecord(max_drop=2.0)
+    assert report_of(precise, tmp_path, limits=Limits(0.5, 20.0, 8.0)).limits == LimitsRecord(
+        max_drop=0.5, max_latency_ms=20.0, max_size_mib=8.0
+    )
+
+
+def test_what_failed_on_the_target_is_not_recommended(
+    precise: dict[str, Any], tmp_path: Path, latency: Callable[..., LatencyStats]
+) -> None:
+    precise["latency"]["latencies"] = {}
+    board = {"device": "Jetson", "origin": "merged", "is_target": True}
+    report = report_of(
+        precise,
+        tmp_path,
+        target=JETSON,
+        limits=Limits(max_drop=2.0),
+        merged={"student.fp32": latency(1.5, **board), "student.fp16": latency(1.2, **board)},
+        failures={"student.int8": "The outputs are wrong."},
+        parities={
+            "student.fp16": {"max_rel": 2e-3, "top1_agreement": 1.0, "num_images": 8},
+            "student.int8": {"max_rel": 0.4, "top1_agreement": 0.125, "num_images": 8},
+        },
+    )
+    _, fp16, int8, *_ = report.variants
+    assert (fp16.failed_on_target, int8.failed_on_target) == (None, "The outputs are wrong.")
+    assert fp16.parity_target == VariantParity(max_rel=2e-3, top1_agreement=1.0, num_images=8)
+    assert int8.parity_target is not None
+    assert int8.parity_target.top1_agreement == 0.125
+    assert report.recommendation is not None
+    assert report.recommendation.precision == "fp16"
+    assert {one.variant: one.reason for one in report.recommendation.rejected}["student int8"] == (
+        "failed on the target: The outputs are wrong"
+    )
 
 
 def test_a_skipped_latency_is_absent_and_says_why(precise: dict[str, Any], tmp_path: Path) -> None:

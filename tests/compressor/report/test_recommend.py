@@ -271,6 +271,63 @@ def test_the_teacher_is_left_where_no_student_holds_the_limits(
     assert found.rejected[0].reason == "loses 10 points against fp32 on 1,000 images, more than the 1 point allowed"
 
 
+def test_a_failure_on_the_target_counts_as_a_missed_limit(measured: Maker, variant: Maker) -> None:
+    broken = variant("student", "int8", failed_on_target="trtexec ended with 1: no kernel.")
+    rows = [measured("student", "fp32", 0.3), measured("student", "fp16", 0.1), broken]
+    found = recommend(rows, (), Limits(), JETSON)
+    assert chosen(found) == "student fp16"
+    assert found is not None
+    assert "fp32 takes 3.00 times as long and int8 failed there." in found.reason
+    assert found.rejected[1].reason == "failed on the target: trtexec ended with 1: no kernel"
+    # Not even where it once was the fastest.
+    fast = measured("student", "int8", 0.01, failed_on_target="The outputs are wrong.")
+    assert chosen(recommend([*rows[:2], fast], (), Limits(), JETSON)) == "student fp16"
+    alone = recommend([fast], (), Limits(), JETSON)
+    assert alone is not None
+    assert alone.reason == "No artefact holds the limits."
+
+
+def test_a_measurement_of_another_model_is_not_nothing(measured: Maker, variant: Maker) -> None:
+    title = JETSON.title
+    rows = [variant("student", "fp32"), variant("student", "fp16"), measured("teacher", "fp32", 4.0)]
+    found = recommend(rows, (), Limits(), JETSON)
+    assert chosen(found) == "student fp16"
+    assert found is not None
+    assert found.reason.startswith(
+        f"Student fp16 is recommended by its kind, since no student within the limits was measured on {title}:"
+    )
+    assert {one.variant: one.reason for one in found.rejected}["teacher fp32"] == (
+        f"takes 4.00 ms on {title}, where no student within the limits was measured"
+    )
+    broken = variant("student", "fp16", failed_on_target="The engine was not built.")
+    found = recommend([variant("student", "fp32"), broken], (), Limits(), JETSON)
+    assert found is not None
+    assert found.reason == (
+        f"Student fp32 is recommended, since no student within the limits was measured on {title} and fp16 failed "
+        "there."
+    )
+
+
+def test_faster_within_the_noise_is_not_called_larger(variant: Maker, latency: Callable[..., LatencyStats]) -> None:
+    def row(precision: str, p50_ms: float, interval: tuple[float, float], size_mib: float) -> Variant:
+        found = latency(p50_ms, is_target=True, latency_p50_interval_ms=interval)
+        return variant("student", precision, latency_target=found, size_mib=size_mib)
+
+    # fp32 cannot be told from the shaky fastest, and fp16 between them is the smaller file.
+    rows = [
+        row("fp32", 0.12, (0.115, 0.125), 4.0),
+        row("fp16", 0.11, (0.109, 0.111), 2.0),
+        row("int8", 0.1, (0.08, 0.12), 1.0),
+    ]
+    found = recommend(rows, (), Limits(), CPU)
+    assert chosen(found) == "student fp32"
+    assert found is not None
+    assert [one.reason for one in found.rejected] == [
+        "is faster within the noise (0.110 ms)",
+        "is not clearly faster (0.100 ms)",
+    ]
+
+
 def test_an_engine_is_preferred_where_it_was_measured_and_a_file_where_not(measured: Maker, variant: Maker) -> None:
     engine = {"format": "engine", "path": "engine/student.fp16.engine"}
     rows = [measured("student", "fp16", 0.1, **engine), variant("student", "fp16")]

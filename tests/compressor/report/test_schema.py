@@ -49,11 +49,11 @@ def test_a_report_is_immutable_and_knows_its_keys(report: Report) -> None:
 
 
 def test_a_report_of_the_earlier_schema_says_nothing_of_what_came_later(report: Report, tmp_path: Path) -> None:
-    later = ("variants", "variant_notes", "int8", "recommendation", "kit")
+    later = ("variants", "variant_notes", "int8", "limits", "recommendation", "kit")
     earlier = {name: value for name, value in report.model_dump(mode="json").items() if name not in later}
     (tmp_path / "report.json").write_text(json.dumps({**earlier, "schema_version": "1.0"}))
     read = read_report(tmp_path / "report.json")
-    assert (read.variants, read.int8, read.recommendation, read.kit) == ((), (), None, None)
+    assert (read.variants, read.int8, read.limits, read.recommendation, read.kit) == ((), (), None, None, None)
     assert read.schema_version == "1.1"
     assert read.student == report.student
     assert "What to ship" not in report_markdown(read)

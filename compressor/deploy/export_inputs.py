@@ -1,0 +1,173 @@
+"""What an export starts from: the file that came, its normalisation put inside, and images without labels."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto
+
+from compressor.deploy.export_request import ExportRequest
+from compressor.errors import InputRefused, UsageFault
+from compressor.inputs.card import MAX_SIDE, MIN_SIDE, TeacherCard
+from compressor.inputs.samples import UNKNOWN, SampleSet, read_samples
+from compressor.report.export_schema import Source
+from exporters.errors import ExportError
+from exporters.int8_layers import constants_of
+from exporters.logits import onnx_logits
+from exporters.onnx_files import ClassifierInterface, classifier_interface, load_onnx, opset_of
+from exporters.onnx_normalisation import normalise_inside
+from exporters.onnx_to_int8 import PER_CHANNEL_OPSET, check_quantisable
+
+REDUCED = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+# What `read_samples` says of folders named like a teacher's classes; an ONNX file has no names for its classes.
+ABOUT_CLASSES = re.compile(r"Folder '|No folder is named|\d+ more folders name|.* are one picture in two classes", re.S)
+NO_CLASSES = "Folders are not taken as classes, since an ONNX file does not name its own, so no accuracy is shown."
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The file that came: its graph, which takes images in [0, 1], its interface, and what export.json says of it."""
+
+    proto: onnx.ModelProto
+    interface: ClassifierInterface
+    source: Source
+
+
+def read_classifier(request: ExportRequest) -> Classifier:
+    """Read the source and refuse what cannot become an export.
+
+    Raises:
+        InputRefused: it is no fp32 classifier of images with one or three channels that ONNX Runtime can run.
+        UsageFault: its opset is above what the target reads, or --mean and --std are for other images.
+    """
+    name = request.source.name
+    with as_refusal():
+        proto = load_onnx(request.source)
+        interface = classifier_interface(proto, name)
+    _check_fit(request, interface, opset_of(proto))
+    with as_refusal():
+        _check_fp32(proto, name)
+        # What ONNX Runtime cannot run is refused before anything is made.
+        onnx_logits(request.source, np.full((1, *interface.image_shape), 0.5, np.float32))
+        if request.mean is not None and request.std is not None:
+            normalise_inside(proto, interface.input_name, mean=request.mean, std=request.std)
+    source = Source(
+        file=name,
+        sha256=hashlib.sha256(request.source.read_bytes()).hexdigest(),
+        opset=opset_of(proto),
+        input_name=interface.input_name,
+        image_shape=interface.image_shape,
+        fixed_batch=interface.batch,
+        num_classes=interface.num_classes,
+        mean=request.mean,
+        std=request.std,
+    )
+    return Classifier(proto, interface, source)
+
+
+def read_images(folder: Path, interface: ClassifierInterface, flag: str, *, keep_duplicates: bool = False) -> SampleSet:
+    """The images in a folder without labels, and what is said of them in the words of an export.
+
+    Args:
+        flag: that the folder was given to.
+        keep_duplicates: see `read_samples`.
+
+    Raises:
+        InputRefused: fewer than two images can be used.
+    """
+    try:
+        samples = read_samples(folder, _card(interface), keep_duplicates=keep_duplicates)
+    except InputRefused as error:
+        action = f"Add images of the model's own task, or check the folder given to {flag}."
+        raise InputRefused(_reworded(error.received), error.expected, action) from error
+    told = [_reworded(text) for text in samples.warnings if not ABOUT_CLASSES.match(text)]
+    if any("/" in file for file in samples.files):
+        told.append(NO_CLASSES)
+    return replace(
+        samples,
+        labels=torch.full_like(samples.labels, UNKNOWN),
+        skipped=tuple((file, _reworded(reason)) for file, reason in samples.skipped),
+        warnings=tuple(told),
+    )
+
+
+@contextmanager
+def as_refusal() -> Iterator[None]:
+    """What an exporter says against the user's own file, as a refusal of that file."""
+    try:
+        yield
+    except ExportError as error:
+        raise InputRefused(error.received, error.expected, error.action) from error
+
+
+def _check_fit(request: ExportRequest, interface: ClassifierInterface, opset: int) -> None:
+    if opset > request.target.opset_ceiling:
+        raise UsageFault(
+            f"{request.source.name} is written in opset {opset}.",
+            f"{request.target.title} reads opset {request.target.opset_ceiling} at most.",
+            "Export the model again with that opset, or choose another --target.",
+        )
+    channels, *sides = interface.image_shape
+    if channels not in (1, 3):
+        raise InputRefused(
+            f"{request.source.name} takes images of {channels} channels.",
+            "Folders hold images of 1 or 3 channels.",
+            "Export a model for such images.",
+        )
+    if interface.num_classes < 2 or not all(MIN_SIDE <= side <= MAX_SIDE for side in sides):
+        raise InputRefused(
+            f"{request.source.name} takes images of {sides[0]} x {sides[1]} pixels and gives "
+            f"{interface.num_classes} numbers for each.",
+            f"Sides of {MIN_SIDE} to {MAX_SIDE} pixels and a logit for each of two classes or more were expected.",
+            "Export a classifier of such images.",
+        )
+    for flag, numbers in (("--mean", request.mean), ("--std", request.std)):
+        if numbers is not None and len(numbers) != channels:
+            raise UsageFault(
+                f"{flag} has {len(numbers)} numbers.",
+                f"{request.source.name} takes images of {channels} channels.",
+                "Give one number per channel, in the order of the model's channels.",
+            )
+
+
+def _check_fp32(proto: onnx.ModelProto, name: str) -> None:
+    """Refuse what is in a lower precision already: everything is judged against the file that came."""
+    nodes = onnx.ModelProto()
+    nodes.graph.node.extend(proto.graph.node)
+    # An opset that is too old for int8 alone is no refusal: int8 then has a row that says so.
+    nodes.opset_import.add(version=max(opset_of(proto), PER_CHANNEL_OPSET))
+    check_quantisable(nodes, name)
+    reduced = [tensor.name for tensor in constants_of(proto.graph).values() if tensor.data_type in REDUCED]
+    if reduced:
+        raise ExportError(
+            f"{name} holds {len(reduced)} tensors in 16-bit floats, such as {reduced[0] or 'a constant'!r}.",
+            "A float32 graph was expected: lower precisions are made from it and judged against it.",
+            "Start from the float32 file that it was made from.",
+        )
+
+
+def _card(interface: ClassifierInterface) -> TeacherCard:
+    """How images are read for this file: to its size, as [0, 1]."""
+    channels = interface.image_shape[0]
+    return TeacherCard(
+        architecture="onnx",
+        num_classes=interface.num_classes,
+        class_names=tuple(str(index) for index in range(interface.num_classes)),
+        input_shape=interface.image_shape,
+        channel_order="L" if channels == 1 else "RGB",
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+    )
+
+
+def _reworded(text: str) -> str:
+    return text.replace("the teacher", "the model")

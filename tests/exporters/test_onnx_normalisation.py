@@ -1,0 +1,65 @@
+"""Mean and standard deviation as nodes: the same numbers as outside, the same interface, on old and new files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from exporters.errors import ExportError
+from exporters.logits import onnx_logits
+from exporters.onnx_files import classifier_interface, opset_of, save_onnx
+from exporters.onnx_normalisation import normalise_inside
+
+MEAN, STD = (0.5, 0.2, 0.0), (0.5, 1.0, 2.0)
+
+
+def classifier(*, opset: int = 17, ir_version: int = 8, branches: bool = False) -> onnx.ModelProto:
+    """Sums (B, 3, 2, 2) over all but channels, and adds nothing; with branches an If reads the images itself."""
+    takes = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 2, 2])
+    gives = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["x_mean"]),
+        helper.make_node("Flatten", ["x_mean"], ["y"]),
+    ]
+    if branches:
+        bodies = [
+            helper.make_graph(
+                [helper.make_node(kind, ["x"], [f"{kind}_out"])],
+                kind,
+                [],
+                [helper.make_tensor_value_info(f"{kind}_out", TensorProto.FLOAT, None)],
+            )
+            for kind in ("Identity", "Neg")
+        ]
+        nodes[0].input[0] = "chosen"
+        nodes.insert(0, helper.make_node("If", ["yes"], ["chosen"], then_branch=bodies[0], else_branch=bodies[1]))
+    weights = [numpy_helper.from_array(np.array(True), "yes")] if branches else []
+    graph = helper.make_graph(nodes, "mean", [takes], [gives], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+
+
+@pytest.mark.parametrize(
+    ("opset", "ir_version", "branches"), [(17, 8, False), (9, 3, False), (7, 3, False), (17, 8, True)]
+)
+def test_the_numbers_of_outside(opset: int, ir_version: int, branches: bool, tmp_path: Path) -> None:
+    proto = classifier(opset=opset, ir_version=ir_version, branches=branches)
+    before = classifier_interface(proto)
+    outside = save_onnx(proto, tmp_path / "outside.onnx")
+    normalise_inside(proto, "x", mean=MEAN, std=STD)
+    assert classifier_interface(proto) == before
+    assert (opset_of(proto), proto.ir_version) == (opset, ir_version)
+    inside = save_onnx(proto, tmp_path / "inside.onnx")
+    images = np.random.default_rng(0).random((5, 3, 2, 2), np.float32)
+    fed = (images - np.float32(MEAN).reshape(1, 3, 1, 1)) / np.float32(STD).reshape(1, 3, 1, 1)
+    np.testing.assert_allclose(onnx_logits(inside.path, images), onnx_logits(outside.path, fed), rtol=1e-6, atol=1e-7)
+    known = np.full((1, 3, 2, 2), 0.2, np.float32)
+    np.testing.assert_allclose(onnx_logits(inside.path, known), [[-0.6, 0.0, 0.1]], atol=1e-6)
+
+
+def test_an_opset_without_broadcasting_is_refused() -> None:
+    with pytest.raises(ExportError, match=r"opset 6\. .*opset 7 or later"):
+        normalise_inside(classifier(opset=6, ir_version=3), "x", mean=MEAN, std=STD)
