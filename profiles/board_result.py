@@ -142,7 +142,7 @@ class BoardResult(_Frozen):
     Attributes:
         kit_sha256: of the kit's manifest.json.
         target: public name of the profile that the kit was made for.
-        simulated: True where `--root` gave the script another file system than the board's own.
+        simulated: True where `--root` gave the script another file system than the board's own, or in an emulator.
         mismatches: promises of the profile that this board does not keep; not empty only after `--anyway`.
         started: when the script began, with its time zone.
     """

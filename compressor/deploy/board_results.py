@@ -175,9 +175,9 @@ def _doubts(board: Board, target: DeviceProfile) -> list[str]:
 def _check(result: BoardResult, held: _Held, path: Path) -> None:
     if result.simulated:
         raise StaleResult(
-            f"{path} was measured in a simulation: the kit ran with --root.",
+            f"{path} was measured in a simulation: the kit ran with --root or in an emulator.",
             f"A measurement on {held.target} itself was expected.",
-            "Run the kit on that device, without --root.",
+            "Run the kit on that device itself, without --root.",
         )
     if differences := _differences(result, held):
         raise StaleResult(
