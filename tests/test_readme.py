@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import readme_table
+from benchmarks import int8_calibration, readme_table
 from compressor.config import FLAGS
 from compressor.errors import (
     EXIT_BUG,
@@ -96,3 +96,7 @@ def test_paired_difference_is_students_t() -> None:
     # Differences 1, 2, 3: mean 2, standard deviation 1, half width 4.303 / sqrt(3) = 2.484.
     text = readme_table._difference({0: 91.0, 1: 92.0, 2: 93.0}, {0: 90.0, 1: 90.0, 2: 90.0})
     assert text == "+2.0 (-0.5 to +4.5)"
+
+
+def test_the_page_on_int8_is_what_was_measured() -> None:
+    int8_calibration.write_page(check=True)  # exits where the page is another
