@@ -21,7 +21,7 @@ table { border-collapse: collapse; margin: 8px 0 16px; } th, td { border: 1px so
 code { font-family: "DejaVu Sans Mono", monospace; font-size: 13px; background: #eff1f3; padding: 1px 4px; }
 li { margin: 3px 0; } p, ul { margin: 8px 0; }
 """
-LAST_SECTION = "## Samples"  # the first screen of a report ends here
+LAST_SECTION = "## Where the student differs"  # the first screen of a report ends here
 
 
 def main() -> None:
