@@ -289,10 +289,11 @@ class TensorRTRunner:
         self._bound = shapes
 
     def _allocate(self) -> dict[str, Any]:
+        """Zeros: the run before a capture reads them, and what lay in memory may be anything, NaN as well."""
         import torch
 
         return {
-            spec.name: torch.empty(
+            spec.name: torch.zeros(
                 tuple(self._context.get_tensor_shape(spec.name)), dtype=getattr(torch, spec.dtype), device="cuda"
             )
             for spec in (*self.inputs, *self._outputs)

@@ -188,9 +188,9 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str = "10.13.3.9") -> Fake
     trt = FakeTensorRT(version)
     monkeypatch.setitem(sys.modules, trt.__name__, trt)
     monkeypatch.setattr(tensorrt_backend, "usable_gpu", lambda: GPU)
-    empty = torch.empty
+    zeros = torch.zeros
     stream = SimpleNamespace(cuda_stream=77, synchronize=lambda: trt.calls.append(("synchronize",)))
-    monkeypatch.setattr(torch, "empty", lambda size, dtype, **_on_gpu: empty(size, dtype=dtype))
+    monkeypatch.setattr(torch, "zeros", lambda size, dtype, **_on_gpu: zeros(size, dtype=dtype))
     monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda _stream: nullcontext())
     return trt
