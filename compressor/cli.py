@@ -20,7 +20,7 @@ import typer
 
 from compressor import __version__
 from compressor.config import FIELDS, FLAGS, Resolved, get, holds_path, resolve
-from compressor.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, UsageFault, exit_code_of
+from compressor.errors import EXIT_BUG, EXIT_GATE_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageFault, exit_code_of
 from compressor.layout import columns
 from compressor.report.untrusted import printable, without_controls
 from compressor.stages import Refusal
@@ -258,6 +258,8 @@ def _show(report: Report, folder: Path, *, as_json: bool) -> None:
     else:
         print_summary(report, Console())
         typer.echo(f"report: {folder / 'report.md'}")
+    if report.summary.decision == "fail":
+        raise typer.Exit(EXIT_GATE_FAILED)
 
 
 @app.command()
@@ -306,16 +308,50 @@ def export(
 def _show_export(made: Export, folder: Path, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from compressor.report.terminal import print_artefacts, print_recommendation, print_warnings
+    from compressor.report.terminal import print_artefacts, print_recommendation, print_verdicts, print_warnings
+    from compressor.report.verdicts import decision_of
 
     if as_json:
         _print_json(made.model_dump(mode="json"))
+    else:
+        console = Console()
+        print_artefacts(made, console)
+        print_recommendation(made, console)
+        print_verdicts(made.verdicts, console)
+        print_warnings(made.warnings, console)
+        typer.echo(f"export: {folder / 'export.json'}")
+    if decision_of(made.verdicts, made.recommendation) == "fail":
+        raise typer.Exit(EXIT_GATE_FAILED)
+
+
+@app.command()
+def profile(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="an ONNX file, an engine, or the folder of a run or an export")
+    ],
+    target: Annotated[
+        str | None, typer.Option("--target", help="device; default: this machine, of an engine its GPU")
+    ] = None,
+    batch: Annotated[str | None, typer.Option("--batch", metavar="N,N", help="batch sizes, such as 1,8")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="of ONNX Runtime; default: the faster of one and all")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder; default: timings/<source>-<target>")] = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Time a file on this machine, layer by layer. For a device that is not here, predict how long it takes there."""
+    from compressor.deploy.profile_sheet import profile_text
+    from compressor.deploy.profiling import profile_request, profile_source
+    from compressor.progress import Reporter
+
+    request = profile_request(source, target, out, batch, threads)
+    made = profile_source(request, Reporter(quiet=quiet or as_json).note)
+    if as_json:
+        _print_json(made.model_dump(mode="json"))
         return
-    console = Console()
-    print_artefacts(made, console)
-    print_recommendation(made, console)
-    print_warnings(made.warnings, console)
-    typer.echo(f"export: {folder / 'export.json'}")
+    typer.echo(profile_text(made, str(request.folder)))
+    typer.echo(f"profile: {request.folder / 'profile.json'}")
 
 
 @app.command()
@@ -345,8 +381,9 @@ def merge(
 def plan(*, settings: Mapping[str, Any], config: ConfigFlag = None, as_json: JsonFlag = False) -> None:
     """Show what a run would do. What is cached, every value and where it comes from; writes nothing."""
     from compressor.planning import plan_run
+    from compressor.progress import Reporter
 
-    planned = plan_run(resolve(settings, config))
+    planned = plan_run(resolve(settings, config), Reporter(quiet=as_json))
     if as_json:
         _print_json(planned.to_dict())
     else:
@@ -395,6 +432,9 @@ def targets_list(as_json: JsonFlag = False) -> None:
 @targets_app.command("show")
 def targets_show(
     target: Annotated[str, typer.Argument(help="a name, an alias, or a YAML file of your own")],
+    remeasure: Annotated[
+        bool, typer.Option("--remeasure", help="measure this machine's peaks again; otherwise once, at first use")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Show one device: every figure with its source."""
@@ -402,6 +442,16 @@ def targets_show(
     from profiles.sheet import target_sheet
 
     profile = load_target(target)
+    if profile.this_host:
+        from profiles.host_speed import host_speed, with_host_speed
+
+        profile = with_host_speed(profile, host_speed(remeasure=remeasure))
+    elif remeasure:
+        raise UsageFault(
+            f"--remeasure was given for {profile.title}.",
+            "Only the peaks of this machine are measured; those of other devices are read at their sources.",
+            "Leave it out, or show the target cpu.",
+        )
     if as_json:
         _print_json(profile.model_dump(mode="json"))
     else:

@@ -43,15 +43,16 @@ def _absolute(path: Path) -> Path:
 
 
 def _target(value: str) -> str:
-    """A device is called by its name; a profile of the user's own is a file."""
-    is_file = value.endswith((".yaml", ".yml")) or "/" in value
+    """A device is called by its name; a profile of the user's own is a file; `@` and a power mode may follow either."""
+    is_file = value.partition("@")[0].endswith((".yaml", ".yml")) or "/" in value
     return str(_absolute(Path(value))) if is_file else value
 
 
 def _run_folder(known: Mapping[str, Any]) -> Path:
     """The default run folder, from the settings declared before it."""
-    target = Path(known["target"]).name.removesuffix(".yaml").removesuffix(".yml")
-    return Path("runs") / f"{known['teacher'].file.stem}-{target}"
+    device, at, mode = Path(known["target"]).name.partition("@")
+    device = device.removesuffix(".yaml").removesuffix(".yml")
+    return Path("runs") / f"{known['teacher'].file.stem}-{device}{at}{mode}"
 
 
 def _split(value: object) -> object:
@@ -129,7 +130,12 @@ class StudentConfig(Section):
     """The small network."""
 
     spec: str = Field(
-        "width:0.5", min_length=1, description="width:R or prune:R of the teacher, or an architecture's name"
+        "auto",
+        min_length=1,
+        description="auto (the most capable that fits the limits), prune:R, width:R of the teacher, or an architecture",
+    )
+    anchors: AbsolutePath | None = Field(
+        None, description="an earlier run with measured rows of this target: they correct what is predicted for it"
     )
 
 
@@ -158,6 +164,10 @@ class LimitsConfig(Section):
     )
     max_latency_ms: float | None = Field(None, gt=0, description="longest p50 of one image; default: the target's")
     max_size_mib: float | None = Field(None, gt=0, description="largest file; default: the target's")
+    max_params_m: float | None = Field(None, gt=0, description="most parameters, in millions; default: the target's")
+    accept_predicted: bool = Field(
+        False, description="let a predicted latency decide about --max-latency-ms; otherwise it stays unproven"
+    )
 
 
 class PrecisionConfig(Section):
@@ -196,10 +206,10 @@ class KitConfig(Section):
 class LatencyConfig(Section):
     """How latency is measured on this machine."""
 
-    warmup_s: float = Field(1.0, ge=0, description="seconds of runs that are not counted")
-    window_s: float = Field(0.5, gt=0, description="seconds of runs in one window; six that agree end the timing")
+    warmup_s: float = Field(0.1, ge=0, description="seconds of runs of each session that are not counted")
+    window_s: float = Field(0.1, gt=0, description="seconds of runs in one window; sessions that agree end the timing")
     max_s: float = Field(10.0, gt=0, description="seconds after which the timing ends as unstable")
-    threads: int | None = Field(None, ge=1, description="threads of the runtime; default: the runtime's choice")
+    threads: int | None = Field(None, ge=1, description="threads of the runtime; default: the faster of one and all")
 
     @model_validator(mode="after")
     def _consistent(self) -> LatencyConfig:
@@ -289,6 +299,7 @@ FLAGS: Mapping[str, str] = {
     "samples.evidence_fraction": "--evidence-fraction",
     "samples.max_images": "--max-images",
     "student.spec": "--student",
+    "student.anchors": "--anchors",
     "distill.method": "--method",
     "distill.effort": "--effort",
     "distill.precision": "--precision",
@@ -303,6 +314,8 @@ FLAGS: Mapping[str, str] = {
     "limits.max_drop": "--max-drop",
     "limits.max_latency_ms": "--max-latency-ms",
     "limits.max_size_mib": "--max-size-mib",
+    "limits.max_params_m": "--max-params-m",
+    "limits.accept_predicted": "--accept-predicted",
     "latency.warmup_s": "--latency-warmup-s",
     "latency.window_s": "--latency-window-s",
     "latency.max_s": "--latency-max-s",

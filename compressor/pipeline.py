@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,11 +27,14 @@ from torch import Tensor
 
 from compressor import __version__
 from compressor.config import Resolved, RunConfig, section_settings
+from compressor.deploy.board_results import MERGED
 from compressor.deploy.calibration_images import gather
 from compressor.deploy.engines import build_engines_here, engine_environment
+from compressor.deploy.expected_latency import expected_precision, latency_source, run_anchors
 from compressor.deploy.kits import make_kit
 from compressor.deploy.latencies import Timing, measure_variants, onnxruntime_version
 from compressor.deploy.precisions import make_precisions
+from compressor.deploy.predictions import predicted_variants
 from compressor.deploy.variants import Variant
 from compressor.distill.generator import Generator, load_generator
 from compressor.distill.training import Context, best_precision, fitting_threads, read_log
@@ -39,7 +42,7 @@ from compressor.doctor import training_device
 from compressor.errors import EnvironmentFault, UsageFault
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.evaluation import evaluation_set
-from compressor.inputs.intake import read_teacher
+from compressor.inputs.intake import TeacherSource, read_teacher
 from compressor.inputs.named import check_image_folder, read_class_names
 from compressor.inputs.refusals import existing_file
 from compressor.inputs.samples import read_samples, split_samples
@@ -50,23 +53,32 @@ from compressor.method_sheet import check_method
 from compressor.methods import load_method
 from compressor.progress import Reporter
 from compressor.report import text
+from compressor.report.candidate_picture import candidate_picture
 from compressor.report.evidence import evidence_facts, variant_facts
 from compressor.report.first_look import first_look
+from compressor.report.limits import Limits, limits_of
 from compressor.report.pictures import contact_sheet, synthetic_sheet, teacher_captions, training_curves
+from compressor.report.student_search import StudentSearch as SearchRecord
+from compressor.report.student_search import search_record
 from compressor.stage_files import load_tensors, read_facts, save_facts, save_tensors
 from compressor.stages import Choices, Stage, atomic_path, atomic_write_text
-from compressor.students.specification import build_backbone, parse_student
+from compressor.students.search import StudentLimits, StudentSearch, search_student
+from compressor.students.specification import AUTO, build_backbone, parse_student
 from compressor.students.student import Student, load_backbone, load_student, save_backbone, save_student
 from exporters.logits import logits_of
 from exporters.macs import count_macs, count_params
+from exporters.onnx_files import load_onnx
 from exporters.onnx_to_int8 import needs_reduced_range
 from exporters.parity import check_parity
 from exporters.runners import OnnxRunner, TorchRunner
+from exporters.tensorrt_operators import check_operators
 from exporters.torch_to_onnx import onnx_from_torch
 from exporters.torch_to_pt2 import pt2_from_torch
 from profiles.catalogue import load_target
 from profiles.host import host_name, usable_cores
-from profiles.schema import DeviceProfile, Precision
+from profiles.measurements import measurements_version
+from profiles.predict import Anchor
+from profiles.schema import Budget, DeviceProfile, Precision
 from profiles.ssh import board_named
 
 MODELS: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
@@ -113,6 +125,11 @@ class Run:
         stages = stages or ("precision", "engine")
         return tuple(Variant.from_dict(row) for stage in stages for row in read_facts(self.path(stage))["variants"])
 
+    def anchors(self) -> tuple[Anchor, ...]:
+        """What an earlier run, named by the user, has measured on this target."""
+        earlier = self.config.student.anchors
+        return () if earlier is None else run_anchors(earlier, self.target)
+
     def opset_ceiling(self) -> int:
         return self.config.onnx.opset or self.target.opset_ceiling
 
@@ -125,6 +142,19 @@ class Run:
         """The method's own settings: its defaults, those that fit the situation, then the user's options."""
         config = self.config.distill
         return load_method(config.method).Config(**{**self.fitting_settings(card), **config.options})
+
+
+def limits_for(config: RunConfig, target: DeviceProfile) -> Limits:
+    """What an artefact must hold: the user's limits, and the wishes of the target where the user has none."""
+    own = config.limits
+    return limits_of(
+        own.max_drop,
+        own.max_latency_ms,
+        own.max_size_mib,
+        target.budget,
+        max_params_m=own.max_params_m,
+        accept_predicted=own.accept_predicted,
+    )
 
 
 # --- before anything runs ---------------------------------------------------------------------------------------------
@@ -185,6 +215,16 @@ def declare(run: Run) -> tuple[Stage, ...]:
         "this_host": target.this_host,
     }
     built_for = {name: getattr(target, name) for name in ("kind", "compute_capability", "workspace_mib")}
+    anchors = () if config.student.anchors is None else (config.student.anchors / MERGED,)
+    student_depends: dict[str, Any] = {"channel_multiple": target.channel_multiple}
+    student_environment = {"torch": torch.__version__, "torch-pruning": importlib.metadata.version("torch-pruning")}
+    if config.student.spec == AUTO:  # chosen once by all this; a resumed run keeps it, on whichever machine
+        student_depends |= {
+            "limits": asdict(limits_for(config, target)),
+            "target": target.model_dump(mode="json"),
+            "precisions": list(config.precision.precisions or target.precisions),
+            "opset_ceiling": run.opset_ceiling(),
+        }
     beside = config.teacher.file.with_suffix(".yaml")
     cards = [file for file in (config.teacher.card or beside, config.teacher.class_names) if file and file.exists()]
     evaluation = () if config.report.eval is None else (config.report.eval,)
@@ -222,9 +262,11 @@ def declare(run: Run) -> tuple[Stage, ...]:
         stage(
             "student",
             make_the_student,
-            teacher,
+            (*teacher, samples, *anchors),
             ("backbone.safetensors", "backbone.json"),
-            section_settings(config, "student") | seed | {"channel_multiple": run.target.channel_multiple},
+            section_settings(config, "student") | seed | student_depends,
+            student_environment,
+            optional_outputs=("candidates.png",),
         ),
         stage(
             "distill",
@@ -278,10 +320,10 @@ def declare(run: Run) -> tuple[Stage, ...]:
         stage(
             "latency",
             measure_latency,
-            (*onnx, precisions, path("engine", "facts.json")),
+            (*onnx, precisions, path("engine", "facts.json"), *anchors),
             (),
-            section_settings(config, "latency") | {"this_host": run.target.this_host},
-            host,
+            section_settings(config, "latency") | {"target": target.model_dump(mode="json")},
+            host | ({} if target.this_host else {"measurements": measurements_version()}),
         ),
         stage(
             "report",
@@ -301,15 +343,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
 def read_the_teacher(run: Run, folder: Path) -> None:
     """The checkpoint, without running its code; its card; and whether its classifier can be shared."""
     config = run.config.teacher
-    names = None if config.class_names is None else read_class_names(config.class_names)
-    source = read_teacher(
-        config.file,
-        architecture=config.architecture,
-        card_file=config.card,
-        feature_layer=config.feature_layer,
-        classifier_layer=config.classifier_layer,
-        overrides={"mean": config.mean, "std": config.std, "input_size": config.input_size, "class_names": names},
-    )
+    source = teacher_source(run)
     few = read_samples(run.config.samples.folder, provisional_card(source), max_images=IDENTITY_IMAGES)
     card, origin, warnings = settled_card(source, few)
     teacher = load_teacher(source.state_dict, card)
@@ -325,6 +359,20 @@ def read_the_teacher(run: Run, folder: Path) -> None:
         normalisation_origin=origin,
         identity_error=identity_error,
         warnings=[*source.warnings, *warnings],
+    )
+
+
+def teacher_source(run: Run) -> TeacherSource:
+    """The user's checkpoint, checked whole, and what is known of its input before any image was read."""
+    config = run.config.teacher
+    names = None if config.class_names is None else read_class_names(config.class_names)
+    return read_teacher(
+        config.file,
+        architecture=config.architecture,
+        card_file=config.card,
+        feature_layer=config.feature_layer,
+        classifier_layer=config.classifier_layer,
+        overrides={"mean": config.mean, "std": config.std, "input_size": config.input_size, "class_names": names},
     )
 
 
@@ -368,17 +416,69 @@ def read_the_samples(run: Run, folder: Path) -> None:
 
 
 def make_the_student(run: Run, folder: Path) -> None:
-    """The student's body before training."""
-    teacher, config = run.teacher(), run.config
-    multiple = run.target.channel_multiple
-    backbone = build_backbone(config.student.spec, teacher, channel_multiple=multiple, seed=config.seed)
+    """The student's body before training; where the user leaves it open, the most capable one that fits."""
+    teacher, config, samples = run.teacher(), run.config, run.samples()
+    spec, search = config.student.spec, None
+    if spec == AUTO:
+        search = search_for_student(run, teacher)
+        spec = search.chosen
+        run.reporter.note(search.reason)
+        wish_ms = (run.target.budget or Budget()).max_latency_ms
+        candidate_picture(search_record(search.to_dict()), folder / "candidates.png", wish_ms=wish_ms)
+    backbone = build_backbone(
+        spec,
+        teacher,
+        channel_multiple=run.target.channel_multiple,
+        seed=config.seed,
+        images=samples["images"][samples["train"]].to(run.device).float() / 255.0,
+    )
     with atomic_path(folder / "backbone.safetensors") as weights, atomic_path(folder / "backbone.json") as card:
         save_backbone(backbone, weights, card)
     params, macs = count_params(backbone), count_macs(backbone, teacher.card.input_shape)
-    run.reporter.note(
-        f"{config.student.spec}: a backbone of {text.params(params / 1e6)} parameters, {text.macs(macs / 1e9)} MACs"
+    run.reporter.note(f"{spec}: a backbone of {text.params(params / 1e6)} parameters, {text.macs(macs / 1e9)} MACs")
+    save_facts(folder, spec=spec, params=params, macs=macs, search=None if search is None else search.to_dict())
+
+
+def search_for_student(run: Run, teacher: Teacher) -> StudentSearch:
+    """What `--student auto` means for this teacher, target and limits. It looks at no image, so a plan can ask too.
+
+    Raises:
+        NoStudentFits: no candidate holds the user's limits.
+    """
+    config, target = run.config, run.target
+    own, wishes = config.limits, target.budget or Budget()
+    precision = expected_precision(target, config.precision.precisions or target.precisions)
+    timed = not target.this_host or own.max_latency_ms is not None  # measuring takes seconds for each candidate
+    return search_student(
+        teacher,
+        limits=StudentLimits(own.max_latency_ms, own.max_size_mib, own.max_params_m),
+        wishes=StudentLimits(wishes.max_latency_ms, wishes.max_size_mib, wishes.max_params_m),
+        memory_gib=target.memory_gib.value if target.memory_gib else None,
+        channel_multiple=target.channel_multiple,
+        precision=precision,
+        latency_of=latency_source(target, precision, anchors=run.anchors()) if timed else None,
+        opset_ceiling=run.opset_ceiling(),
+        seed=config.seed,
+        note=run.reporter.note,
     )
-    save_facts(folder, params=params, macs=macs)
+
+
+def planned_search(run: Run, finished: Collection[str]) -> SearchRecord | None:
+    """The search that a run has made or would make, as its report says it; None where the user names the student.
+
+    Args:
+        finished: the stages whose files are there and fit.
+    """
+    if run.config.student.spec != AUTO:
+        return None
+    if "student" in finished:
+        return search_record(read_facts(run.path("student"))["search"])
+    if "teacher" in finished:
+        teacher = run.teacher()
+    else:
+        source = teacher_source(run)
+        teacher = load_teacher(source.state_dict, provisional_card(source)).to(run.device)
+    return search_record(search_for_student(run, teacher).to_dict())
 
 
 def distill_the_student(run: Run, folder: Path) -> None:
@@ -443,6 +543,7 @@ def export_the_student(run: Run, folder: Path) -> None:
     if len(samples["evidence"]):
         batches["held-out images"] = samples["images"][samples["evidence"]].float() / 255.0
     file = files["student"]
+    check_operators(load_onnx(file.path), run.target)
     with TorchRunner(student) as reference, OnnxRunner(file.path) as candidate:
         parities = {
             name: check_parity(reference, candidate, [batch.numpy() for batch in torch.split(images, 64)])
@@ -544,7 +645,10 @@ def measure_latency(run: Run, folder: Path) -> None:
     timing = Timing(config.warmup_s, config.window_s, config.max_s, config.threads)
     shape = run.card().input_shape
     latencies = measure_variants(run.variants(), run.config.out, shape, run.target, timing, run.reporter.note)
-    save_facts(folder, latencies=latencies)
+    predicted, refused = predicted_variants(run.variants("precision"), run.config.out, run.target, run.anchors())
+    if refused is not None:
+        run.reporter.note(refused)
+    save_facts(folder, latencies=latencies, predicted=predicted)
 
 
 def gather_evidence(run: Run, folder: Path) -> None:

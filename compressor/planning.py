@@ -8,7 +8,9 @@ from typing import Any
 
 from compressor.config import Resolved, get
 from compressor.layout import columns
-from compressor.pipeline import Run, declare, prepare
+from compressor.pipeline import Run, declare, planned_search, prepare
+from compressor.progress import Reporter
+from compressor.report.student_search import StudentSearch, candidate_lines, latency_kind, search_notes
 from compressor.stages import Status, plan
 from profiles.catalogue import resolved_alias
 
@@ -21,6 +23,7 @@ class Plan:
 
     Attributes:
         method_settings: every setting of the method; None before the teacher's input size is known.
+        search: what `--student auto` comes to; None where the student is named.
     """
 
     target: str
@@ -30,6 +33,7 @@ class Plan:
     settings: tuple[Setting, ...]
     method: str
     method_settings: tuple[Setting, ...] | None
+    search: StudentSearch | None
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data."""
@@ -44,6 +48,7 @@ class Plan:
             "stages": [{"name": name, "state": found.state, "reason": found.reason} for name, found in self.stages],
             "settings": records(self.settings),
             "method_settings": None if self.method_settings is None else records(self.method_settings),
+            "student_search": None if self.search is None else self.search.model_dump(mode="json"),
         }
 
     def to_text(self) -> str:
@@ -51,6 +56,8 @@ class Plan:
         rows = [("target", self.target), ("device", self.device), ("run folder", self.run_folder)]
         lines = [*columns(rows), ""]
         lines += columns([("stage", "would", "because"), *((n, s.state, s.reason) for n, s in self.stages)])
+        if self.search is not None:
+            lines += ["", *_search_lines(self.search)]
         lines += ["", *_table("setting", self.settings)]
         if self.method_settings is None:
             lines += ["", f"The settings of {self.method} itself follow once the teacher has been read."]
@@ -59,13 +66,18 @@ class Plan:
         return "\n".join(lines)
 
 
-def plan_run(resolved: Resolved) -> Plan:
-    """What `running.execute_run` would do now, with the same refusals."""
-    run = prepare(resolved)
+def plan_run(resolved: Resolved, reporter: Reporter | None = None) -> Plan:
+    """What `running.execute_run` would do now, with the same refusals.
+
+    Raises:
+        NoStudentFits: `--student auto` finds none within the limits.
+    """
+    run = prepare(resolved, reporter)
     stages = declare(run)
     statuses = plan(stages, run.config.out)
     alias = resolved_alias(run.config.target)
-    known = statuses[0].state == "cached"
+    cached = {stage.name for stage, status in zip(stages, statuses, strict=True) if status.state == "cached"}
+    known = "teacher" in cached
     return Plan(
         target=run.target.title + (f" ({run.config.target} means {alias})" if alias else ""),
         device=run.device,
@@ -74,6 +86,7 @@ def plan_run(resolved: Resolved) -> Plan:
         settings=tuple((name, get(run.config, name), origin) for name, origin in resolved.origins.items()),
         method=run.config.distill.method,
         method_settings=tuple(_method_settings(run, resolved)) if known else None,
+        search=planned_search(run, cached),
     )
 
 
@@ -88,6 +101,13 @@ def _method_settings(run: Run, resolved: Resolved) -> Iterator[Setting]:
             value,
             given or (f"{run.config.distill.effort}, {size}, {run.device}" if name in fitted else "default"),
         )
+
+
+def _search_lines(search: StudentSearch) -> list[str]:
+    header = ("student", "parameters", "MACs", f"size, {search.precision}", f"{latency_kind(search)}, ms", "")
+    rows = [(row.spec, row.params, row.macs, row.size, row.latency, row.verdict) for row in candidate_lines(search)]
+    said = [line for sentence in (search.reason, *search_notes(search)) for line in columns([(sentence,)])]
+    return [*columns([header, *rows]), "", *said]
 
 
 def _table(title: str, settings: tuple[Setting, ...]) -> list[str]:

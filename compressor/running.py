@@ -29,10 +29,9 @@ from compressor.deploy.board_results import (
 from compressor.errors import StageFailed, UsageFault
 from compressor.inputs.card import TeacherCard
 from compressor.interruption import interruptible, stopped
-from compressor.pipeline import Run, declare, prepare
+from compressor.pipeline import Run, declare, limits_for, prepare
 from compressor.progress import Reporter
 from compressor.report.assemble import build_report
-from compressor.report.limits import Limits, limits_of
 from compressor.report.markdown import report_markdown
 from compressor.report.schema import Environment, Report, StageRecord, read_report, write_report
 from compressor.stage_files import read_facts
@@ -238,7 +237,7 @@ def _still_holds(report: Report, fingerprints: Sequence[str], run: Run, merged: 
         for variant in report.variants
         if variant.latency_target is not None and variant.latency_target.origin == "merged"
     }
-    limits = _limits(run.config, run.target)
+    limits = limits_for(run.config, run.target)
     return (
         [stage.fingerprint for stage in report.stages] == list(fingerprints)
         and held == latencies
@@ -258,10 +257,11 @@ def _merged(folder: Path, target: DeviceProfile, reporter: Reporter) -> BoardRes
 
 def _built(config: RunConfig, target: DeviceProfile, merged: BoardResult | None, origin: Origin | Report) -> Report:
     """The report from what the stages left in the run folder, and from what the target sent back."""
+    facts = {stage.name: read_facts(config.out / stage.name) for stage in origin.stages}
     return build_report(
-        facts={stage.name: read_facts(config.out / stage.name) for stage in origin.stages},
+        facts=facts,
         card=TeacherCard.model_validate_json((config.out / "teacher" / "card.json").read_text(encoding="utf-8")),
-        student_spec=config.student.spec,
+        student_spec=facts["student"].get("spec", config.student.spec),
         method=config.distill.method,
         effort=config.distill.effort,
         seed=config.seed,
@@ -271,16 +271,11 @@ def _built(config: RunConfig, target: DeviceProfile, merged: BoardResult | None,
         command=origin.command,
         created=datetime.now(UTC),
         environment=origin.environment.model_dump(),
-        limits=_limits(config, target),
+        limits=limits_for(config, target),
         merged={} if merged is None else latencies_of(merged, target),
         failures={} if merged is None else failures_of(merged),
         parities={} if merged is None else parities_of(merged),
     )
-
-
-def _limits(config: RunConfig, target: DeviceProfile) -> Limits:
-    own = config.limits
-    return limits_of(own.max_drop, own.max_latency_ms, own.max_size_mib, target.budget)
 
 
 def _write(report: Report, folder: Path) -> None:

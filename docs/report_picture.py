@@ -35,7 +35,8 @@ def main() -> None:
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "report.html"
-        page.write_text(f"<!doctype html><meta charset=utf-8><style>{STYLE}</style>{body}")
+        base = f"<base href='{options.run.resolve().as_uri()}/'>"  # the report's own pictures lie beside it
+        page.write_text(f"<!doctype html><meta charset=utf-8>{base}<style>{STYLE}</style>{body}")
         command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
         command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
         command += [f"--user-data-dir={folder}/profile", f"--window-size=1080,{options.height}"]

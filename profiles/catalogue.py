@@ -1,9 +1,9 @@
 """From what the user calls a target to its profile.
 
 A target is a public name (`t4`: a file of that name in `devices/`), an alias of one (`jetson`), or the path
-of the user's own YAML file. A file may build on another profile with `extends: <name or path>`: mappings
-merge key by key, everything else replaces. What carries a source is replaced whole, so that no figure ever
-inherits the source of another one.
+of the user's own YAML file, each perhaps with a power mode (`jetson@15W`). A file may build on another profile
+with `extends: <name or path>`: mappings merge key by key, everything else replaces. What carries a source is
+replaced whole, so that no figure ever inherits the source of another one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from profiles.errors import ProfileError
 from profiles.schema import DeviceProfile, known_keys
 
 DEVICES = Path(__file__).parent / "devices"
+SUFFIXES = (".yaml", ".yml")
 NOT_INHERITED = ("name", "title", "aliases")
 
 
@@ -29,24 +30,40 @@ def target_names() -> tuple[str, ...]:
 
 
 def resolved_alias(name: str) -> str | None:
-    """The public name behind an alias ('jetson' -> 'jetson-orin-nano-super'); None if `name` is no alias."""
-    return _aliases(DEVICES).get(name)
+    """The public name behind an alias ('jetson' -> 'jetson-orin-nano-super'); None if `name` is no alias.
+
+    A power mode stays: 'jetson@15W' -> 'jetson-orin-nano-super@15W'.
+    """
+    device, mode = _device_and_mode(name)
+    found = _aliases(DEVICES).get(device)
+    return f"{found}@{mode}" if found and mode is not None else found
 
 
-def load_target(name_or_path: str) -> DeviceProfile:
-    """The profile of a public name, of an alias or of a YAML file.
+def load_target(target: str) -> DeviceProfile:
+    """The profile of a public name, of an alias or of a YAML file, in the power mode after an '@' where there is one.
 
     Raises:
-        ProfileError: unknown name, unreadable file, `extends` in a circle, unknown keys or wrong values.
+        ProfileError: unknown name, unreadable file, `extends` in a circle, unknown keys or wrong values, or no
+            such power mode.
     """
-    path = _locate(name_or_path, Path())
+    device, mode = _device_and_mode(target)
+    path = _locate(device, Path())
     document = _resolve(path, ())
     document.setdefault("name", path.stem)
     document.setdefault("title", document["name"])
     try:
-        return DeviceProfile.model_validate(document)
+        profile = DeviceProfile.model_validate(document)
     except ValidationError as error:
         raise _refusal(path, error) from error
+    return profile if mode is None else profile.in_power_mode(mode)
+
+
+def _device_and_mode(target: str) -> tuple[str, str | None]:
+    """'jetson@15W' -> ('jetson', '15W'); an '@' in a folder's or a file's name is no mode."""
+    device, at, mode = target.rpartition("@")
+    if not at or "/" in mode or "\\" in mode or mode.endswith(SUFFIXES):
+        return target, None
+    return device, mode
 
 
 @cache
@@ -56,7 +73,7 @@ def _aliases(devices: Path) -> dict[str, str]:
 
 def _locate(target: str, folder: Path, asked_by: str = "") -> Path:
     """The file of a target; a relative path starts at `folder`, the place of the file that names it."""
-    if target.endswith((".yaml", ".yml")) or "/" in target or "\\" in target:
+    if target.endswith(SUFFIXES) or "/" in target or "\\" in target:
         return folder / target
     aliases = _aliases(DEVICES)
     name = aliases.get(target, target)

@@ -1,12 +1,21 @@
 """How long one inference takes on the machine at hand, with what is needed to believe the number.
 
+`measure` times what is there already:
+
     warm-up, then windows of back-to-back calls until the medians of the last six windows agree (coefficient
     of variation = standard deviation / mean <= bound), or until the time is up: then `stable` is False
 
-The median carries an interval from the medians of the windows, not from single calls: calls that follow each
-other share clock, cache and neighbours, so an interval over them would be far too narrow. It runs between
-order statistics of the window medians, which assumes no distribution: from the smallest to the largest of
-six, it covers the median with 1 - 2 / 2^6 = 97 %. Whatever casts doubt on the number is in `warnings`.
+`measure_in_turn` is for numbers that have to hold minutes later. Every window is a session of its own: the model is
+opened anew, best in a fresh process, warmed up and timed, since where its memory and threads come to lie changes its
+speed by some per cent and stays as it is for as long as it is open. Several subjects take turns, so that each is
+spread over the whole time and all of them meet the same disturbances. A session in which others used the CPU is
+repeated, which is decided by the system's accounts alone, never by the times.
+
+The interval of the median comes from the medians of windows, not from single calls: calls that follow each other
+share clock, cache and neighbours, so an interval over them would be far too narrow. `measure` gives the smallest and
+the largest of six, which covers the median of that session with 1 - 2 / 2^6 = 97 % whatever the distribution;
+`measure_in_turn` says where the median of a repetition will lie (`timing_statistics.repeat_interval`). Whatever casts
+doubt on the number is in `warnings`.
 """
 
 from __future__ import annotations
@@ -14,20 +23,43 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from profiles.host import HostSnapshot, contention, host_name, host_snapshot
-from profiles.timing_statistics import CONFIDENCE, median_interval, two_speeds
+from profiles.host import HostSnapshot, contention, disturbed, host_name, host_snapshot
+from profiles.timing_statistics import CONFIDENCE, median_interval, repeat_interval, two_speeds
 
-__all__ = ["LatencyStats", "host_name", "measure"]
+__all__ = [
+    "LatencyStats",
+    "Session",
+    "Subject",
+    "ThreadTrial",
+    "host_name",
+    "measure",
+    "measure_in_turn",
+    "timed_session",
+]
 
 STABLE_WINDOWS = 6
+MOST_SESSIONS = 12
 WARMUP_CALLS = 3
+
+
+class ThreadTrial(BaseModel):
+    """One number of threads that was tried, and what came of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threads: int
+    latency_p50_ms: float
+    latency_p50_interval_ms: tuple[float, float] | None
+    stable: bool
 
 
 class LatencyStats(BaseModel):
@@ -39,12 +71,16 @@ class LatencyStats(BaseModel):
         what: 'wall clock' of a whole call, or 'gpu compute' alone: TensorRT's own time, without transfers.
         conditions: how the device was set, such as its power mode and clocks, in phrases.
         is_target: whether `device` is the target that the user named; only then it may fill its column.
-        latency_p50_interval_ms: where the median lies with probability `interval_confidence`.
+        latency_p50_interval_ms: where the median lies with probability `interval_confidence`; of separate
+            sessions, where that of a repetition lies.
         throughput_ips: images a second, calls one after the other.
         warmup_count, count: calls before the windows, and calls that the percentiles are made of.
-        num_windows, num_windows_used: the last six where stable, otherwise all.
+        num_windows, num_windows_used: the last six where stable, otherwise all; of separate sessions, all that
+            were not disturbed.
+        num_sessions: how often the model was opened anew; None: all windows were of one session.
         cv: coefficient of variation of the last windows' medians; None with fewer than two windows.
         cpu_mhz, load_average: of the host before the first window, where readable.
+        threads, thread_trials: the runtime's threads, and every number that was tried, the fastest being this one.
 
     A merged result says nothing of windows and warm-up: their fields, and the interval that they give, are None.
     """
@@ -70,12 +106,15 @@ class LatencyStats(BaseModel):
     count: int
     num_windows: int | None
     num_windows_used: int | None
+    num_sessions: int | None = None
     window_s: float | None
     cv: float | None
     cv_bound: float | None
     stable: bool
     cpu_mhz: float | None = None
     load_average: float | None = None
+    threads: int | None = None
+    thread_trials: tuple[ThreadTrial, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,25 +156,19 @@ def measure(
     after = snapshot()
 
     used = windows[-STABLE_WINDOWS:] if stable else windows
-    times_ms = np.concatenate([np.asarray(window) for window in used]) * 1e3
-    p50, p90, p99 = (float(value) for value in np.quantile(times_ms, (0.5, 0.9, 0.99)))
+    calls = _calls_ms(used)
+    p50 = float(np.quantile(calls, 0.5))
     low, high, confidence = median_interval([statistics.median(window) * 1e3 for window in used])
-    all_times_ms = np.concatenate([np.asarray(window) for window in windows]) * 1e3
     return LatencyStats(
         device=device,
         is_target=is_target,
         runtime=runtime,
-        versions={"os": platform.platform(), "python": platform.python_version(), **(versions or {})},
-        batch_size=batch_size,
-        latency_p50_ms=p50,
-        latency_p90_ms=p90,
-        latency_p99_ms=p99,
+        versions=_software(versions),
+        **_of_calls(calls, batch_size),
         # Fast windows hold more calls, so the median of all calls can leave the middle of the medians.
         latency_p50_interval_ms=(min(low, p50), max(high, p50)),
         interval_confidence=confidence,
-        throughput_ips=batch_size * len(times_ms) / float(times_ms.sum() / 1e3),
         warmup_count=warmup_count,
-        count=len(times_ms),
         num_windows=len(windows),
         num_windows_used=len(used),
         window_s=window_s,
@@ -145,11 +178,209 @@ def measure(
         cpu_mhz=before.cpu_mhz,
         load_average=before.load_average,
         warnings=(
-            *_doubts(stable, len(windows), cv, cv_bound, max_s, confidence, len(times_ms)),
+            *_doubts(stable, len(windows), cv, cv_bound, max_s, confidence, len(calls)),
             *contention(before, after),
-            *_two_speeds_sentence(all_times_ms),
+            *_two_speeds_sentence(_calls_ms(windows)),
         ),
     )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is timed in sessions, in the fields of LatencyStats."""
+
+    batch_size: int
+    device: str
+    runtime: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    conditions: tuple[str, ...] = ()
+    is_target: bool = False
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """One opening of a subject.
+
+    Attributes:
+        times_s: of each call that counts.
+        took_s: all of it, with opening and warm-up.
+        before, after: the accounts of the system around the calls.
+    """
+
+    times_s: list[float]
+    warmup_count: int
+    took_s: float
+    before: HostSnapshot
+    after: HostSnapshot
+
+    @property
+    def median_ms(self) -> float:
+        return statistics.median(self.times_s) * 1e3
+
+    @property
+    def quiet(self) -> bool:
+        return not disturbed(self.before, self.after)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Session:
+        snapshots = {name: HostSnapshot(**found[name]) for name in ("before", "after")}
+        return cls(**{**found, **snapshots})
+
+
+def timed_session(
+    open_model: Callable[[], AbstractContextManager[Callable[[], object]]],
+    warmup_s: float,
+    window_s: float,
+    clock: Callable[[], float] = time.perf_counter,
+    snapshot: Callable[[], HostSnapshot] = host_snapshot,
+) -> Session:
+    """Open a model, warm it up and time a window of calls. What is opened runs one batch and returns when its result
+    is there: on a GPU it must synchronise.
+    """
+    start = clock()
+    with open_model() as infer:
+        before = snapshot()
+        warmup_count = len(_window(infer, warmup_s, WARMUP_CALLS, clock))
+        times_s = _window(infer, window_s, 1, clock)
+        after = snapshot()
+    return Session(times_s, warmup_count, clock() - start, before, after)
+
+
+def measure_in_turn(
+    subjects: Sequence[Subject],
+    sessions_of: Callable[[Sequence[int]], Sequence[Session]],
+    *,
+    window_s: float,
+    max_s: float = 10.0,
+    cv_bound: float = 0.05,
+    clock: Callable[[], float] = time.perf_counter,
+    snapshot: Callable[[], HostSnapshot] = host_snapshot,
+) -> list[LatencyStats]:
+    """Time several subjects in sessions, one session of each a round, until each is stable.
+
+    A subject is stable when its last six quiet sessions agree within `cv_bound`. It ends as unstable after twelve
+    sessions, or when its share of the rounds has taken `max_s`; the round under way is finished. Where not even two
+    sessions were quiet, all count, and the warnings tell.
+
+    Args:
+        sessions_of: one new session of each of the subjects with these indices, in their order; what it raises passes
+            through.
+        window_s: of a session, for the record.
+    """
+    sessions: list[list[Session]] = [[] for _ in subjects]
+    spent_s = [0.0] * len(subjects)
+    before = snapshot()
+    pending = list(range(len(subjects)))
+    while pending:
+        start = clock()
+        found = sessions_of(pending)
+        around_s = (clock() - start - sum(session.took_s for session in found)) / len(pending)
+        for index, session in zip(pending, found, strict=True):
+            sessions[index].append(session)
+            spent_s[index] += session.took_s + around_s
+        pending = [
+            index
+            for index in pending
+            if len(sessions[index]) < MOST_SESSIONS
+            and spent_s[index] < max_s
+            and not _agree(_counting(sessions[index]), cv_bound)
+        ]
+    around = contention(before, snapshot())
+    return [
+        _of_sessions(subject, found, window_s, cv_bound, before, around)
+        for subject, found in zip(subjects, sessions, strict=True)
+    ]
+
+
+def _counting(sessions: Sequence[Session]) -> list[Session]:
+    """Those that others did not disturb; all where fewer than two are left."""
+    quiet = [session for session in sessions if session.quiet]
+    return quiet if len(quiet) > 1 else list(sessions)
+
+
+def _agree(sessions: Sequence[Session], cv_bound: float) -> bool:
+    cv = _variation(sessions)
+    return len(sessions) >= STABLE_WINDOWS and cv is not None and cv <= cv_bound
+
+
+def _variation(sessions: Sequence[Session]) -> float | None:
+    medians = [session.median_ms for session in sessions[-STABLE_WINDOWS:]]
+    return statistics.stdev(medians) / statistics.fmean(medians) if len(medians) > 1 else None
+
+
+def _of_sessions(
+    subject: Subject,
+    sessions: Sequence[Session],
+    window_s: float,
+    cv_bound: float,
+    before: HostSnapshot,
+    around: Sequence[str],
+) -> LatencyStats:
+    counting = _counting(sessions)
+    stable, cv = _agree(counting, cv_bound), _variation(counting)
+    calls = _calls_ms([session.times_s for session in counting])
+    percentiles = _of_calls(calls, subject.batch_size)
+    medians = [session.median_ms for session in counting]
+    several = len(medians) > 1
+    warnings = []
+    if len(counting) < STABLE_WINDOWS:
+        warnings.append(f"Unstable: only {len(counting)} of the {STABLE_WINDOWS} sessions that are compared.")
+    elif not stable:
+        warnings.append(f"Unstable: the last sessions' medians varied by {cv:.1%} (bound {cv_bound:.1%}).")
+    if left_out := len(sessions) - len(counting):
+        warnings.append(f"{left_out} of {len(sessions)} sessions were left out: other programs used the CPU meanwhile.")
+    if len(calls) < 100:
+        warnings.append(_few_calls(len(calls)))
+    return LatencyStats(
+        device=subject.device,
+        is_target=subject.is_target,
+        runtime=subject.runtime,
+        versions=_software(subject.versions),
+        conditions=subject.conditions,
+        **percentiles,
+        latency_p50_interval_ms=repeat_interval(percentiles["latency_p50_ms"], medians) if several else None,
+        interval_confidence=CONFIDENCE if several else None,
+        interval_method="prediction for a repetition, from the medians of sessions" if several else None,
+        warmup_count=sum(session.warmup_count for session in sessions),
+        num_windows=len(sessions),
+        num_windows_used=len(counting),
+        num_sessions=len(sessions),
+        window_s=window_s,
+        cv=cv,
+        cv_bound=cv_bound,
+        stable=stable,
+        cpu_mhz=before.cpu_mhz,
+        load_average=before.load_average,
+        threads=subject.threads,
+        warnings=(*warnings, *around, *_two_speeds_sentence(calls)),
+    )
+
+
+def _calls_ms(windows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Milliseconds of every call of some windows of seconds."""
+    return np.concatenate([np.asarray(window) for window in windows]) * 1e3
+
+
+def _of_calls(times_ms: NDArray[np.float64], batch_size: int) -> dict[str, Any]:
+    """The fields of LatencyStats that follow from the calls alone."""
+    p50, p90, p99 = (float(value) for value in np.quantile(times_ms, (0.5, 0.9, 0.99)))
+    return {
+        "batch_size": batch_size,
+        "latency_p50_ms": p50,
+        "latency_p90_ms": p90,
+        "latency_p99_ms": p99,
+        "throughput_ips": batch_size * len(times_ms) / float(times_ms.sum() / 1e3),
+        "count": len(times_ms),
+    }
+
+
+def _software(versions: Mapping[str, str] | None) -> dict[str, str]:
+    return {"os": platform.platform(), "python": platform.python_version(), **(versions or {})}
 
 
 def _window(infer: Callable[[], object], seconds: float, min_calls: int, clock: Callable[[], float]) -> list[float]:
@@ -174,8 +405,12 @@ def _doubts(
     if confidence < CONFIDENCE:
         found.append(f"Too few windows for a 95 % interval: it covers the median with {confidence:.0%}.")
     if count < 100:
-        found.append(f"Only {count} calls: p99 is close to the slowest of them.")
+        found.append(_few_calls(count))
     return found
+
+
+def _few_calls(count: int) -> str:
+    return f"Only {count} call{'' if count == 1 else 's'}: p99 is close to the slowest of them."
 
 
 def _two_speeds_sentence(times_ms: NDArray[np.float64]) -> list[str]:

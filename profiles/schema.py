@@ -6,6 +6,8 @@ TOPS are neither. From Ampere on, TensorRT computes fp32 networks in TF32 unless
 (`unverified: ...`) and is marked wherever it is shown, never hidden.
 
 A profile file may also say `extends: <another profile>`; the loader (`catalogue`) resolves that first.
+
+A figure holds in one power mode, which `peaks.power_mode` names; `DeviceProfile.in_power_mode` scales to another one.
 """
 
 from __future__ import annotations
@@ -92,23 +94,37 @@ class Peaks(_Frozen):
 
 
 class PowerMode(_Frozen):
-    """One way to run the device; latency follows its clocks."""
+    """One way to run the device; latency follows its clocks and the units that it leaves on."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="as the device itself spells it (`nvpmodel -q`)")
     nvpmodel_id: int | None = Field(default=None, ge=0, description="number for `nvpmodel -m`")
     watts: Figure | None = None
     gpu_mhz: Figure | None = None
+    gpu_sms: Figure | None = Field(default=None, description="streaming multiprocessors that are on")
     cpu_mhz: Figure | None = None
     cpu_cores: Figure | None = None
     memory_mhz: Figure | None = None
 
+    @property
+    def key(self) -> str:
+        """The name as a user may type it: nvpmodel says MODE_30W on some boards and 30W on others."""
+        return mode_key(self.name)
+
+
+def mode_key(name: str) -> str:
+    return name.casefold().removeprefix("mode_")
+
 
 class Budget(_Frozen):
-    """Limits of a student for this device, where the user gives none; wishes, so they need no source."""
+    """Wishes for a student on this device, where the user gives no limit.
 
-    max_latency_ms: float | None = Field(default=None, gt=0)
-    max_size_mib: float | None = Field(default=None, gt=0)
-    max_params_m: float | None = Field(default=None, gt=0)
+    A wish needs no source: it comes from how such devices are used (one camera at 30 frames a second), not from the
+    device. A student that misses one is told of, but only a limit of the user's own is a promise.
+    """
+
+    max_latency_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_size_mib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_params_m: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class DeviceProfile(_Frozen):
@@ -153,6 +169,16 @@ class DeviceProfile(_Frozen):
                 if isinstance(figure := getattr(mode, name), Figure):
                     yield f"power_modes.{mode.name}.{name}", figure
 
+    def in_power_mode(self, name: str) -> DeviceProfile:
+        """This device in another of its power modes; the name stays, the title says the mode.
+
+        Raises:
+            ProfileError: there is no such mode, or a clock that the peaks are scaled by is not known.
+        """
+        from profiles.power_modes import in_power_mode  # it builds on this schema
+
+        return in_power_mode(self, name)
+
     @model_validator(mode="after")
     def _consistent(self) -> DeviceProfile:
         if problems := [*self._problems()]:
@@ -183,7 +209,7 @@ class DeviceProfile(_Frozen):
         if self.peaks.tf32_tflops is not None and _numbers(self.compute_capability or "0") < (8,):
             yield "peaks.tf32_tflops: TF32 needs compute capability 8.0 or later"
         modes = [mode.name for mode in self.power_modes]
-        if len(set(modes)) != len(modes):
+        if len({mode.key for mode in self.power_modes}) != len(modes):
             yield "power_modes: names must differ from each other"
         if self.peaks.power_mode is not None and self.peaks.power_mode not in modes:
             listed = ", ".join(modes) or "none"

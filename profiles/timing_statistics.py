@@ -1,4 +1,4 @@
-"""What call times say: an interval for their median, and whether they mix two speeds. Pure functions."""
+"""What call times say: intervals for their median, and whether they mix two speeds. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 FEWEST_CALLS = 80  # below, chance alone often makes two groups out of one
+
+# Student's t with 1, 2, ... degrees of freedom: 95 % lie between -t and t. Above twelve the last one serves.
+T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
+
+# Half a relative width for what changes over minutes and cannot show within seconds: caches and memory shared with
+# others, clocks that follow the heat. A judgement; benchmarks/latency_repeatability.py says how well it holds.
+DRIFT = 0.02
 
 
 def median_interval(medians: Sequence[float]) -> tuple[float, float, float]:
@@ -24,6 +31,20 @@ def median_interval(medians: Sequence[float]) -> tuple[float, float, float]:
     while 2 * (rank + 1) <= n and (wider := outside + 2 * math.comb(n, rank) / 2**n) <= 1 - CONFIDENCE:
         outside, rank = wider, rank + 1
     return ordered[rank - 1], ordered[n - rank], 1 - outside
+
+
+def repeat_interval(center: float, session_medians: Sequence[float], drift: float = DRIFT) -> tuple[float, float]:
+    """Where a repetition minutes later finds its median, with 95 %, from the medians of n >= 2 separate sessions.
+
+    A prediction interval on the logarithm: two means of n sessions differ with a standard deviation of
+    sqrt(2 / n) times that of the sessions, which is estimated from the n here (Student's t, n - 1 degrees of
+    freedom). `drift` adds to it as an independent part.
+    """
+    n = len(session_medians)
+    deviation = float(np.std(np.log(session_medians), ddof=1))
+    chance = T_95[min(n - 1, len(T_95)) - 1] * deviation * math.sqrt(2 / n)
+    factor = math.exp(math.hypot(chance, drift))
+    return center / factor, center * factor
 
 
 def two_speeds(times_ms: NDArray[np.float64]) -> tuple[float, float] | None:

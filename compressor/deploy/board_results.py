@@ -21,7 +21,7 @@ from compressor.stage_files import read_facts
 from compressor.stages import atomic_write_bytes
 from profiles.board_result import Board, BoardModel, BoardResult, read_board_result
 from profiles.latency import LatencyStats
-from profiles.schema import DeviceProfile
+from profiles.schema import DeviceProfile, mode_key
 
 MERGED = "merged"
 ARCHIVE = Path("kit", "kit.tar.gz")
@@ -167,6 +167,8 @@ def _doubts(board: Board, target: DeviceProfile) -> list[str]:
     doubts = []
     if board.power_mode is None:
         doubts.append("The board did not say its power mode.")
+    elif (mode := target.peaks.power_mode) is not None and mode_key(board.power_mode) != mode_key(mode):
+        doubts.append(f"The board ran in power mode {board.power_mode}, not in the profile's {mode}.")
     if board.clocks_locked is False:
         doubts.append("The board's clocks were not locked with jetson_clocks, so they may have changed meanwhile.")
     return doubts

@@ -25,6 +25,7 @@ from exporters.logits import onnx_logits
 from exporters.onnx_files import ClassifierInterface, classifier_interface, load_onnx, opset_of
 from exporters.onnx_normalisation import normalise_inside
 from exporters.onnx_to_int8 import PER_CHANNEL_OPSET, check_quantisable
+from exporters.tensorrt_operators import check_operators
 
 REDUCED = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -56,6 +57,7 @@ def read_classifier(request: ExportRequest) -> Classifier:
     _check_fit(request, interface, opset_of(proto))
     with as_refusal():
         _check_fp32(proto, name)
+        check_operators(proto, request.target)
         # What ONNX Runtime cannot run is refused before anything is made.
         onnx_logits(request.source, np.full((1, *interface.image_shape), 0.5, np.float32))
         if request.mean is not None and request.std is not None:

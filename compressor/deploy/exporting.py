@@ -26,6 +26,7 @@ from compressor.deploy.export_request import ExportRequest, export_request
 from compressor.deploy.kits import make_kit
 from compressor.deploy.latencies import Timing, measure_variants
 from compressor.deploy.precisions import Made, make_precisions
+from compressor.deploy.predictions import predicted_variants
 from compressor.errors import UsageFault
 from compressor.inputs.samples import UNKNOWN, SampleSet, split_samples
 from compressor.progress import Reporter
@@ -37,6 +38,7 @@ from compressor.report.schema import SkippedFile, Target
 from compressor.report.shipping import LimitsRecord, Variant
 from compressor.report.variants import int8_of, kit_of, notes_of, variants_of
 from compressor.report.variants import latencies_of as latencies_here
+from compressor.report.verdicts import verdicts_of
 from compressor.stage_files import FACTS, read_facts, save_facts
 from exporters.logits import logits_of, onnx_logits
 from exporters.onnx_files import save_onnx
@@ -47,7 +49,7 @@ __all__ = ["ExportRequest", "export_classifier", "export_request", "merge_into_e
 
 # Of the images, this share judges; what calibrates should be the larger part.
 EVIDENCE_FRACTION = 0.3
-TIMING = Timing(warmup_s=1.0, window_s=0.5, max_s=10.0)
+TIMING = Timing()
 
 
 def export_classifier(request: ExportRequest, reporter: Reporter) -> Export:
@@ -165,7 +167,8 @@ def _gather_facts(
         latency={
             "latencies": measure_variants(
                 made.variants, folder, classifier.interface.image_shape, target, TIMING, reporter.note
-            )
+            ),
+            "predicted": _predicted(made, folder, target, reporter),
         },
         report={"variants": _judged(made, folder, sets)},
         kit={"kit": _kit(request, made, file.opset, folder)},
@@ -188,6 +191,13 @@ def _judged(made: Made, folder: Path, sets: Mapping[str, torch.Tensor]) -> dict[
     return judged
 
 
+def _predicted(made: Made, folder: Path, target: DeviceProfile, reporter: Reporter) -> dict[str, Any]:
+    predicted, refused = predicted_variants(made.variants, folder, target, anchors=())
+    if refused is not None:
+        reporter.note(refused)
+    return predicted
+
+
 def _kit(request: ExportRequest, made: Made, opset: int, folder: Path) -> dict[str, Any] | None:
     if request.target.this_host:
         return None
@@ -204,6 +214,7 @@ def _built(folder: Path, merged: BoardResult | None) -> Export:
     failures = {} if merged is None else failures_of(merged)
     variants = variants_of(facts, latencies_here(facts), sent, failures, {} if merged is None else parities_of(merged))
     calibrations = int8_of(facts)
+    recommendation = recommend(variants, calibrations, limits, target)
     return Export(
         tool_version=__version__,
         created=datetime.now(UTC),
@@ -216,7 +227,8 @@ def _built(folder: Path, merged: BoardResult | None) -> Export:
         variant_notes=notes_of(facts),
         int8=calibrations,
         limits=LimitsRecord(**found["limits"]),
-        recommendation=recommend(variants, calibrations, limits, target),
+        recommendation=recommendation,
+        verdicts=verdicts_of(variants, recommendation, limits, target),
         kit=kit_of(facts),
         warnings=tuple(found["warnings"]),
     )

@@ -8,8 +8,19 @@ from typing import Protocol
 
 from compressor.report.measured import Proportion
 from compressor.report.reasons import failure
-from compressor.report.shipping import Int8Calibration, Recommendation, Variant
-from compressor.report.text import ABSENT, conditions, count, median, percent, points, size, with_interval
+from compressor.report.shipping import Int8Calibration, Recommendation, Variant, Verdict
+from compressor.report.text import (
+    ABSENT,
+    approximate,
+    conditions,
+    count,
+    median,
+    percent,
+    points,
+    size,
+    support,
+    with_interval,
+)
 from compressor.report.variants import ENOUGH_TO_PROVE
 from profiles.latency import LatencyStats
 
@@ -25,11 +36,16 @@ class Artefacts(Protocol):
     def int8(self) -> tuple[Int8Calibration, ...]: ...
     @property
     def recommendation(self) -> Recommendation | None: ...
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]: ...
 
 
 @dataclass(frozen=True)
 class VariantLine:
-    """One artefact; latencies are p50 in ms. `verdict` says whether it is the recommended one, or why it is not."""
+    """One artefact; latencies are p50 in ms, and a predicted one has a column of its own.
+
+    `verdict` says whether it is the recommended one, or why it is not.
+    """
 
     label: str
     recommended: bool
@@ -40,6 +56,7 @@ class VariantLine:
     accuracy: str
     host: str
     target: str
+    predicted: str
     verdict: str
 
 
@@ -51,11 +68,7 @@ def variant_lines(report: Artefacts) -> tuple[VariantLine, ...]:
     for variant in report.variants:
         if variant.path is None:
             continue
-        recommended = chosen is not None and (chosen.model, chosen.format, chosen.precision) == (
-            variant.model,
-            variant.format,
-            variant.precision,
-        )
+        recommended = chosen is not None and chosen.takes(variant)
         is_fp32 = (variant.format, variant.precision) == ("onnx", "fp32")
         lines.append(
             VariantLine(
@@ -68,6 +81,7 @@ def variant_lines(report: Artefacts) -> tuple[VariantLine, ...]:
                 accuracy=_share(variant.accuracy.larger),
                 host=_median(variant.latency_host),
                 target=_median(variant.latency_target),
+                predicted=ABSENT if variant.latency_predicted is None else approximate(variant.latency_predicted),
                 verdict="recommended" if recommended else rejected.get(variant.label, ""),
             )
         )
@@ -96,6 +110,16 @@ def variant_notes(report: Artefacts) -> tuple[str, ...]:
         for text in (*([] if variant.note is None else [variant.note]), *dict.fromkeys(doubts)):
             sharing.setdefault(text, []).append(variant.label)
     return (*_made_for(report), *_shared(sharing), *report.variant_notes)
+
+
+def prediction_lines(report: Artefacts) -> tuple[str, ...]:
+    """What carries the predicted latencies, and what casts doubt on them. Artefacts with one sentence share it."""
+    sharing: dict[str, list[str]] = {}
+    for variant in report.variants:
+        if variant.path is not None and variant.latency_predicted is not None:
+            for sentence in support(variant.latency_predicted):
+                sharing.setdefault(sentence, []).append(variant.label)
+    return tuple(_shared(sharing))
 
 
 def missing_lines(report: Artefacts) -> tuple[str, ...]:

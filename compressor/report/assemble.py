@@ -12,8 +12,9 @@ from typing import Any
 
 from compressor import __version__
 from compressor.inputs.card import TeacherCard
+from compressor.report.limits import Limits, ParamsM
 from compressor.report.measured import Comparison, Confidence, Proportion
-from compressor.report.recommend import Limits, recommend
+from compressor.report.recommend import recommend
 from compressor.report.schema import (
     Artefact,
     Choice,
@@ -32,6 +33,7 @@ from compressor.report.schema import (
     TeacherSource,
 )
 from compressor.report.shipping import Kit, LimitsRecord, Variant
+from compressor.report.student_search import StudentSearch, search_record
 from compressor.report.summary import summarise
 from compressor.report.variants import (
     Facts,
@@ -44,6 +46,7 @@ from compressor.report.variants import (
     scores_of,
     variants_of,
 )
+from compressor.report.verdicts import verdicts_of
 from profiles.latency import LatencyStats
 from profiles.schema import DeviceProfile
 
@@ -58,6 +61,7 @@ PICTURES = {
     "report/curves.png": "Training curves",
     "report/synthetic.png": "Generated images: the class asked for, and what the teacher sees",
 }
+CANDIDATES = "student/candidates.png"
 
 NO_LIMITS = Limits()
 
@@ -85,7 +89,8 @@ def build_report(
 
     Args:
         facts: what each stage wrote to its `facts.json`, by stage name; without `precision`, `engine` or `kit` the
-            report says nothing of those. `compressor.report.variants` has their layout.
+            report says nothing of those. `compressor.report.variants` has their layout; `student` may hold a `search`,
+            which is a `compressor.students.search.StudentSearch` as plain data.
         stages: name, whether it was cached, seconds, fingerprint.
         limits: what an artefact must hold to be recommended.
         merged: latencies that the target itself sent back, by variant (`student.int8`).
@@ -97,13 +102,15 @@ def build_report(
     variants = variants_of(facts, latencies, merged, failures, parities)
     calibrations, kit = int8_of(facts), kit_of(facts)
     attached = _target(target, (teacher_row, student_row), variants)
-    recommendation = recommend(variants, calibrations, limits, target)
+    params_m: ParamsM = {"student": student_row.params_m, "teacher": teacher_row.params_m}
+    recommendation = recommend(variants, calibrations, limits, target, params_m)
+    verdicts = verdicts_of(variants, recommendation, limits, target, params_m)
     return Report(
         tool_version=__version__,
         command=command,
         created=created,
         run_name=run_folder.name,
-        summary=summarise(teacher_row, student_row, attached, recommendation),
+        summary=summarise(teacher_row, student_row, attached, recommendation, verdicts),
         teacher=teacher_row,
         student=student_row,
         target=attached,
@@ -111,6 +118,7 @@ def build_report(
         comparison_eval=_comparison(facts, "eval"),
         samples=_samples(facts["samples"]),
         teacher_source=_teacher_source(facts["teacher"], card),
+        student_search=_student_search(facts, run_folder),
         distillation=_distillation(facts["distill"], method, effort, seed),
         onnx=_onnx(facts["onnx"]),
         variants=variants,
@@ -118,6 +126,7 @@ def build_report(
         int8=calibrations,
         limits=LimitsRecord(**asdict(limits)),
         recommendation=recommendation,
+        verdicts=verdicts,
         kit=kit,
         artefacts=_artefacts(run_folder, variants, kit),
         pictures=tuple(Picture(path=p, title=t) for p, t in PICTURES.items() if (run_folder / p).is_file()),
@@ -203,6 +212,13 @@ def _teacher_source(facts: Mapping[str, Any], card: TeacherCard) -> TeacherSourc
         normalisation_origin=facts["normalisation_origin"],
         identity_error=facts["identity_error"],
     )
+
+
+def _student_search(facts: Facts, run_folder: Path) -> StudentSearch | None:
+    found = facts.get("student", {}).get("search")
+    if found is None:
+        return None
+    return search_record(found, CANDIDATES if (run_folder / CANDIDATES).is_file() else None)
 
 
 def _distillation(facts: Mapping[str, Any], method: str, effort: str, seed: int) -> Distillation:

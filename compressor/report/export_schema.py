@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt
+from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt, model_validator
 
 from compressor.report.measured import Record, Sha256
 from compressor.report.schema import SkippedFile, Target
-from compressor.report.shipping import Int8Calibration, Kit, LimitsRecord, Recommendation, Variant
+from compressor.report.shipping import Int8Calibration, Kit, LimitsRecord, Recommendation, Variant, Verdict
 from compressor.stages import atomic_write_text
+
+SCHEMA_VERSION: Literal["1.1"] = "1.1"
+EARLIER_VERSIONS = ("1.0",)
 
 
 class Source(Record):
@@ -32,7 +35,7 @@ class Source(Record):
 class Export(Record):
     """Everything that is known about one export. In `variants` the source is the network called `student`."""
 
-    schema_version: Literal["1.0"] = "1.0"
+    schema_version: Literal["1.1"] = SCHEMA_VERSION
     tool_version: str
     created: AwareDatetime
     source: Source
@@ -45,8 +48,16 @@ class Export(Record):
     int8: tuple[Int8Calibration, ...] = ()
     limits: LimitsRecord | None = None
     recommendation: Recommendation | None = None
+    verdicts: tuple[Verdict, ...] = ()
     kit: Kit | None = None
     warnings: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_minor_version(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("schema_version") in EARLIER_VERSIONS:
+            return {**data, "schema_version": SCHEMA_VERSION}
+        return data
 
 
 def read_export(path: Path) -> Export:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TypeAlias
 
 from compressor.report.comparing import p50, place, precision_rank
 from compressor.report.measured import Proportion
-from compressor.report.shipping import Int8Calibration, Variant
-from compressor.report.text import count, joined, points, significant, size
+from compressor.report.shipping import Int8Calibration, LimitName, ModelName, Variant
+from compressor.report.text import approximate, count, joined, params, points, significant, size
 from compressor.report.variants import ENOUGH_TO_PROVE
 from profiles.schema import Budget, DeviceProfile
+
+ParamsM: TypeAlias = Mapping[ModelName, float]
+"""Millions of parameters of each network."""
+
+UNCOUNTED: ParamsM = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -21,35 +28,128 @@ class Limits:
         max_drop: percentage points of agreement that it may lose against the same network's fp32 file.
         max_latency_ms: p50 of one image on the target.
         max_size_mib: of the file.
+        max_params_m: millions of parameters of the network.
+        accept_predicted: whether a latency that is only predicted decides.
+        wishes: those that the target's budget set; they give way where nothing holds them.
     """
 
     max_drop: float = 1.0
     max_latency_ms: float | None = None
     max_size_mib: float | None = None
+    max_params_m: float | None = None
+    accept_predicted: bool = False
+    wishes: tuple[LimitName, ...] = ()
+
+    @property
+    def unset(self) -> bool:
+        """Whether neither latency nor size nor parameters are limited."""
+        return (self.max_latency_ms, self.max_size_mib, self.max_params_m) == (None, None, None)
+
+    @property
+    def of_the_user(self) -> Limits:
+        """Without the wishes."""
+
+        def asked(name: LimitName) -> float | None:
+            return None if name in self.wishes else getattr(self, name)
+
+        return replace(
+            self,
+            max_latency_ms=asked("max_latency_ms"),
+            max_size_mib=asked("max_size_mib"),
+            max_params_m=asked("max_params_m"),
+            wishes=(),
+        )
+
+    def called(self, name: LimitName) -> str:
+        """`the limit of 5.00 ms`, `the target's wish of 33.3 ms`."""
+        value = getattr(self, name)
+        whose = "the target's wish" if name in self.wishes else "the limit"
+        match name:
+            case "max_latency_ms":
+                return f"{whose} of {significant(value)} ms"
+            case "max_size_mib":
+                return f"{whose} of {size(value)}"
+            case "max_params_m":
+                return f"{whose} of {params(value)} parameters"
 
 
 def limits_of(
-    max_drop: float, max_latency_ms: float | None, max_size_mib: float | None, budget: Budget | None
+    max_drop: float,
+    max_latency_ms: float | None,
+    max_size_mib: float | None,
+    budget: Budget | None,
+    *,
+    max_params_m: float | None = None,
+    accept_predicted: bool = False,
 ) -> Limits:
-    """The user's limits, and those of the target's budget where the user gives none."""
-    wishes = budget or Budget()
-    return Limits(
-        max_drop,
-        wishes.max_latency_ms if max_latency_ms is None else max_latency_ms,
-        wishes.max_size_mib if max_size_mib is None else max_size_mib,
-    )
+    """The user's limits, and the wishes of the target's budget where the user gives none."""
+    given: dict[LimitName, float | None] = {
+        "max_latency_ms": max_latency_ms,
+        "max_size_mib": max_size_mib,
+        "max_params_m": max_params_m,
+    }
+    wishes: dict[LimitName, float] = {
+        name: wish for name, value in given.items() if value is None and (wish := getattr(budget, name, None))
+    }
+    return Limits(max_drop, **(given | wishes), accept_predicted=accept_predicted, wishes=tuple(wishes))
 
 
 def missed_limit(
-    variant: Variant, calibrations: Sequence[Int8Calibration], limits: Limits, target: DeviceProfile
+    variant: Variant,
+    calibrations: Sequence[Int8Calibration],
+    limits: Limits,
+    target: DeviceProfile,
+    params_m: ParamsM = UNCOUNTED,
 ) -> str | None:
-    """The first limit that a variant is known to miss."""
+    """The first limit that a variant is known to miss, as what follows its name."""
+    found = params_m.get(variant.model)
+    if limits.max_params_m is not None and found is not None and found > limits.max_params_m:
+        return f"has {params(found)} parameters, above {limits.called('max_params_m')}"
     if limits.max_size_mib is not None and (variant.size_mib or 0.0) > limits.max_size_mib:
-        return f"is {size(variant.size_mib or 0.0)}, above the limit of {size(limits.max_size_mib)}"
-    latency = variant.latency_target
-    if limits.max_latency_ms is not None and latency is not None and latency.latency_p50_ms > limits.max_latency_ms:
-        limit = significant(limits.max_latency_ms)
-        return f"takes {p50(variant)} ms on {place(target)}, above the limit of {limit} ms"
+        return f"is {size(variant.size_mib or 0.0)}, above {limits.called('max_size_mib')}"
+    return _too_slow(variant, limits, target) or _too_different(variant, calibrations, limits)
+
+
+def teacher_within_limits(
+    teachers: Sequence[Variant], limits: Limits, target: DeviceProfile, params_m: ParamsM = UNCOUNTED
+) -> str | None:
+    """Said where a limit of latency, size or parameters is set, and the teacher is known to hold all that are."""
+    known = [
+        variant
+        for variant in teachers
+        if (limits.max_latency_ms is None or variant.latency_target is not None)
+        and (limits.max_size_mib is None or variant.size_mib is not None)
+        and (limits.max_params_m is None or variant.model in params_m)
+    ]
+    if limits.unset or not known:
+        return None
+    best = min(known, key=precision_rank)
+    held = []
+    if limits.max_latency_ms is not None:
+        held.append(f"takes {p50(best)} of {significant(limits.max_latency_ms)} ms on {place(target)}")
+    if limits.max_size_mib is not None and best.size_mib is not None:
+        held.append(f"is {size(best.size_mib)} of {size(limits.max_size_mib)}")
+    if limits.max_params_m is not None:
+        held.append(f"has {params(params_m[best.model])} of {params(limits.max_params_m)} parameters")
+    whose = "the target's wishes" if limits.of_the_user.unset else "the limits"
+    return f"The teacher holds {whose} without any distillation: {best.label} {joined(held)}."
+
+
+def _too_slow(variant: Variant, limits: Limits, target: DeviceProfile) -> str | None:
+    """By measurement, or where there is none by a prediction that the user accepts."""
+    if limits.max_latency_ms is None:
+        return None
+    measured, predicted = variant.latency_target, variant.latency_predicted
+    if measured is not None:
+        if measured.latency_p50_ms > limits.max_latency_ms:
+            return f"takes {p50(variant)} ms on {place(target)}, above {limits.called('max_latency_ms')}"
+    elif limits.accept_predicted and predicted is not None and predicted.latency_p50_ms > limits.max_latency_ms:
+        slow = f"is predicted to take {approximate(predicted, ' ms')} on {place(target)}"
+        return f"{slow}, above {limits.called('max_latency_ms')}"
+    return None
+
+
+def _too_different(variant: Variant, calibrations: Sequence[Int8Calibration], limits: Limits) -> str | None:
     allowed = f"more than the {points(limits.max_drop)} allowed"
     for calibration in calibrations:
         known = variant.precision == "int8" and calibration.model == variant.model
@@ -59,27 +159,6 @@ def missed_limit(
     if agreement is not None and _refuted(agreement, limits.max_drop):
         return f"loses {points(agreement.points_lost)} against fp32 on {count(agreement.n, 'image')}, {allowed}"
     return None
-
-
-def teacher_within_limits(teachers: Sequence[Variant], limits: Limits, target: DeviceProfile) -> str | None:
-    """Said where the user set a limit of latency or size, and the teacher is known to hold all that were set."""
-    if limits.max_latency_ms is None and limits.max_size_mib is None:
-        return None
-    known = [
-        variant
-        for variant in teachers
-        if (limits.max_latency_ms is None or variant.latency_target is not None)
-        and (limits.max_size_mib is None or variant.size_mib is not None)
-    ]
-    if not known:
-        return None
-    best = min(known, key=precision_rank)
-    held = []
-    if limits.max_latency_ms is not None:
-        held.append(f"takes {p50(best)} of {significant(limits.max_latency_ms)} ms on {place(target)}")
-    if limits.max_size_mib is not None and best.size_mib is not None:
-        held.append(f"is {size(best.size_mib)} of {size(limits.max_size_mib)}")
-    return f"The teacher holds the limits without any distillation: {best.label} {joined(held)}."
 
 
 def _refuted(agreement: Proportion, max_drop: float) -> bool:

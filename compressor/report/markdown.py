@@ -7,11 +7,18 @@ from itertools import chain
 from typing import TypeVar
 from urllib.parse import quote
 
-from compressor.report.artefact_table import calibration_lines, judged_on, variant_lines, variant_notes
+from compressor.report.artefact_table import (
+    calibration_lines,
+    judged_on,
+    prediction_lines,
+    variant_lines,
+    variant_notes,
+)
 from compressor.report.measured import ClassFlips, Comparison
 from compressor.report.schema import Distillation, Report
+from compressor.report.student_search import candidate_lines, latency_kind, search_notes
 from compressor.report.table import host_name, latency_lines, latency_notes, side_by_side
-from compressor.report.text import ABSENT, count, duration, percent, significant, size
+from compressor.report.text import ABSENT, count, duration, joined, percent, significant, size
 from compressor.report.untrusted import code, fenced, prose
 
 T = TypeVar("T")
@@ -20,20 +27,22 @@ T = TypeVar("T")
 LIST_LIMIT = 15
 
 _DECISIONS = {
-    "ungated": "No gates were set.",
-    "pass": "All gates passed.",
-    "warn": "The gates passed with warnings.",
-    "fail": "A gate failed.",
+    "ungated": "No limit was asked for.",
+    "warn": "Not every limit is known to hold.",
+    "fail": "A limit is not held.",
 }
+_QUANTITIES = {"max_latency_ms": "latency", "max_size_mib": "size", "max_params_m": "parameters"}
 
 
 def report_markdown(report: Report) -> str:
     """The whole file, ending in a newline. The same report gives the same text."""
     sections = (
         _head,
+        _limits,
         _networks,
         _latency,
         _shipping,
+        _student,
         _warnings,
         _differences,
         _samples,
@@ -47,9 +56,23 @@ def report_markdown(report: Report) -> str:
 
 def _head(report: Report) -> Iterator[str]:
     yield f"# Compression report: {code(report.run_name)}"
-    yield f"**{_DECISIONS[report.summary.decision]}** {prose(report.summary.headline)}"
+    yield f"**{_decision(report)}** {prose(report.summary.headline)}"
     if report.summary.points:
         yield _bullets(map(prose, report.summary.points))
+
+
+def _decision(report: Report) -> str:
+    """In words; what passed is named, since nothing else was judged."""
+    if report.summary.decision != "pass":
+        return _DECISIONS[report.summary.decision]
+    held = [_QUANTITIES[verdict.name] for verdict in report.verdicts if verdict.set_by == "user"]
+    return f"The limit{'' if len(held) == 1 else 's'} on {joined(held)} hold{'s' if len(held) == 1 else ''}."
+
+
+def _limits(report: Report) -> Iterator[str]:
+    if report.verdicts:
+        yield "## Limits"
+        yield _bullets(f"**{verdict.state}**: {prose(verdict.sentence)}" for verdict in report.verdicts)
 
 
 def _networks(report: Report) -> Iterator[str]:
@@ -81,14 +104,46 @@ def _shipping(report: Report) -> Iterator[str]:
         ("accuracy", [line.accuracy for line in lines]),
         ("host, p50 ms", [line.host for line in lines]),
         ("target, p50 ms", [line.target for line in lines]),
+        ("target, predicted p50 ms", [prose(line.predicted) for line in lines]),
         ("", [prose(line.verdict) for line in lines]),
     ]
     known = [(name, cells) for name, cells in columns if set(cells) - {ABSENT, ""}]
     align = "l" + "r" * (len(known) - 2) + "l"
     yield _table(align, [name for name, _ in known], zip(*(cells for _, cells in known), strict=True))
-    notes = [*map(prose, calibration_lines(report)), *_float_layers(report), *map(prose, variant_notes(report))]
+    notes = [
+        *map(prose, prediction_lines(report)),
+        *map(prose, calibration_lines(report)),
+        *_float_layers(report),
+        *map(prose, variant_notes(report)),
+    ]
     if notes:
         yield _bullets(notes)
+
+
+def _student(report: Report) -> Iterator[str]:
+    """How the student was chosen, where the tool chose it."""
+    search = report.student_search
+    if search is None:
+        return
+    yield "## The student"
+    yield prose(search.reason)
+    header = ("student", "parameters", "MACs", f"size, {search.precision}", f"{latency_kind(search)}, ms", "")
+    rows = [
+        (
+            f"**{code(line.spec)}**" if line.chosen else code(line.spec),
+            line.params,
+            line.macs,
+            line.size,
+            prose(line.latency),
+            prose(line.verdict),
+        )
+        for line in candidate_lines(search)
+    ]
+    yield _table("lrrrrl", header, rows)
+    if notes := search_notes(search):
+        yield _bullets(_limited(notes, prose, "more notes"))
+    if search.picture is not None:
+        yield f"![Candidates by latency and size]({quote(search.picture)})"
 
 
 def _float_layers(report: Report) -> Iterator[str]:

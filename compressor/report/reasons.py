@@ -45,7 +45,17 @@ def reason_of(
         yield f"{head}, since {_unmeasured(chosen, made, target)}{_why_not_fp16(half, missed, target)}."
     yield from _cost(chosen, limits)
     if limits.max_latency_ms is not None and chosen.latency_target is None:
-        yield f"The limit of {significant(limits.max_latency_ms)} ms could not be checked."
+        yield _unchecked(chosen, limits)
+
+
+def _unchecked(chosen: Variant, limits: Limits) -> str:
+    """What is known of the limit of latency without a measurement; the verdict on it has the numbers."""
+    known = "could not be checked"
+    if chosen.latency_predicted is not None:
+        by_a_prediction = "holds by a prediction, which was accepted"
+        known = by_a_prediction if limits.accept_predicted else "is unproven: its latency is only predicted"
+    limit = limits.called("max_latency_ms")
+    return f"{limit[0].upper()}{limit[1:]} {known}."
 
 
 def _unmeasured(chosen: Variant, made: Sequence[Variant], target: DeviceProfile) -> str:

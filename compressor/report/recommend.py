@@ -1,6 +1,8 @@
 """Which artefact to ship: the fastest that is still right, and why in a sentence.
 
-    1. An artefact that misses a limit, or that failed on the target, is out. What is unknown excludes nothing.
+    1. An artefact that misses a limit, or that failed on the target, is out. What is unknown excludes nothing, and
+       neither does what is only predicted, unless predictions are accepted. Wishes of the target's budget give way
+       where no artefact holds them.
     2. Latencies are compared on the target alone, and like with like: those of another device say nothing about it.
     3. Of what was measured there the fastest is taken, and of those that are as fast the highest precision.
     4. Where nothing was measured there, TensorRT is given fp16 if that loses nothing within its interval, else fp32;
@@ -17,25 +19,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compressor.report.comparing import as_fast, comparable, kind, milliseconds, no_larger, p50, place, precision_rank
-from compressor.report.limits import Limits, missed_limit, teacher_within_limits
+from compressor.report.limits import UNCOUNTED, Limits, ParamsM, missed_limit, teacher_within_limits
 from compressor.report.reasons import failure, reason_of, rejections
 from compressor.report.shipping import Int8Calibration, Recommendation, Variant
+from compressor.report.text import joined
 from profiles.schema import DeviceProfile
 
 __all__ = ["Limits", "recommend"]
 
 
 def recommend(
-    variants: Sequence[Variant], calibrations: Sequence[Int8Calibration], limits: Limits, target: DeviceProfile
+    variants: Sequence[Variant],
+    calibrations: Sequence[Int8Calibration],
+    limits: Limits,
+    target: DeviceProfile,
+    params_m: ParamsM = UNCOUNTED,
 ) -> Recommendation | None:
     """The recommended artefact, or the statement that none holds the limits; None where nothing was made."""
     made = [variant for variant in variants if variant.path is not None]
     if not made:
         return None
+    found = _within(made, calibrations, limits, target, params_m)
+    if found.model is not None or not limits.wishes:
+        return found
+    without = _within(made, calibrations, limits.of_the_user, target, params_m)
+    if without.model is None:
+        return found
+    wishes = joined(limits.called(name) for name in limits.wishes)
+    return without.model_copy(update={"reason": f"No artefact holds {wishes}. {without.reason}"})
+
+
+def _within(
+    made: Sequence[Variant],
+    calibrations: Sequence[Int8Calibration],
+    limits: Limits,
+    target: DeviceProfile,
+    params_m: ParamsM,
+) -> Recommendation:
+    """The best of those within all of these limits."""
     missed = {
         variant.label: reason
         for variant in made
-        if (reason := failure(variant) or missed_limit(variant, calibrations, limits, target))
+        if (reason := failure(variant) or missed_limit(variant, calibrations, limits, target, params_m))
     }
     fit = [variant for variant in made if variant.label not in missed]
     teachers = [variant for variant in fit if variant.model == "teacher"]
@@ -53,7 +78,7 @@ def recommend(
         precision=chosen.precision,
         path=chosen.path,
         reason=" ".join(reason_of(chosen, made, missed, limits, target)),
-        teacher_suffices=teacher_within_limits(teachers, limits, target) or gains,
+        teacher_suffices=teacher_within_limits(teachers, limits, target, params_m) or gains,
         rejected=rejections(made, missed, chosen, target),
     )
 

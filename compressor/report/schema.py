@@ -22,19 +22,22 @@ from pydantic import (
 )
 
 from compressor.report.measured import Comparison, Confidence, Fraction, Proportion, Record, RunPath, Scores, Sha256
-from compressor.report.shipping import Int8Calibration, Kit, LimitsRecord, Recommendation, Variant
+from compressor.report.shipping import Int8Calibration, Kit, LimitsRecord, Recommendation, Variant, Verdict
+from compressor.report.student_search import StudentSearch
 from compressor.stages import atomic_write_text
 from profiles.latency import LatencyStats
 
-SCHEMA_VERSION: Literal["1.1"] = "1.1"
-EARLIER_VERSIONS = ("1.0",)
+SCHEMA_VERSION: Literal["1.2"] = "1.2"
+EARLIER_VERSIONS = ("1.0", "1.1")
 
 
 class Summary(Record):
     """What a release engineer reads first."""
 
     decision: Literal["ungated", "pass", "warn", "fail"] = Field(
-        default="ungated", description="ungated: no gates were set, a person judges"
+        default="ungated",
+        description="fail: a limit of the user's is missed; warn: a limit is unproven, or a wish of the target missed; "
+        "ungated: the user set no limit, a person judges",
     )
     headline: str
     points: tuple[str, ...] = ()
@@ -174,7 +177,7 @@ class Environment(Record):
 class Report(Record):
     """Everything that is known about one run."""
 
-    schema_version: Literal["1.1"] = SCHEMA_VERSION
+    schema_version: Literal["1.2"] = SCHEMA_VERSION
     tool_version: str
     command: str = Field(description="the shell line that makes this run again")
     created: AwareDatetime
@@ -187,6 +190,7 @@ class Report(Record):
     comparison_eval: Comparison | None = Field(default=None, description="on the user's --eval set")
     samples: Samples
     teacher_source: TeacherSource
+    student_search: StudentSearch | None = Field(default=None, description="null: the user named the student")
     distillation: Distillation
     onnx: Onnx
     variants: tuple[Variant, ...] = Field(default=(), description="every artefact in every precision")
@@ -194,6 +198,7 @@ class Report(Record):
     int8: tuple[Int8Calibration, ...] = ()
     limits: LimitsRecord | None = Field(default=None, description="null: a report of schema 1.0, which had none")
     recommendation: Recommendation | None = None
+    verdicts: tuple[Verdict, ...] = Field(default=(), description="one for each limit that is set")
     kit: Kit | None = None
     artefacts: tuple[Artefact, ...]
     pictures: tuple[Picture, ...] = ()
@@ -223,6 +228,10 @@ class Report(Record):
         for row in (self.teacher, self.student):
             if row.latency_target is None and not self.target.reason:
                 raise ValueError(f"{row.name} has no latency on {self.target.profile}, without a reason")
+        for variant in self.variants:
+            predicted = variant.latency_predicted
+            if predicted is not None and predicted.device != self.target.title:
+                raise ValueError(f"{variant.label} is predicted for {predicted.device}, not for {self.target.title}")
         num_classes = len(self.teacher_source.class_names)
         if len(self.samples.pseudo_labels) != num_classes:
             raise ValueError(f"{len(self.samples.pseudo_labels)} pseudo-labels for {num_classes} classes")

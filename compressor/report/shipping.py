@@ -7,11 +7,13 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from compressor.report.measured import Fraction, Proportion, Record, RunPath, Scores, Sha256
+from compressor.report.predicted import Prediction
 from profiles.latency import LatencyStats
 from profiles.schema import Precision
 
 ModelName = Literal["student", "teacher"]
 Format = Literal["onnx", "engine"]
+LimitName = Literal["max_latency_ms", "max_size_mib", "max_params_m"]
 
 
 class VariantParity(Record):
@@ -41,6 +43,9 @@ class Variant(Record):
     accuracy: Scores = Field(default=Scores(), description="top-1 equal to the label, where there are labels")
     latency_host: LatencyStats | None = Field(default=None, description="on the machine that ran this")
     latency_target: LatencyStats | None = Field(default=None, description="on the target, never on a stand-in")
+    latency_predicted: Prediction | None = Field(
+        default=None, description="what is expected on the target; never a measurement, whatever else is known"
+    )
     failed_on_target: str | None = Field(
         default=None, description="why it could not be built there, or that its outputs there are wrong"
     )
@@ -93,6 +98,27 @@ class LimitsRecord(Record):
     max_drop: NonNegativeFloat = Field(description="percentage points of agreement with the same network's fp32 file")
     max_latency_ms: PositiveFloat | None = Field(default=None, description="p50 of one image on the target")
     max_size_mib: PositiveFloat | None = None
+    max_params_m: PositiveFloat | None = Field(default=None, description="of the network")
+    accept_predicted: bool = Field(default=False, description="whether a predicted latency decides")
+    wishes: tuple[LimitName, ...] = Field(default=(), description="those that the target's budget set, not the user")
+
+
+class Verdict(Record):
+    """Whether what ships holds one limit. Latency is judged on its median, whatever its interval holds."""
+
+    name: LimitName
+    set_by: Literal["user", "target"] = Field(description="target: a wish of its budget, which never fails a run")
+    artefact: str | None = Field(description="the recommended one, or else the closest; null: nothing was made")
+    limit: PositiveFloat
+    value: NonNegativeFloat | None = Field(default=None, description="in the unit of the limit; null: not known")
+    interval: tuple[NonNegativeFloat, NonNegativeFloat] | None = Field(default=None, description="of the latency")
+    origin: Literal["measured", "merged", "predicted"] | None = Field(
+        default=None, description="null: the value is not known"
+    )
+    state: Literal["held", "missed", "unproven"] = Field(
+        description="unproven: not known, or predicted and predictions were not accepted"
+    )
+    sentence: str
 
 
 class Rejected(Record):
@@ -112,6 +138,10 @@ class Recommendation(Record):
         default=None, description="said first: the teacher itself holds the limits, or its student is no faster"
     )
     rejected: tuple[Rejected, ...] = Field(default=(), description="every other artefact that exists, and why not")
+
+    def takes(self, variant: Variant) -> bool:
+        """Whether this is the recommended one."""
+        return (self.model, self.format, self.precision) == (variant.model, variant.format, variant.precision)
 
 
 class Kit(Record):

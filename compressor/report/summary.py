@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from compressor.report.measured import Proportion
 from compressor.report.schema import ModelRow, Summary, Target
-from compressor.report.shipping import Recommendation
+from compressor.report.shipping import Recommendation, Verdict
 from compressor.report.text import count, percent, significant, span, with_interval
+from compressor.report.verdicts import decision_of
 from profiles.latency import LatencyStats
 
 # An interval wider than this cannot tell a student to ship from a student to train again.
@@ -15,12 +16,17 @@ WIDE_INTERVAL = 0.10
 
 
 def summarise(
-    teacher: ModelRow, student: ModelRow, target: Target, recommendation: Recommendation | None = None
+    teacher: ModelRow,
+    student: ModelRow,
+    target: Target,
+    recommendation: Recommendation | None = None,
+    verdicts: Sequence[Verdict] = (),
 ) -> Summary:
-    """The summary of two rows without gates. Of the two sets of images the larger one speaks first.
+    """The summary of two rows, and what the limits decide. Of the two sets of images the larger one speaks first.
 
     What to ship is the first point, and before it whether the teacher would do.
     """
+    decision = decision_of(verdicts, recommendation)
     share = percent(student.params_m / teacher.params_m)
     known = [
         (agreement, noun)
@@ -33,11 +39,13 @@ def summarise(
     if not known:
         headline = f"The student has {share} of its teacher's parameters; no held-out image says how good it is."
         return Summary(
+            decision=decision,
             headline=headline,
             points=(*_shipping(recommendation), *_host(teacher, student), *_target(student, target)),
         )
     agreement, noun = max(known, key=lambda pair: pair[0].n)
     return Summary(
+        decision=decision,
         headline=(
             f"The student agrees with its teacher on {percent(agreement.value)} of {count(agreement.n, noun)}, "
             f"with {share} of its parameters."
@@ -88,7 +96,7 @@ def _host(teacher: ModelRow, student: ModelRow) -> Iterator[str]:
 
 def _target(student: ModelRow, target: Target) -> Iterator[str]:
     if student.latency_target is None:
-        yield f"Latency on the target, {target.title}, is not known; the reason stands under the table."
+        yield f"Latency on the target, {target.title}, was not measured; the reason stands under the table."
 
 
 def _p50(latency: LatencyStats) -> str:

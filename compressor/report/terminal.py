@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,17 +12,23 @@ from rich.text import Text
 
 from compressor.report.artefact_table import (
     Artefacts,
+    VariantLine,
     calibration_lines,
     judged_on,
     missing_lines,
+    prediction_lines,
     recommendation_lines,
     variant_lines,
 )
 from compressor.report.schema import Report
+from compressor.report.shipping import Verdict
+from compressor.report.student_search import search_summary
 from compressor.report.table import host_name, latency_lines, latency_notes, side_by_side
+from compressor.report.text import ABSENT
 from compressor.report.untrusted import NAME_LIMIT, PROSE_LIMIT, printable
 
 MAX_WARNINGS = 10
+_STYLES = {"held": "green", "missed": "red", "unproven": "yellow"}
 
 
 def summary_table(report: Report) -> Table:
@@ -46,16 +52,19 @@ def variant_table(report: Artefacts) -> Table:
     """Every artefact with its size, its difference to fp32, its agreement and p50; an arrow marks the recommended."""
     images = judged_on(report)
     title = f"Artefacts: p50 in ms{f', agreement on {images}' if images else ''}"
-    table = Table(
-        title=_line(title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
+    table = Table(title=_line(title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("")
     table.add_column("")
-    for header in ("size", "to fp32", "agreement", "host", "target"):
-        # Where 80 characters are too few, names break and intervals stay whole.
-        table.add_column(header, justify="right", overflow="fold", no_wrap=header == "agreement")
-    for line in variant_lines(report):
-        cells = (line.label, line.size, line.parity, line.agreement, line.host, line.target)
+    lines = variant_lines(report)
+    # Eighty characters hold one column of the target: where nothing was measured there, what is predicted.
+    predicted = _only_predicted(lines)
+    for header in ("size", "to fp32", "agreement", "host", "target, predicted" if predicted else "target"):
+        # Where they are too few, names break and intervals stay whole.
+        whole = header in ("agreement", "target, predicted")
+        table.add_column(_cell(header), justify="right", overflow="fold", no_wrap=whole)
+    for line in lines:
+        target = line.predicted if predicted else line.target
+        cells = (line.label, line.size, line.parity, line.agreement, line.host, target)
         mark, style = ("→", "bold") if line.recommended else ("", "")
         table.add_row(mark, *map(_cell, cells), style=style)
     return table
@@ -69,7 +78,10 @@ def print_summary(report: Report, console: Console) -> None:
     if report.variants:
         print_artefacts(report, console)
     console.print()
+    if report.student_search is not None:
+        _print_paragraphs(console, search_summary(report.student_search), "")
     _print_paragraphs(console, (report.summary.headline, *recommendation_lines(report)), "bold")
+    print_verdicts(report.verdicts, console)
     print_warnings(report.warnings, console)
 
 
@@ -81,7 +93,8 @@ def print_artefacts(report: Artefacts, console: Console) -> None:
         for calibration in report.int8
         if calibration.model == "student" and calibration.float_layers
     ]
-    _print_paragraphs(console, (*calibration_lines(report, "student"), *floats, *missing_lines(report)), "dim")
+    notes = (*_predictions(report), *calibration_lines(report, "student"), *floats, *missing_lines(report))
+    _print_paragraphs(console, notes, "dim")
 
 
 def print_recommendation(report: Artefacts, console: Console) -> None:
@@ -90,11 +103,31 @@ def print_recommendation(report: Artefacts, console: Console) -> None:
     _print_paragraphs(console, recommendation_lines(report), "bold")
 
 
+def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
+    """Each limit that is set, and whether it holds."""
+    for verdict in verdicts:
+        _print_paragraphs(console, (f"{verdict.state.capitalize()}: {verdict.sentence}",), _STYLES[verdict.state])
+
+
 def print_warnings(warnings: Sequence[str], console: Console) -> None:
     """The first of them."""
     _print_paragraphs(console, [f"Warning: {text}" for text in warnings[:MAX_WARNINGS]], "yellow")
     if (rest := len(warnings) - MAX_WARNINGS) > 0:
         _print_paragraphs(console, (f"More warnings in report.json: {rest:,}.",), "yellow")
+
+
+def _only_predicted(lines: Sequence[VariantLine]) -> bool:
+    """Whether a latency is predicted for the target, and none is measured there."""
+    return {line.target for line in lines} == {ABSENT} != {line.predicted for line in lines}
+
+
+def _predictions(report: Artefacts) -> Iterator[str]:
+    """What carries the predicted latencies, and before that themselves where the table has no column for them."""
+    lines = variant_lines(report)
+    left = [f"{line.label} {line.predicted}" for line in lines if ABSENT == line.target != line.predicted]
+    if left and not _only_predicted(lines):
+        yield f"Predicted for the target, p50 in ms: {', '.join(left)}."
+    yield from prediction_lines(report)
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

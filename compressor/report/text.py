@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import floor, log10
 
 from compressor.report.measured import Proportion
+from compressor.report.predicted import Prediction
 from profiles.latency import LatencyStats
 
 ABSENT = "–"
@@ -30,16 +32,11 @@ def with_interval(proportion: Proportion) -> str:
     return f"{percent(proportion.value)} ({span(proportion)})"
 
 
-def significant(value: float) -> str:
-    """Three significant digits without an exponent: 0.0123, 1.23, 123, 12,300."""
-    rounded = float(f"{value:.3g}")
-    digits, magnitude = 2, abs(rounded)
-    while 0 < magnitude < 1:
-        magnitude *= 10
-        digits += 1
-    if magnitude >= 10:
-        digits = 1 if magnitude < 100 else 0
-    return f"{rounded:,.{digits}f}"
+def significant(value: float, digits: int = 3) -> str:
+    """So many significant digits without an exponent, by default three: 0.0123, 1.23, 123, 12,300."""
+    rounded = float(f"{value:.{digits}g}")
+    exponent = floor(log10(abs(rounded))) if rounded else 0
+    return f"{rounded:,.{max(0, digits - 1 - exponent)}f}"
 
 
 def params(params_m: float) -> str:
@@ -82,6 +79,31 @@ def milliseconds(latency: LatencyStats) -> str:
 def median(latency: LatencyStats) -> str:
     """`0.281`: p50 alone, in ms, marked alike."""
     return _marked(latency, latency.latency_p50_ms)
+
+
+def approximate(prediction: Prediction, unit: str = "") -> str:
+    """`≈3.1 (2.4 to 4.0)`: a predicted p50 in ms and its interval, to the two digits that a prediction is worth.
+
+    With the unit " ms" it is `≈3.1 ms (2.4 to 4.0)`.
+    """
+    low, high = prediction.latency_p50_interval_ms
+    return f"≈{significant(prediction.latency_p50_ms, 2)}{unit} ({significant(low, 2)} to {significant(high, 2)})"
+
+
+def support(prediction: Prediction) -> tuple[str, ...]:
+    """What carries a prediction, then each doubt, in sentences that follow a name and a colon."""
+    known = f"with {count(prediction.num_measurements, 'measurement')} of the device in all"
+    carried = {
+        "calibrated": f"calibrated at this precision, {known}",
+        "transferred": f"transferred from other precisions or devices of its kind, {known}",
+        "roofline": "from its peak rates and what devices reach on average",
+    }[prediction.basis]
+    nearest = f"; nearest: {joined(prediction.anchors)}" if prediction.anchors else ""
+    return (
+        f"predicted for {prediction.device}, batch {prediction.batch_size}, and not measured: {carried}, "
+        f"{100 * prediction.interval_confidence:g} % interval{nearest}.",
+        *prediction.doubts,
+    )
 
 
 def conditions(latency: LatencyStats) -> str:

@@ -5,7 +5,7 @@
                  "int8": [Int8Calibration without what was found on evidence], "notes": [str]}
     engine      {"variants": [as above], "note": str or None}
     kit         {"kit": {"path", "sha256", "files": [str], "notes": [str]} or None}
-    latency     {"latencies": {key: LatencyStats or {"skipped": reason}}}
+    latency     {"latencies": {key: LatencyStats or {"skipped": reason}}, "predicted": {key: Prediction}}
     report      {"variants": {key: {"evidence": variant_facts, "eval": variant_facts}}}
 
 A key is `student.int8` for an ONNX file and `student.int8.engine` for an engine; `student` and `teacher` mean their
@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from compressor.report.measured import Proportion, Scores
+from compressor.report.predicted import Prediction
 from compressor.report.shipping import Format, Int8Calibration, Int8Trial, Kit, ModelName, Variant, VariantParity
 from profiles.latency import LatencyStats
 
@@ -120,6 +121,7 @@ def _variant(
     if not entry.get("judged", True):
         judged, parity = {}, None
     host, target = host_and_target(key, latencies, merged)
+    predicted = facts["latency"].get("predicted", {}).get(key)
     return Variant(
         model=entry["model"],
         format=format_,
@@ -138,6 +140,7 @@ def _variant(
         accuracy=scores_of(judged, "student_accuracy"),
         latency_host=host,
         latency_target=target,
+        latency_predicted=predicted and Prediction.model_validate(predicted),
         failed_on_target=failures.get(key),
         note="; ".join(_notes(entry.get("note"), facts["latency"]["latencies"].get(key, {}).get("skipped"))) or None,
     )

@@ -6,36 +6,51 @@ import copy
 import logging
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.errors import InputRefused
 from compressor.inputs.teacher import Teacher, layer_names
 from compressor.students.architectures import split_backbone
+from compressor.students.importance import NUM_IMAGES, LogitImportance, logit_changes, reestimate_batch_norms
 from compressor.students.student import Backbone
 from exporters.causes import one_line
 
 
-def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int) -> Backbone:
+class NothingPruned(InputRefused):
+    """The ratio is so small that rounding keeps every channel."""
+
+
+def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int, images: Tensor | None = None) -> Backbone:
     """The teacher's body with `ratio` of the channels removed from every group of coupled layers.
 
-    Channels are ranked by the L2 norm of their weights within a group (`GroupMagnitudeImportance`). What stays is
-    rounded down to `channel_multiple`, below which the target's kernels gain nothing, and is never less than one such
-    multiple; a group that is not wider than that stays whole. The classifier keeps its outputs.
+    Which channels stay is decided by their part in the teacher's logits on `images` (`importance`), and the batch
+    norms get the statistics that these images have in what is left. Without images it is decided by the L2 norm of the
+    weights in a group (`GroupMagnitudeImportance`). How many stay depends on neither: it is rounded down to
+    `channel_multiple`, below which the target's kernels gain nothing, and is never less than one such multiple; a group
+    that is not wider than that stays whole. The classifier keeps its outputs.
+
+    Args:
+        images: real ones, (N, C, H, W) in [0, 1]; at most 64 of them are used, spread evenly. One is as good as none.
 
     Raises:
-        InputRefused: torch-pruning cannot trace or prune this network, or nothing was left to remove.
+        InputRefused: torch-pruning cannot trace or prune this network.
+        NothingPruned: nothing was left to remove.
     """
     import torch_pruning as tp
 
     card = teacher.card
-    network = copy.deepcopy(teacher.network).cpu().requires_grad_(True)
+    network = copy.deepcopy(teacher.network)
     _, classifier_layer = layer_names(card)
     logging.getLogger("torch_pruning").setLevel(logging.ERROR)
+    importance = tp.importance.GroupMagnitudeImportance(p=2)
+    few = None if images is None or len(images) < 2 else _few(teacher, images)
+    if few is not None:
+        importance = LogitImportance(logit_changes(network, few), otherwise=importance)
     try:
         pruner = tp.pruner.MagnitudePruner(
-            network,
+            network.cpu().requires_grad_(True),
             torch.zeros(1, *card.input_shape),
-            importance=tp.importance.GroupMagnitudeImportance(p=2),
+            importance=importance,
             pruning_ratio=ratio,
             pruning_ratio_dict=_narrow_layers(network, ratio, channel_multiple),
             round_to=channel_multiple,
@@ -51,13 +66,21 @@ def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int) ->
             "Use --student width:0.5, or name a smaller architecture.",
         ) from error
     if _num_channels(network) == _num_channels(teacher.network):
-        raise InputRefused(
+        raise NothingPruned(
             f"Pruning {card.architecture} by {ratio} removes no channel.",
             f"Channels leave down to a multiple of {channel_multiple}, the target's own, and no layer keeps fewer.",
             "Use a larger ratio, or --student width:0.5.",
         )
+    if few is not None:
+        reestimate_batch_norms(network, few.cpu())
     body = split_backbone(network, card.architecture)
     return Backbone(body, architecture=card.architecture, width=card.width, pruned=True)
+
+
+def _few(teacher: Teacher, images: Tensor) -> Tensor:
+    """At most NUM_IMAGES, spread evenly, as the network takes them and where it is."""
+    rows = torch.linspace(0, len(images) - 1, min(NUM_IMAGES, len(images))).round().long()
+    return teacher.normalise(images[rows.to(images.device)].to(teacher.classifier.weight.device))  # type: ignore[no-any-return]
 
 
 def _narrow_layers(network: nn.Module, ratio: float, channel_multiple: int) -> dict[nn.Module, float]:

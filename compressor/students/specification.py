@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import torch
+from torch import Tensor
 
 from compressor.errors import UsageFault
 from compressor.inputs.nearest import did_you_mean
@@ -13,20 +14,24 @@ from compressor.students.architectures import ARCHITECTURES
 from compressor.students.prune import pruned_backbone
 from compressor.students.student import Backbone, named_backbone
 
+AUTO = "auto"
+
 
 def parse_student(spec: str) -> tuple[str, float | str]:
-    """Split a `--student` value: ("width", 0.5), ("prune", 0.4) or ("name", "cifar_resnet8").
+    """Split a `--student` value: ("width", 0.5), ("prune", 0.4), ("name", "cifar_resnet8") or ("auto", "auto").
 
     Raises:
         UsageFault: no such form or name, or a ratio out of range.
     """
+    if spec == AUTO:
+        return AUTO, AUTO
     match = re.fullmatch(r"(width|prune):(.*)", spec)
     if match is None:
         if spec not in ARCHITECTURES:
             raise UsageFault(
                 f"Unknown student {spec!r}.",
-                f"Available: width:RATIO, prune:RATIO, {', '.join(ARCHITECTURES)}.",
-                did_you_mean(spec, ARCHITECTURES) or "Use --student width:0.5 for a narrower copy of the teacher.",
+                f"Available: {AUTO}, width:RATIO, prune:RATIO, {', '.join(ARCHITECTURES)}.",
+                did_you_mean(spec, (AUTO, *ARCHITECTURES)) or "Leave --student out, and one that fits is chosen.",
             )
         return "name", spec
     kind, text = match.groups()
@@ -43,18 +48,25 @@ def parse_student(spec: str) -> tuple[str, float | str]:
     return kind, ratio
 
 
-def build_backbone(spec: str, teacher: Teacher, *, channel_multiple: int, seed: int) -> Backbone:
+def build_backbone(
+    spec: str, teacher: Teacher, *, channel_multiple: int, seed: int, images: Tensor | None = None
+) -> Backbone:
     """The student's body before training: narrower, pruned with the teacher's weights, or another architecture.
+
+    Args:
+        spec: anything but "auto", for which `search.search_student` finds one of the others.
+        images: a few real ones, (N, C, H, W) in [0, 1], by which pruning decides what stays. No shape depends on them.
 
     Raises:
         UsageFault: the specification is wrong.
         InputRefused: the teacher cannot be pruned, or not by so little.
     """
     kind, value = parse_student(spec)
+    assert kind != AUTO  # no backbone by itself
     card = teacher.card
     torch.manual_seed(seed)
     if kind == "prune":
-        return pruned_backbone(teacher, float(value), channel_multiple=channel_multiple)
+        return pruned_backbone(teacher, float(value), channel_multiple=channel_multiple, images=images)
     if kind == "name":
         return named_backbone(str(value), card.input_shape[0])
     return named_backbone(card.architecture, card.input_shape[0], card.width * float(value))

@@ -26,7 +26,21 @@ from compressor.inputs.intake import save_checkpoint
 from compressor.report.schema import Report
 from compressor.stages import create_run_folder, exclusive
 
-COMMANDS = ("run", "plan", "inspect", "methods", "targets", "targets list", "targets show", "doctor", "clean", "demo")
+COMMANDS = (
+    "run",
+    "plan",
+    "export",
+    "merge",
+    "profile",
+    "inspect",
+    "methods",
+    "targets",
+    "targets list",
+    "targets show",
+    "doctor",
+    "clean",
+    "demo",
+)
 
 
 # --- help -------------------------------------------------------------------------------------------------------------
@@ -196,7 +210,7 @@ def test_plan_resolves_the_methods_settings_once_the_teacher_is_known(
         ("run", "--teacher is missing; --samples is missing."),
         ("run --option latent_dim", "--option got 'latent_dim'. It takes a setting of the method as NAME=VALUE."),
         ("run --option latent_dim=[", "--option got 'latent_dim=['."),
-        ("targets show jetsen", "Unknown target 'jetsen'. Available: cpu, jetson-nano, "),
+        ("targets show jetsen", "Unknown target 'jetsen'. Available: a100, cpu, h100, "),
         ("targets show jetsen", "If you meant 'jetson', use that name"),
     ],
 )  # fmt: skip

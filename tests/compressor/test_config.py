@@ -42,7 +42,7 @@ def test_defaults_of_the_design(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     run = resolved.config
     assert (run.target, run.seed, run.device) == ("cpu", 0, "auto")
     assert (run.distill.method, run.distill.effort, run.distill.precision) == ("hidfd", "standard", "auto")
-    assert run.student.spec == "width:0.5"
+    assert run.student.spec == "auto"
     assert (run.samples.select_fraction, run.samples.evidence_fraction) == (0.1, 0.15)
     assert run.teacher.file == tmp_path / "t.pt"
     assert run.out == tmp_path / "runs" / "t-cpu"

@@ -1,5 +1,6 @@
 """The devices that ship, and how a target's name becomes a profile."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -42,12 +43,18 @@ def test_every_shipped_profile_validates_and_gives_the_source_of_everything(name
 
 
 def test_the_names_and_aliases_that_users_type() -> None:
-    assert target_names() == ("cpu", "jetson-nano", "jetson-orin-nano-super", "t4")
+    assert target_names() == (
+        *("a100", "cpu", "h100", "h200", "jetson-agx-orin", "jetson-agx-thor", "jetson-agx-xavier", "jetson-nano"),
+        *("jetson-orin-nano", "jetson-orin-nano-super", "jetson-orin-nx", "jetson-tx2", "jetson-xavier-nx", "l4"),
+        *("raspberry-pi-4", "raspberry-pi-5", "rtx-3090", "rtx-4090", "rtx-5090", "t4"),
+    )
     assert resolved_alias("jetson") == "jetson-orin-nano-super"
     assert resolved_alias("t4") is None
     assert load_target("jetson") == load_target("jetson-orin-nano-super")
     aliases = [alias for name in target_names() for alias in load_target(name).aliases]
     assert len({*aliases, *target_names()}) == len(aliases) + len(target_names())
+    for alias, name in {"orin-nano": "jetson-orin-nano", "thor": "jetson-agx-thor", "pi5": "raspberry-pi-5"}.items():
+        assert load_target(alias).name == name
 
 
 def test_figures_that_decisions_hang_on() -> None:
@@ -68,10 +75,60 @@ def test_figures_that_decisions_hang_on() -> None:
     assert nano.peaks.fp16_tflops.value == 2 * nano.peaks.fp32_tflops.value  # no tensor cores
 
 
+@pytest.mark.parametrize("name", target_names())
+def test_rates_keep_the_ratios_of_the_hardware(name: str) -> None:
+    """A slip of a digit would break one: fp16 is at least fp32, int8 at least fp16, TF32 between fp32 and fp16."""
+    peaks = load_target(name).peaks
+    rates = [peaks.fp32_tflops, peaks.tf32_tflops, peaks.fp16_tflops, peaks.int8_tops]
+    values = [rate.value for rate in rates if rate is not None]
+    assert values == sorted(values)
+    for low, high in ((peaks.tf32_tflops, peaks.fp16_tflops), (peaks.fp16_tflops, peaks.int8_tops)):
+        assert low is None or high is None or 0.99 < high.value / low.value < 4.1
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_the_derived_fp32_peak_follows_from_the_mode_it_holds_in(name: str) -> None:
+    """Two operations for each CUDA core and clock; 64 cores a multiprocessor on Volta, Turing and the A100."""
+    profile = load_target(name)
+    mode = next((mode for mode in profile.power_modes if mode.name == profile.peaks.power_mode), None)
+    if mode is None or mode.gpu_sms is None or mode.gpu_mhz is None or profile.peaks.fp32_tflops is None:
+        return  # this host, a Raspberry Pi, and the Jetson Nano of one multiprocessor
+    cores = 64 if profile.compute_capability in ("7.2", "7.5", "8.0") else 128
+    clock = 1980 if name in ("h100", "h200") else mode.gpu_mhz.value  # their fp32 without tensor cores runs faster
+    derived = mode.gpu_sms.value * cores * 2 * clock * 1e-6
+    assert profile.peaks.fp32_tflops.value == pytest.approx(derived, rel=0.01)
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_only_devices_at_a_camera_wish_for_a_frame_rate(name: str) -> None:
+    budget = load_target(name).budget
+    camera = name.startswith(("jetson-", "raspberry-pi-"))
+    assert (budget is not None) == camera
+    if budget is not None:
+        assert (budget.max_latency_ms, budget.max_size_mib, budget.max_params_m) == (33.3, None, None)
+
+
+def test_what_a_shipped_profile_inherits_has_no_source_that_speaks_of_another_chip() -> None:
+    pi4, tx2 = load_target("pi4"), load_target("tx2")
+    assert pi4.peaks.fp16_tflops is None
+    assert pi4.precisions == ("fp32", "int8")
+    assert "A72" in pi4.sources["precisions"]
+    assert not pi4.this_host
+    assert tx2.precisions == ("fp32", "fp16")
+    assert "Pascal" in tx2.sources["precisions"]
+    assert {load_target(name).sources["precisions"] for name in ("l4", "a100", "h100", "rtx-5090")} == {
+        "support matrix of TensorRT-LLM, row Ada Lovelace (SM89)",
+        "TensorRT's support matrix, row 8.0",
+        "support matrix of TensorRT-LLM, row Hopper (SM90)",
+        "unverified: TensorRT's support matrix, row 12.0",
+    }
+
+
 def test_an_unknown_name_gets_the_list_and_the_nearest_name() -> None:
     error = refused("Jetsen")
     assert error.received == "Unknown target 'Jetsen'."
-    assert error.expected == "Available: cpu, jetson-nano, jetson-orin-nano-super or jetson, t4."
+    assert error.expected.startswith("Available: a100, cpu, h100, h200, jetson-agx-orin or agx-orin, ")
+    assert "jetson-orin-nano-super or jetson or orin-nano-super, " in error.expected
     assert "'jetson'" in error.action
     assert "own profile" in refused("qqq").action
 
@@ -116,12 +173,37 @@ def test_extends_takes_a_path_beside_the_file(tmp_path: Path) -> None:
     assert not profile.this_host
 
 
+def test_the_page_about_targets_is_current_and_its_example_works(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    text = (root / "docs" / "targets.md").read_text(encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("targets_table", root / "docs" / "targets_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.page(text) == text, "run: python docs/targets_table.py"
+    lines = text[text.index("    # our-board.yaml") :].split("\n\n", 1)[0]
+    path = write(tmp_path, "".join(f"{line[4:]}\n" for line in lines.splitlines()), "our-board.yaml")
+    profile = load_target(f"{path}@25W")
+    assert profile.title == "Orin NX on our carrier board in mode 25W"
+    assert profile.memory_bandwidth_gb_s is not None
+    assert profile.memory_bandwidth_gb_s.value == 88
+
+
 def test_extends_in_a_circle_is_refused(tmp_path: Path) -> None:
     first = write(tmp_path, "extends: b.yaml\n", "a.yaml")
     write(tmp_path, "extends: ../" + tmp_path.name + "/a.yaml\n", "b.yaml")
     error = refused(first)
     assert error.received.startswith(f"The profile {first} extends itself: {first} -> ")
     assert "Remove 'extends'" in error.action
+    itself = write(tmp_path, "extends: ./itself.yaml\n", "itself.yaml")
+    assert refused(itself).received.count("itself.yaml") == 3
+
+
+def test_extends_of_a_mode_is_refused_with_the_device(tmp_path: Path) -> None:
+    error = refused(write(tmp_path, "extends: jetson@15W\n"))
+    assert "Unknown target 'jetson@15W' in 'extends'" in error.received
+    assert "'jetson'" in error.action
 
 
 def test_extends_of_an_unknown_name_says_who_asked(tmp_path: Path) -> None:

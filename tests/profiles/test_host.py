@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from profiles.host import HostSnapshot, contention, host_name, host_snapshot, usable_cores
+from profiles.host import (
+    HostSnapshot,
+    contention,
+    disturbed,
+    gpu_conditions,
+    host_conditions,
+    host_name,
+    host_snapshot,
+    usable_cores,
+)
 
 CPUINFO = "processor\t: 0\nmodel name\t: Some CPU @ 2.6 GHz\ncpu MHz\t\t: 2599.998\n"
 
@@ -61,3 +70,52 @@ def test_contention_is_told_above_its_thresholds() -> None:
     ]
     short = replace(before, total_s=0.2, busy_s=0.2, steal_s=0.1)
     assert contention(before, short) == []  # a few ticks say nothing
+
+
+def test_a_hot_cpu_and_a_used_up_share_are_told(tmp_path: Path) -> None:
+    cpu, cgroup = tmp_path / "cpu0", tmp_path / "cgroup"
+    (cpu / "thermal_throttle").mkdir(parents=True)
+    (cpu / "thermal_throttle" / "core_throttle_count").write_text("7\n")
+    cgroup.mkdir()
+    (cgroup / "cpu.stat").write_text("usage_usec 10\nthrottled_usec 2500000\n")
+    after = replace(host_snapshot(tmp_path, cpu, cgroup), load_average=None)
+    assert (after.throttle_count, after.quota_s) == (7, 2.5)
+    before = replace(after, throttle_count=6, quota_s=1.0)
+    assert contention(before, after) == [
+        "The CPU was slowed down because it was hot.",
+        "This container had used up its share of the CPU and waited for 1.5 s.",
+    ]
+    assert contention(after, after) == []
+
+
+def test_a_session_is_disturbed_by_others_and_not_by_single_ticks() -> None:
+    # A fifth of a second on two cores, in which this process kept one of them busy.
+    before = HostSnapshot(cores=2, load_average=9.0, total_s=0, busy_s=0, steal_s=0, own_s=0, cpu_mhz=None)
+    alone = replace(before, total_s=0.4, busy_s=0.2, own_s=0.2)
+    assert not disturbed(before, alone)
+    assert not disturbed(before, replace(alone, busy_s=0.23, steal_s=0.01))
+    assert disturbed(before, replace(alone, busy_s=0.28))
+    assert disturbed(before, replace(alone, steal_s=0.03))
+    assert not disturbed(before, before)
+    assert not disturbed(replace(before, total_s=None), replace(alone, total_s=None))
+
+
+def test_conditions_are_what_the_system_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert host_conditions(tmp_path) == ()
+    assert gpu_conditions() == ()
+    (tmp_path / "cpufreq").mkdir()
+    (tmp_path / "cpufreq" / "scaling_governor").write_text("schedutil\n")
+    _program(tmp_path / "nvpmodel", "echo 'NV Power Mode: MAXN_SUPER'; echo 2")
+    assert host_conditions(tmp_path) == ("CPU governor schedutil", "power mode MAXN_SUPER")
+    _program(tmp_path / "nvidia-smi", "echo '1980, 2619, 700.00, 41, 0x0000000000000001'")  # idle
+    assert gpu_conditions() == ("GPU 1980 MHz, memory 2619 MHz, power limit 700.00 W, 41 °C",)
+    _program(tmp_path / "nvidia-smi", "echo '1200, 2619, 700.00, 88, 0x0000000000000024'")
+    assert gpu_conditions()[1] == "GPU clocks held down by power or heat"
+    _program(tmp_path / "nvidia-smi", "echo 'no devices'; exit 9")
+    assert gpu_conditions() == ()
+
+
+def _program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)

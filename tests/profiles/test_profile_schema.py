@@ -98,6 +98,7 @@ def test_a_version_must_be_quoted() -> None:
             "TF32 needs compute capability 8.0 or later",
         ),
         ({"power_modes": [{"name": "25W"}] * 2}, "power_modes: names must differ"),
+        ({"power_modes": [{"name": "25W"}, {"name": "MODE_25w"}]}, "power_modes: names must differ"),
         ({"peaks": {"power_mode": "40W"}}, "peaks.power_mode: '40W' is not among the power modes (15W, 25W)"),
         ({"workspace_mib": 9000}, "workspace_mib: 9000 MiB does not fit in 8 GiB of memory"),
     ],
@@ -112,6 +113,12 @@ def test_contradictions_are_reported_together() -> None:
     with pytest.raises(ValidationError) as refusal:
         DeviceProfile.model_validate(BOARD | {"jetpack": None, "cuda": None, "precisions": ["fp32"]})
     assert str(refusal.value).count(";") == 2
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf")])
+def test_a_wish_is_positive(limit: float) -> None:
+    with pytest.raises(ValidationError, match="max_latency_ms"):
+        DeviceProfile.model_validate(BOARD | {"budget": {"max_latency_ms": limit}})
 
 
 def test_a_profile_is_frozen_and_knows_no_other_keys() -> None:

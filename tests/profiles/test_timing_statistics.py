@@ -1,9 +1,11 @@
 """The interval of a median against simulation, and the test for two speeds against distributions with one."""
 
+import math
+
 import numpy as np
 import pytest
 
-from profiles.timing_statistics import median_interval, two_speeds
+from profiles.timing_statistics import DRIFT, T_95, median_interval, repeat_interval, two_speeds
 
 
 def test_the_order_statistics_are_the_textbook_ones() -> None:
@@ -44,3 +46,24 @@ def test_two_speeds_are_found_and_named() -> None:
 def test_rare_outliers_and_few_calls_are_no_second_speed() -> None:
     assert two_speeds(np.r_[np.full(1000, 1.0), np.full(30, 5.0)]) is None
     assert two_speeds(np.r_[np.full(20, 1.0), np.full(20, 5.0)]) is None
+
+
+def test_the_quantiles_of_student_are_those_of_the_distribution() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    assert pytest.approx([*stats.t.ppf(0.975, range(1, len(T_95) + 1))], abs=5e-4) == [*T_95]
+
+
+def test_sessions_that_are_equal_leave_the_drift() -> None:
+    low, high = repeat_interval(2.0, [2.0] * 6)
+    assert (low, high) == pytest.approx((2 / math.exp(DRIFT), 2 * math.exp(DRIFT)))
+
+
+@pytest.mark.parametrize("sessions", [3, 6, 12])
+def test_a_repetition_lies_in_the_interval_as_often_as_it_says(sessions: int) -> None:
+    random = np.random.default_rng(0)
+    tries = np.exp(random.normal(0.0, 0.04, (4000, 2, sessions)))
+    held = 0
+    for first, second in tries:
+        low, high = repeat_interval(float(np.exp(np.log(first).mean())), [*first], drift=0.0)
+        held += low <= float(np.exp(np.log(second).mean())) <= high
+    assert held / len(tries) == pytest.approx(0.95, abs=0.012)

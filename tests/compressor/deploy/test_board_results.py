@@ -70,7 +70,7 @@ RESULT: dict[str, Any] = {
         "os": "Ubuntu 22.04.5 LTS",
         "architecture": "aarch64",
         "cpu": None,
-        "power_mode": "25W",
+        "power_mode": "MAXN_SUPER",
         "clocks": {"gpu": 918, "gpu_min": 918, "gpu_max": 918, "cpu": 1344},
         "clocks_locked": True,
     },
@@ -158,7 +158,10 @@ def test_the_numbers_keep_their_origin(run: Path, tmp_path: Path) -> None:
     }
     assert (half.latency_p50_ms, half.latency_p90_ms, half.latency_p99_ms) == (1.5, 1.625, 2.0)
     assert (half.throughput_ips, half.count, half.batch_size, half.cpu_mhz) == (650.0, 6500, 1, 1344)
-    assert half.conditions == ("power mode 25W", "clocks in MHz: gpu 918, gpu min 918, gpu max 918, cpu 1344, locked")
+    assert half.conditions == (
+        "power mode MAXN_SUPER",
+        "clocks in MHz: gpu 918, gpu min 918, gpu max 918, cpu 1344, locked",
+    )
     assert half.warnings == ()
     assert half.stable
     # Nothing is made up for what the board did not say.
@@ -179,6 +182,14 @@ def test_a_jetson_at_large_is_doubted(run: Path, tmp_path: Path) -> None:
         "The board's clocks were not locked with jetson_clocks, so they may have changed meanwhile.",
     )
     assert latencies_of(result, load_target("t4"))["student.fp16"].warnings == ()
+
+
+def test_a_jetson_in_another_power_mode_is_doubted(run: Path, tmp_path: Path) -> None:
+    result = accept_result(run, write_result(tmp_path / "r.json", lambda r: r["board"].update(power_mode="25W")))
+    assert latencies_of(result, load_target(TARGET))["student.fp16"].warnings == (
+        "The board ran in power mode 25W, not in the profile's MAXN_SUPER.",
+    )
+    assert latencies_of(result, load_target(f"{TARGET}@25W"))["student.fp16"].warnings == ()
 
 
 # ---- what is refused --------------------------------------------------------------------------------------------

@@ -463,7 +463,14 @@ def test_a_result_from_the_device_is_merged(jetson: Path, tmp_path: Path) -> Non
     out = tmp_path / "out"
     shutil.copytree(jetson, out)
     before = exported(out)
-    assert before["limits"] == {"max_drop": 1.0, "max_latency_ms": 4.0, "max_size_mib": None}
+    assert before["limits"] == {
+        "max_drop": 1.0,
+        "max_latency_ms": 4.0,
+        "max_size_mib": None,
+        "max_params_m": None,
+        "accept_predicted": False,
+        "wishes": [],
+    }
     merged = merge_into_export(out, board_result(out, tmp_path / "result.json"))
     assert merged == read_export(out / "export.json")
     found = {variant.precision: variant for variant in merged.variants}

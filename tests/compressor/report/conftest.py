@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from compressor.report.evidence import wilson_interval
+from compressor.report.limits import Limits
 from compressor.report.measured import ClassFlips, Comparison, Confidence, Proportion, Scores
-from compressor.report.recommend import Limits, recommend
+from compressor.report.predicted import Prediction
+from compressor.report.recommend import recommend
 from compressor.report.schema import (
     Artefact,
     Choice,
@@ -29,7 +32,9 @@ from compressor.report.schema import (
     TeacherSource,
 )
 from compressor.report.shipping import Int8Calibration, Int8Trial, Kit, LimitsRecord, Variant, VariantParity
+from compressor.report.student_search import Candidate, StudentLimits, StudentSearch
 from compressor.report.summary import summarise
+from compressor.report.verdicts import verdicts_of
 from profiles.catalogue import load_target
 from profiles.latency import LatencyStats
 
@@ -65,6 +70,56 @@ def latency(p50_ms: float, **changes: Any) -> LatencyStats:
         "stable": True,
     }
     return LatencyStats(**{**values, **changes})
+
+
+def prediction(p50_ms: float, **changes: Any) -> Prediction:
+    """For the target of `build_report`, in fp16, known to a quarter."""
+    values: dict[str, Any] = {
+        "device": "Jetson Orin Nano Super",
+        "precision": "fp16",
+        "batch_size": 1,
+        "latency_p50_ms": p50_ms,
+        "latency_p50_interval_ms": (0.75 * p50_ms, 1.25 * p50_ms),
+        "interval_confidence": 0.9,
+        "basis": "calibrated",
+        "anchors": ("yolo11n at 640x640 in fp16",),
+        "num_measurements": 23,
+        "doubts": (),
+    }
+    return Prediction(**{**values, **changes})
+
+
+def candidate(spec: str, kind: str, share: float, p50_ms: float | None, *misses: str, **changes: Any) -> Candidate:
+    """A network with this share of a teacher of 272 k parameters and 2.6 M MACs."""
+    values: dict[str, Any] = {
+        "params_m": 0.2719 * share,
+        "macs_g": 0.0026 * share,
+        "size_mib": 0.53 * share,
+        "latency": None if p50_ms is None else prediction(p50_ms),
+        "misses": misses,
+    }
+    return Candidate(spec=spec, kind=kind, **{**values, **changes})
+
+
+def student_search(**changes: Any) -> StudentSearch:
+    """Of a limit of 0.4 ms, which a copy pruned by a half holds."""
+    nothing = {"params_m": None, "macs_g": None, "size_mib": None}
+    values: dict[str, Any] = {
+        "teacher": candidate("cifar_resnet20", "teacher", 1.0, 0.62),
+        "candidates": (
+            candidate("prune:0.2", "pruned", 0.64, 0.45, "0.450 ms predicted, above the limit of 0.400 ms"),
+            candidate("prune:0.5", "pruned", 0.26, 0.31),
+            candidate("prune:0.7", "pruned", 0.1, 0.22),
+            candidate("prune:0.9", "pruned", 1.0, None, failure="nothing is left of stage 1", **nothing),
+        ),
+        "chosen": "prune:0.5",
+        "reason": "prune:0.5 is the most capable candidate within the limit of 0.400 ms.",
+        "precision": "fp16",
+        "limits": StudentLimits(max_latency_ms=0.4),
+        "notes": ("Latency is that of an untrained export.",),
+        "picture": "student/candidates.png",
+    }
+    return StudentSearch(**{**values, **changes})
 
 
 def variant(model: str, precision: str, **changes: Any) -> Variant:
@@ -133,6 +188,7 @@ def build_report(**changes: Any) -> Report:
         latency_host=latency(0.148),
     )
     target = Target(profile="jetson-orin-nano-super", title="Jetson Orin Nano Super", attached=False, reason=NO_JETSON)
+    limits = Limits(max_latency_ms=0.4, max_size_mib=1.0, wishes=("max_size_mib",))
     values: dict[str, Any] = {
         "tool_version": "0.1.0",
         "command": "compress run --teacher t.pt --samples ./few --target jetson --seed 7",
@@ -201,7 +257,7 @@ def build_report(**changes: Any) -> Report:
         ),
         "variants": (
             variant("student", "fp32", path="onnx/student.onnx", latency_host=latency(0.148)),
-            variant("student", "fp16", size_mib=0.15, latency_host=latency(0.151)),
+            variant("student", "fp16", size_mib=0.15, latency_host=latency(0.151), latency_predicted=prediction(0.31)),
             variant(
                 "student",
                 "int8",
@@ -223,7 +279,8 @@ def build_report(**changes: Any) -> Report:
         ),
         "variant_notes": ("TensorRT 10.3 with --stronglyTyped on a board is unproven.",),
         "int8": (calibration(),),
-        "limits": LimitsRecord(max_drop=1.0),
+        "student_search": student_search(),
+        "limits": LimitsRecord(**asdict(limits)),
         "kit": Kit(path="kit/kit.tar.gz", sha256="e" * 64, files=("manifest.json", "run_on_board.sh"), notes=()),
         "artefacts": (
             Artefact(path="onnx/student.onnx", sha256="b" * 64, size_bytes=304_087),
@@ -246,8 +303,10 @@ def build_report(**changes: Any) -> Report:
             cpu="Example CPU @ 2.70GHz",
         ),
     }
-    values["recommendation"] = recommend(values["variants"], values["int8"], Limits(), JETSON)
-    values["summary"] = summarise(teacher, student, target, {**values, **changes}["recommendation"])
+    values["recommendation"] = recommend(values["variants"], values["int8"], limits, JETSON)
+    found = {**values, **changes}["recommendation"]
+    values["verdicts"] = verdicts_of(values["variants"], found, limits, JETSON)
+    values["summary"] = summarise(teacher, student, target, found, values["verdicts"])
     return Report(**{**values, **changes})
 
 
@@ -259,6 +318,21 @@ def _build_report() -> Callable[..., Report]:
 @pytest.fixture(name="latency")
 def _latency() -> Callable[..., LatencyStats]:
     return latency
+
+
+@pytest.fixture(name="prediction")
+def _prediction() -> Callable[..., Prediction]:
+    return prediction
+
+
+@pytest.fixture(name="candidate")
+def _candidate() -> Callable[..., Candidate]:
+    return candidate
+
+
+@pytest.fixture(name="student_search")
+def _student_search() -> Callable[..., StudentSearch]:
+    return student_search
 
 
 @pytest.fixture(name="variant")

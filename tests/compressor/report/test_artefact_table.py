@@ -10,11 +10,13 @@ from compressor.report.artefact_table import (
     calibration_lines,
     judged_on,
     missing_lines,
+    prediction_lines,
     recommendation_lines,
     variant_lines,
     variant_notes,
 )
 from compressor.report.measured import Proportion, Scores
+from compressor.report.predicted import Prediction
 from compressor.report.schema import Report
 from compressor.report.shipping import Int8Calibration, Recommendation, Rejected, Variant, VariantParity
 from profiles.latency import LatencyStats
@@ -56,6 +58,31 @@ def test_a_merged_latency_is_marked_and_its_device_named(
         "All are made for TensorRT 10 and 11, typed.",
         "student fp16: merged on Orin with TensorRT 10.3, mode 25W, gpu compute alone, batch 1, 3,000 calls.",
         "student fp16: Hot.",
+    )
+
+
+def test_a_predicted_latency_never_stands_in_a_measured_column(
+    build_report: Maker, variant: Callable[..., Variant], prediction: Callable[..., Prediction]
+) -> None:
+    doubt = "Batch 64 lies beyond all measurements."
+    shared = {"latency_p50_interval_ms": (2.4, 4.0), "doubts": (doubt,)}
+    report = build_report(
+        variants=(
+            variant("student", "fp32", latency_predicted=prediction(3.14, precision="fp32", **shared)),
+            variant("student", "fp16", latency_predicted=prediction(0.0456, basis="roofline", anchors=())),
+            variant("student", "int8", latency_predicted=prediction(812.0, precision="int8", **shared)),
+        )
+    )
+    rows = variant_lines(report)
+    assert [(row.host, row.target) for row in rows] == [("–", "–")] * 3
+    assert [row.predicted for row in rows] == ["≈3.1 (2.4 to 4.0)", "≈0.046 (0.034 to 0.057)", "≈810 (2.4 to 4.0)"]
+    assert prediction_lines(report) == (
+        "student fp32, student int8: predicted for Jetson Orin Nano Super, batch 1, and not measured: calibrated at "
+        "this precision, with 23 measurements of the device in all, 90 % interval; nearest: yolo11n at 640x640 in "
+        "fp16.",
+        f"student fp32, student int8: {doubt}",
+        "student fp16: predicted for Jetson Orin Nano Super, batch 1, and not measured: from its peak rates and "
+        "what devices reach on average, 90 % interval.",
     )
 
 
@@ -158,7 +185,13 @@ def test_where_nothing_holds_the_limits_each_reason_is_told(build_report: Maker)
         "No artefact holds the limits.",
         "Student fp32 is 9.00 MiB, above the limit of 8.00 MiB.",
     )
-    first = Recommendation(reason="Student fp16 is recommended.", model="student", teacher_suffices="The teacher does.")
+    first = Recommendation(
+        reason="Student fp16 is recommended.",
+        model="student",
+        format="onnx",
+        precision="fp16",
+        teacher_suffices="The teacher does.",
+    )
     assert recommendation_lines(build_report(recommendation=first)) == (
         "The teacher does.",
         "Student fp16 is recommended.",

@@ -12,10 +12,12 @@ import pytest
 
 from compressor.inputs.card import TeacherCard
 from compressor.report.assemble import build_report as assemble
+from compressor.report.limits import Limits
 from compressor.report.measured import Proportion, Scores
-from compressor.report.recommend import Limits
+from compressor.report.predicted import Prediction
 from compressor.report.schema import Report
 from compressor.report.shipping import LimitsRecord, VariantParity
+from compressor.report.student_search import StudentSearch
 from profiles.catalogue import load_target
 from profiles.latency import LatencyStats
 from profiles.schema import VersionRange
@@ -263,6 +265,53 @@ def test_limits_reach_the_recommendation_and_the_summary(precise: dict[str, Any]
     assert report_of(precise, tmp_path, limits=Limits(0.5, 20.0, 8.0)).limits == LimitsRecord(
         max_drop=0.5, max_latency_ms=20.0, max_size_mib=8.0
     )
+
+
+def test_a_prediction_fills_its_own_column_and_leaves_the_limit_unproven(
+    precise: dict[str, Any], tmp_path: Path, prediction: Callable[..., Prediction]
+) -> None:
+    precise["latency"] = {
+        "latencies": {},
+        "predicted": {"student.fp16": prediction(3.0, device=JETSON.title).model_dump(mode="json")},
+    }
+    report = report_of(precise, tmp_path, target=JETSON, limits=Limits(max_latency_ms=5.0))
+    fp32, fp16, *_ = report.variants
+    assert (fp32.latency_predicted, fp16.latency_target) == (None, None)
+    assert fp16.latency_predicted == prediction(3.0, device=JETSON.title)
+    assert [(one.name, one.state, one.artefact) for one in report.verdicts] == [
+        ("max_latency_ms", "unproven", "student fp32")
+    ]
+    assert report.summary.decision == "warn"
+    # Predictions that are accepted can make a run fail.
+    strict = Limits(max_latency_ms=2.0, accept_predicted=True)
+    report = report_of(precise, tmp_path, target=JETSON, limits=strict)
+    assert report.recommendation is not None
+    rejected = {one.variant: one.reason for one in report.recommendation.rejected}
+    assert rejected["student fp16"].startswith("is predicted to take ≈3.0 ms")
+    assert report.limits == LimitsRecord(max_drop=1.0, max_latency_ms=2.0, accept_predicted=True)
+
+
+def test_the_parameters_of_what_ships_are_judged(precise: dict[str, Any], tmp_path: Path) -> None:
+    report = report_of(precise, tmp_path, limits=Limits(max_params_m=0.04))
+    assert report.recommendation is not None
+    assert report.recommendation.model is None  # the student has 50 k, the teacher 200 k
+    assert [(one.state, one.value) for one in report.verdicts] == [("missed", 0.05)]
+    assert report.summary.decision == "fail"
+    assert report_of(precise, tmp_path, limits=Limits(max_params_m=0.05)).summary.decision == "pass"
+    assert report_of(precise, tmp_path).summary.decision == "ungated"
+
+
+def test_the_search_and_its_picture_are_there_where_the_tool_chose_the_student(
+    precise: dict[str, Any], tmp_path: Path, student_search: Callable[..., StudentSearch]
+) -> None:
+    assert report_of(precise, tmp_path).student_search is None
+    assert report_of(precise | {"student": {"params": 1, "macs": 1}}, tmp_path).student_search is None
+    found = student_search(picture=None)
+    facts = precise | {"student": {"search": found.model_dump(mode="json", exclude={"picture"})}}
+    assert report_of(facts, tmp_path).student_search == found
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "candidates.png").touch()
+    assert report_of(facts, tmp_path).student_search == student_search()
 
 
 def test_what_failed_on_the_target_is_not_recommended(

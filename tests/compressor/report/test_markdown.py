@@ -11,8 +11,10 @@ from markdown_it.token import Token
 
 from compressor.report.markdown import report_markdown
 from compressor.report.measured import ClassFlips, Comparison, Scores
+from compressor.report.predicted import Prediction
 from compressor.report.schema import Report, SkippedFile
 from compressor.report.shipping import Int8Calibration
+from compressor.report.student_search import Candidate, StudentSearch
 from compressor.report.summary import summarise
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
@@ -40,9 +42,9 @@ def test_the_targets_column_is_empty_and_says_why(report: Report) -> None:
 
 def test_every_table_is_a_table_and_every_picture_a_picture(report: Report) -> None:
     tokens = parsed(report_markdown(report))
-    assert sum(token.type == "table_open" for token in tokens) == 6
+    assert sum(token.type == "table_open" for token in tokens) == 7
     sources = [token.attrs["src"] for token in tokens if token.type == "image"]
-    assert sources == ["distill/training%20curves.png", "samples/contact_sheet.png"]
+    assert sources == ["student/candidates.png", "distill/training%20curves.png", "samples/contact_sheet.png"]
 
 
 def test_a_hostile_teacher_of_a_thousand_classes(report: Report, build_report: Callable[..., Report]) -> None:
@@ -97,6 +99,55 @@ def test_names_from_a_foreign_onnx_file_are_text(
     assert "and 285 more in report.json" in markdown
 
 
+def test_words_from_the_search_are_text(
+    report: Report,
+    build_report: Callable[..., Report],
+    student_search: Callable[..., StudentSearch],
+    candidate: Callable[..., Candidate],
+    prediction: Callable[..., Prediction],
+) -> None:
+    words = "[a](http://b) <b>| @all `x`"
+    rows = tuple(candidate(words, "other", 0.5, None, words) for _ in range(40))
+    chosen = candidate("prune:0.5", "pruned", 0.5, 0.3)
+    search = student_search(candidates=(chosen, *rows), reason=words, notes=(words,) * 40)
+    doubtful = prediction(1.0, anchors=(words,), doubts=(words,) * 3)
+    hostile = build_report(
+        student_search=search,
+        variants=tuple(one.model_copy(update={"latency_predicted": doubtful}) for one in report.variants),
+        verdicts=tuple(one.model_copy(update={"sentence": words}) for one in report.verdicts),
+    )
+    markdown = report_markdown(hostile)
+    assert len(markdown) < GITHUB_COMMENT_LIMIT
+    assert {token.content for token in parsed(markdown) if token.type.startswith("html")} == {"<code>", "</code>"}
+    assert not any(token.type == "link_open" for token in parsed(markdown))
+    assert "@all" not in markdown
+
+
+def test_limits_stand_before_everything_else_and_the_student_has_its_reason(report: Report) -> None:
+    markdown = report_markdown(report)
+    head, limits, *_ = markdown.split("\n## ")
+    assert "**Not every limit is known to hold.**" in head
+    assert [line.split(":")[0] for line in limits.splitlines() if line.startswith("- ")] == [
+        "- **unproven**",
+        "- **held**",
+    ]
+    assert report.student_search is not None
+    assert f"## The student\n\n{report.student_search.reason}\n\n| student |" in markdown
+
+
+def test_what_passed_is_named(report: Report, build_report: Callable[..., Report]) -> None:
+    def headline(*changes: dict[str, str]) -> str:
+        verdicts = tuple(one.model_copy(update=change) for one, change in zip(report.verdicts, changes, strict=True))
+        summary = summarise(report.teacher, report.student, report.target, report.recommendation, verdicts)
+        return report_markdown(build_report(verdicts=verdicts, summary=summary)).splitlines()[2].split("**")[1]
+
+    held = {"state": "held"}
+    assert headline(held, held) == "The limit on latency holds."
+    assert headline(held, held | {"set_by": "user"}) == "The limits on latency and size hold."
+    assert headline({"set_by": "target"}, held) == "No limit was asked for."
+    assert headline({"state": "missed"}, held) == "A limit is not held."
+
+
 def test_a_report_without_evidence_says_so(report: Report, build_report: Callable[..., Report]) -> None:
     nothing = {"agreement": Scores(), "accuracy": Scores(), "latency_host": None}
     student, teacher = report.student.model_copy(update=nothing), report.teacher.model_copy(update=nothing)
@@ -109,11 +160,15 @@ def test_a_report_without_evidence_says_so(report: Report, build_report: Callabl
         pictures=(),
         variants=(),
         int8=(),
+        student_search=None,
+        verdicts=(),
     )
     markdown = report_markdown(scanty)
     assert "no held-out image says how good it is" in markdown
     assert "agreement" not in markdown
     assert "## Warnings" not in markdown
     assert "## Pictures" not in markdown
+    assert "## Limits" not in markdown
+    assert "## The student" not in markdown
     assert "| student | – | – |" in markdown
     assert "None" not in markdown

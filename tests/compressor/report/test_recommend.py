@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from compressor.report.limits import Limits, ParamsM
 from compressor.report.measured import Proportion, Scores
-from compressor.report.recommend import Limits, recommend
+from compressor.report.predicted import Prediction
+from compressor.report.recommend import recommend
 from compressor.report.shipping import Int8Calibration, Recommendation, Variant
 from profiles.catalogue import load_target
 from profiles.latency import LatencyStats
@@ -211,6 +213,10 @@ def test_a_teacher_within_the_users_limits_is_said_first(measured: Maker) -> Non
     )
     assert chosen(found) == "student fp32"
     assert found.reason.startswith("Student fp32 is recommended: 0.100 ms on this host.")
+    wished = Limits(max_latency_ms=0.5, wishes=("max_latency_ms",))
+    found = recommend(rows, (), wished, CPU)
+    assert found is not None
+    assert str(found.teacher_suffices).startswith("The teacher holds the target's wishes without any distillation:")
     unlimited = recommend(rows, (), Limits(), CPU)
     assert unlimited is not None
     assert unlimited.teacher_suffices is None
@@ -338,3 +344,68 @@ def test_an_engine_is_preferred_where_it_was_measured_and_a_file_where_not(measu
     found = recommend([variant("student", "fp16", **engine), variant("student", "fp16")], (), Limits(), JETSON)
     assert found is not None
     assert found.format == "onnx"
+
+
+def test_a_prediction_excludes_nothing_unless_it_is_accepted(
+    variant: Maker, prediction: Callable[..., Prediction]
+) -> None:
+    rows = [
+        variant("student", "fp32", latency_predicted=prediction(4.0)),
+        variant("student", "fp16", latency_predicted=prediction(6.0)),
+    ]
+    trusting = recommend(rows, (), Limits(max_latency_ms=5, accept_predicted=True), JETSON)
+    assert chosen(trusting) == "student fp32"
+    assert trusting is not None
+    assert trusting.rejected[0].reason == (
+        f"is predicted to take ≈6.0 ms (4.5 to 7.5) on {JETSON.title}, above the limit of 5.00 ms"
+    )
+    assert trusting.reason.endswith("The limit of 5.00 ms holds by a prediction, which was accepted.")
+    wary = recommend(rows, (), Limits(max_latency_ms=5), JETSON)
+    assert chosen(wary) == "student fp16"
+    assert wary is not None
+    assert wary.reason.endswith("The limit of 5.00 ms is unproven: its latency is only predicted.")
+
+
+def test_a_measurement_goes_before_a_prediction_and_predictions_are_never_compared(
+    measured: Maker, variant: Maker, prediction: Callable[..., Prediction]
+) -> None:
+    rows = [
+        measured("student", "fp32", 4.0, latency_predicted=prediction(9.0)),
+        variant("student", "fp16", latency_predicted=prediction(1.0)),
+    ]
+    found = recommend(rows, (), Limits(max_latency_ms=5, accept_predicted=True), JETSON)
+    assert chosen(found) == "student fp32"
+    assert found is not None
+    assert "predict" not in found.reason
+    assert found.rejected[0].reason == f"was not measured on {JETSON.title}"
+
+
+def test_a_wish_of_the_target_gives_way_and_a_limit_does_not(measured: Maker) -> None:
+    rows = [measured("student", "fp32", 40.0), measured("student", "fp16", 36.0)]
+    found = recommend(rows, (), Limits(max_latency_ms=33.3, wishes=("max_latency_ms",)), JETSON)
+    assert chosen(found) == "student fp16"
+    assert found is not None
+    assert found.reason.startswith(
+        f"No artefact holds the target's wish of 33.3 ms. Student fp16 is recommended: 36.0 ms on {JETSON.title}"
+    )
+    # Where one artefact holds it, a wish decides like a limit.
+    one = recommend(rows, (), Limits(max_latency_ms=38.0, wishes=("max_latency_ms",)), JETSON)
+    assert one is not None
+    assert one.rejected[0].reason == f"takes 40.0 ms on {JETSON.title}, above the target's wish of 38.0 ms"
+    both = Limits(max_latency_ms=33.3, max_size_mib=0.1, wishes=("max_latency_ms",))
+    nothing = recommend(rows, (), both, JETSON)
+    assert nothing is not None
+    assert (nothing.model, nothing.reason) == (None, "No artefact holds the limits.")
+
+
+def test_a_network_of_too_many_parameters_is_out(measured: Maker) -> None:
+    rows = [measured("student", "fp32", 0.2), measured("teacher", "fp32", 0.1)]
+    counts: ParamsM = {"student": 0.5, "teacher": 2.0}
+    found = recommend(rows, (), Limits(max_params_m=1.0), CPU, counts)
+    assert chosen(found) == "student fp32"
+    assert found is not None
+    assert found.rejected[0].reason == "has 2.00 M parameters, above the limit of 1.00 M parameters"
+    assert found.teacher_suffices is None
+    loose = recommend(rows, (), Limits(max_params_m=3.0), CPU, counts)
+    assert loose is not None
+    assert str(loose.teacher_suffices).endswith("teacher fp32 has 2.00 M of 3.00 M parameters.")

@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from compressor.report.markdown import report_markdown
+from compressor.report.predicted import Prediction
 from compressor.report.schema import Artefact, Report, Target, read_report, write_report, write_schema
 from profiles.latency import LatencyStats
 
@@ -33,7 +34,7 @@ def test_round_trip(report: Report, tmp_path: Path) -> None:
     assert read_report(tmp_path / "report.json") == report
     assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
     written = json.loads((tmp_path / "report.json").read_text())
-    assert written["schema_version"] == "1.1"
+    assert written["schema_version"] == "1.2"
     assert written["student"]["latency_target"] is None
     assert written["student"]["agreement"]["evidence"]["n"] == 40
     assert set(json.loads(PUBLISHED.read_text())["required"]) == set(written)
@@ -48,15 +49,35 @@ def test_a_report_is_immutable_and_knows_its_keys(report: Report) -> None:
         Report.model_validate({**report.model_dump(), "schema_version": "0.9"})
 
 
-def test_a_report_of_the_earlier_schema_says_nothing_of_what_came_later(report: Report, tmp_path: Path) -> None:
-    later = ("variants", "variant_notes", "int8", "limits", "recommendation", "kit")
+OF_1_1 = ("variants", "variant_notes", "int8", "limits", "recommendation", "kit")
+OF_1_2 = ("student_search", "verdicts")
+
+
+def test_a_report_of_an_earlier_schema_says_nothing_of_what_came_later(report: Report, tmp_path: Path) -> None:
+    later = {*OF_1_1, *OF_1_2}
     earlier = {name: value for name, value in report.model_dump(mode="json").items() if name not in later}
     (tmp_path / "report.json").write_text(json.dumps({**earlier, "schema_version": "1.0"}))
     read = read_report(tmp_path / "report.json")
     assert (read.variants, read.int8, read.limits, read.recommendation, read.kit) == ((), (), None, None, None)
-    assert read.schema_version == "1.1"
+    assert read.schema_version == "1.2"
     assert read.student == report.student
     assert "What to ship" not in report_markdown(read)
+
+
+def test_a_report_of_schema_1_1_has_limits_and_neither_verdicts_nor_predictions(report: Report, tmp_path: Path) -> None:
+    earlier = {name: value for name, value in report.model_dump(mode="json").items() if name not in OF_1_2}
+    for one in earlier["variants"]:
+        del one["latency_predicted"]
+    earlier["limits"] = {"max_drop": 1.0, "max_latency_ms": 5.0, "max_size_mib": None}
+    (tmp_path / "report.json").write_text(json.dumps({**earlier, "schema_version": "1.1"}))
+    read = read_report(tmp_path / "report.json")
+    assert (read.student_search, read.verdicts) == (None, ())
+    assert {one.latency_predicted for one in read.variants} == {None}
+    assert read.limits is not None
+    assert (read.limits.max_latency_ms, read.limits.accept_predicted, read.limits.wishes) == (5.0, False, ())
+    markdown = report_markdown(read)
+    for absent in ("## Limits", "## The student", "predicted p50"):
+        assert absent not in markdown
 
 
 def test_no_number_is_nan(report: Report) -> None:
@@ -65,7 +86,10 @@ def test_no_number_is_nan(report: Report) -> None:
 
 
 def test_the_targets_column_holds_the_target_only(
-    report: Report, build_report: Callable[..., Report], latency: Callable[..., LatencyStats]
+    report: Report,
+    build_report: Callable[..., Report],
+    latency: Callable[..., LatencyStats],
+    prediction: Callable[..., Prediction],
 ) -> None:
     def student(**changes: Any) -> Report:
         return build_report(student=report.student.model_copy(update=changes))
@@ -78,6 +102,9 @@ def test_the_targets_column_holds_the_target_only(
         student(latency_host=latency(0.1, origin="merged"))
     merged = student(latency_target=latency(0.1, is_target=True, origin="merged"))
     assert merged.student.latency_target is not None
+    other = report.variants[1].model_copy(update={"latency_predicted": prediction(1.0, device="NVIDIA T4")})
+    with pytest.raises(ValidationError, match="is predicted for NVIDIA T4, not for Jetson Orin Nano Super"):
+        build_report(variants=(other,))
     int8 = report.variants[2].model_copy(update={"latency_target": latency(0.1)})
     with pytest.raises(ValidationError, match="is not jetson-orin-nano-super"):
         build_report(variants=(int8,))
@@ -101,7 +128,7 @@ def test_artefacts_lie_in_the_run_folder(path: str) -> None:
 
 def test_reading_and_rendering_need_no_torch() -> None:
     program = (
-        "import sys; from compressor.report import markdown, pictures, recommend, schema, terminal, variants; "
+        "import sys; from compressor.report import candidate_picture, markdown, recommend, schema, terminal, variants; "
         "sys.exit('torch' in sys.modules)"
     )
     root = Path(__file__).parents[3]

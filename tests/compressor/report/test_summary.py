@@ -20,6 +20,20 @@ def test_the_headline_holds_agreement_count_and_size_on_the_larger_set(report: R
     )
 
 
+def test_the_decision_is_that_of_the_limits(report: Report) -> None:
+    def decision(state: str) -> str:
+        verdicts = [one.model_copy(update={"state": state}) for one in report.verdicts]
+        blind = report.student.model_copy(update={"agreement": Scores()})
+        found = {
+            summarise(report.teacher, student, report.target, report.recommendation, verdicts).decision
+            for student in (report.student, blind)
+        }
+        assert len(found) == 1
+        return found.pop()
+
+    assert [decision(state) for state in ("held", "unproven", "missed")] == ["pass", "warn", "fail"]
+
+
 def test_what_to_ship_is_the_first_point_and_a_teacher_that_suffices_before_it(report: Report) -> None:
     found = Recommendation(reason="Student fp16 is recommended.", model="student", precision="fp16")
     points = summarise(report.teacher, report.student, report.target, found).points

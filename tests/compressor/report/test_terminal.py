@@ -31,11 +31,16 @@ def test_everything_fits_80_columns_uncut(report: Report) -> None:
         "No jetson-orin-nano-super is attached",
         "Warning: The samples have no image of class 9",
         "(96.2 to 98.2 %)",
-        "→  student fp16",
+        "→ student fp16",
         "calibration: 40 real + 512 generated",
         "student int8 keeps in float: /stem/Conv.",
         "student fp16 engine: skipped: no GPU.",
         "Student fp16 is recommended by its kind",
+        "(0.23 to 0.39)",
+        "prune:0.5 is the most capable candidate within the limit of 0.400 ms.",
+        "4 candidates for the student, of which 2 fit; report.md has the table.",
+        "Unproven: Student fp16 is predicted to take ≈0.31 ms (0.23 to 0.39)",
+        "Held: Student fp16 is 154 KiB, within the target's wish of 1.00 MiB.",
     ):
         assert words in text
     assert "…" not in text
@@ -60,6 +65,8 @@ def test_the_widest_artefact_table_keeps_its_intervals_whole(
     assert all(len(line) <= 80 for line in text.splitlines())
     for words in ("teacher int8 ", "engine ", "1,230 MiB", "(96.2 to 98.2 %)", "(merged,"):
         assert words in text
+    # The target's column holds what it sent back, so the rest is predicted in a sentence.
+    assert "Predicted for the target, p50 in ms: student fp16 ≈0.31 (0.23 to 0.39)." in text
 
 
 def test_hostile_text_is_neither_markup_nor_escape_sequence(

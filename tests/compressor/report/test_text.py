@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from compressor.report.measured import Proportion
+from compressor.report.predicted import Prediction
 from compressor.report.text import (
+    approximate,
     count,
     duration,
     joined,
@@ -80,3 +84,17 @@ def test_lists_and_points() -> None:
 def test_an_interval_stands_beside_its_share() -> None:
     share = Proportion(value=0.975, low=0.871, high=0.996, n=40)
     assert with_interval(share) == "97.5 % (87.1 to 99.6 %)"
+
+
+def test_a_prediction_is_worth_two_digits_and_shows_its_interval(prediction: Callable[..., Prediction]) -> None:
+    guess = prediction(3.14159, latency_p50_interval_ms=(2.449, 4.02))
+    assert approximate(guess) == "≈3.1 (2.4 to 4.0)"
+    assert approximate(guess, " ms") == "≈3.1 ms (2.4 to 4.0)"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.0"), (0.0996, "0.10"), (0.996, "1.0"), (9.96, "10"), (12345.0, "12,000"), (-3.14, "-3.1")],
+)
+def test_two_significant_digits(value: float, text: str) -> None:
+    assert significant(value, 2) == text

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from compressor.errors import InputRefused
 from compressor.inputs.teacher import Teacher
 from compressor.students.architectures import ARCHITECTURES, split_backbone
-from compressor.students.prune import pruned_backbone
+from compressor.students.prune import NothingPruned, pruned_backbone
 
 
 def channels(network: nn.Module) -> list[int]:
@@ -76,6 +76,47 @@ def test_the_strongest_filters_stay() -> None:
     assert torch.equal(pruned.get_submodule("layers.0.0.bn1").weight, bn.weight[strong])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("architecture", ["cifar_resnet20", "resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("ratio", [0.3, 0.7])
+def test_images_decide_which_channels_stay_but_not_how_many(architecture: str, ratio: float) -> None:
+    teacher = tiny.teacher(architecture, image_shape=(3, 32, 32))
+    images = tiny.images(8, teacher.card.input_shape).float() / 255.0
+    without = pruned_backbone(teacher, ratio, channel_multiple=8)
+    with_images = pruned_backbone(teacher, ratio, channel_multiple=8, images=images)
+    shapes = {name: value.shape for name, value in without.state_dict().items()}
+    assert {name: value.shape for name, value in with_images.state_dict().items()} == shapes
+    assert not tiny.equal(tiny.snapshot(with_images), tiny.snapshot(without))
+    again = pruned_backbone(teacher, ratio, channel_multiple=8, images=images)
+    assert tiny.equal(tiny.snapshot(again), tiny.snapshot(with_images))
+
+
+def test_a_channel_that_the_images_never_need_leaves_first() -> None:
+    teacher = tiny.teacher()
+    norm: nn.BatchNorm2d = teacher.network.get_submodule("layers.0.0.bn1")  # type: ignore[assignment]
+    idle = [0, 4, 6, 7, 9, 10, 12, 15]
+    busy = [channel for channel in range(16) if channel not in idle]
+    with torch.no_grad():
+        norm.weight[idle], norm.bias[idle] = 0.0, 50.0  # large weights around it, and always the same
+    images = tiny.images(24).float() / 255.0
+    pruned = pruned_backbone(teacher, 0.5, channel_multiple=8, images=images)
+    assert torch.equal(pruned.get_submodule("layers.0.0.bn1").weight, norm.weight[busy])  # type: ignore[arg-type]
+
+
+def test_with_images_the_batch_norms_are_estimated_anew() -> None:
+    teacher = tiny.teacher()
+    images = tiny.images(40).float() / 255.0
+    pruned = pruned_backbone(teacher, 0.5, channel_multiple=8, images=images)
+    norm: nn.BatchNorm2d = pruned.get_submodule("bn1")  # type: ignore[assignment]
+    seen = pruned.get_submodule("conv1")(teacher.normalise(images))
+    torch.testing.assert_close(norm.running_mean, seen.mean(dim=(0, 2, 3)))
+
+
+def test_one_image_is_as_good_as_none() -> None:
+    teacher = tiny.teacher()
+    one = pruned_backbone(teacher, 0.5, channel_multiple=8, images=tiny.images(1).float() / 255.0)
+    assert tiny.equal(tiny.snapshot(one), tiny.snapshot(pruned_backbone(teacher, 0.5, channel_multiple=8)))
+
+
 def test_the_teacher_stays_whole() -> None:
     teacher = tiny.teacher()
     before = tiny.snapshot(teacher)
@@ -95,6 +136,7 @@ def test_a_pruned_backbone_can_be_trained() -> None:
 def test_pruning_that_removes_nothing_is_refused() -> None:
     with pytest.raises(InputRefused) as refused:
         pruned_backbone(tiny.teacher(), 0.5, channel_multiple=64)
+    assert isinstance(refused.value, NothingPruned)
     assert refused.value.received == "Pruning cifar_resnet8 by 0.5 removes no channel."
     assert "a multiple of 64" in refused.value.expected
     assert refused.value.action == "Use a larger ratio, or --student width:0.5."

@@ -18,9 +18,10 @@ from compressor.students.specification import build_backbone, parse_student
         ("prune:0.25", ("prune", 0.25)),
         ("cifar_resnet8", ("name", "cifar_resnet8")),
         ("mobilenet_v3_small", ("name", "mobilenet_v3_small")),
+        ("auto", ("auto", "auto")),
     ],
 )
-def test_the_three_forms(spec: str, parsed: tuple[str, object]) -> None:
+def test_the_forms(spec: str, parsed: tuple[str, object]) -> None:
     assert parse_student(spec) == parsed
 
 
@@ -52,17 +53,18 @@ def test_bad_ratios_are_refused(spec: str, ratio: str) -> None:
     ("spec", "action"),
     [
         ("cifar_resnet9", "Did you mean 'cifar_resnet8'?"),
+        ("autto", "Did you mean 'auto'?"),
         ("MobileNet_V2", "Did you mean 'mobilenet_v2'?"),
-        ("vgg", "Use --student width:0.5 for a narrower copy of the teacher."),
-        ("", "Use --student width:0.5 for a narrower copy of the teacher."),
-        ("prune", "Use --student width:0.5 for a narrower copy of the teacher."),
+        ("vgg", "Leave --student out, and one that fits is chosen."),
+        ("", "Leave --student out, and one that fits is chosen."),
+        ("prune", "Leave --student out, and one that fits is chosen."),
     ],
 )
 def test_unknown_students_are_refused(spec: str, action: str) -> None:
     with pytest.raises(UsageFault) as refused:
         parse_student(spec)
     assert refused.value.received == f"Unknown student {spec!r}."
-    assert refused.value.expected.startswith("Available: width:RATIO, prune:RATIO, cifar_resnet8, cifar_resnet14")
+    assert refused.value.expected.startswith("Available: auto, width:RATIO, prune:RATIO, cifar_resnet8, cifar_resnet14")
     assert refused.value.action == action
 
 
