@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 from profiles.calibration import Calibration, Observation, Prior
 from profiles.predict import CENTRE
@@ -50,7 +51,8 @@ def chosen_prior(observations: Sequence[Observation]) -> Prior:
         for name in DEVIATIONS:
             for step in STEPS:
                 while True:
-                    moved = replace(prior, **{name: float(f"{getattr(prior, name) * step:.2g}")})
+                    change: dict[str, Any] = {name: float(f"{getattr(prior, name) * step:.2g}")}
+                    moved = replace(prior, **change)
                     score = _score(moved, observations)
                     if score <= best:
                         break

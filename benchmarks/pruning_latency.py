@@ -5,13 +5,14 @@
 
 For each network (a torchvision ResNet-34 and MobileNetV2 at 224 px, a CIFAR ResNet-18 at 32 px) and each ratio, three
 ONNX files run in ONNX Runtime: the teacher; the student of `compress run --student prune:RATIO`, with channels rounded
-down to a multiple of 8; and the same student with the channels that torch-pruning leaves by default. Both students end
-in projector and shared classifier, as they would ship. Weights are seeded, not trained: latency does not depend on them.
+down to a multiple of 8; and the same student with the channels that torch-pruning leaves by default, some more than
+the rounded one. Both students end in projector and shared classifier, as they would ship. Weights are seeded, not
+trained: latency does not depend on them.
 
 The files take turns: a round opens each in a session of its own, warms it up and times it for a window. A ratio of two
 latencies is taken within a round, where both met the same machine; what is reported is the median over the rounds with
-its interval (order statistics, 95 % from six rounds on). Each row of the JSON file is one (network, ratio, threads) with
-its provenance; a row that is there is measured again only under another --out.
+its interval (order statistics, 95 % from six rounds on). Each row of the JSON file is one (network, ratio, threads)
+with its provenance, and with what else used the processor meanwhile; a row that is there is not measured again.
 """
 
 from __future__ import annotations

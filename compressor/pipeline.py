@@ -157,6 +157,12 @@ def limits_for(config: RunConfig, target: DeviceProfile) -> Limits:
     )
 
 
+def student_limits(config: RunConfig) -> StudentLimits:
+    """What the user asks of a student that is chosen."""
+    own = config.limits
+    return StudentLimits(own.max_latency_ms, own.max_size_mib, own.max_params_m)
+
+
 # --- before anything runs ---------------------------------------------------------------------------------------------
 
 
@@ -220,7 +226,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
     student_environment = {"torch": torch.__version__, "torch-pruning": importlib.metadata.version("torch-pruning")}
     if config.student.spec == AUTO:  # chosen once by all this; a resumed run keeps it, on whichever machine
         student_depends |= {
-            "limits": asdict(limits_for(config, target)),
+            "limits": asdict(student_limits(config)),
             "target": target.model_dump(mode="json"),
             "precisions": list(config.precision.precisions or target.precisions),
             "opset_ceiling": run.opset_ceiling(),
@@ -451,7 +457,7 @@ def search_for_student(run: Run, teacher: Teacher) -> StudentSearch:
     timed = not target.this_host or own.max_latency_ms is not None  # measuring takes seconds for each candidate
     return search_student(
         teacher,
-        limits=StudentLimits(own.max_latency_ms, own.max_size_mib, own.max_params_m),
+        limits=student_limits(config),
         wishes=StudentLimits(wishes.max_latency_ms, wishes.max_size_mib, wishes.max_params_m),
         memory_gib=target.memory_gib.value if target.memory_gib else None,
         channel_multiple=target.channel_multiple,

@@ -83,7 +83,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Observation:
-    """A measured network; `noise_sd` of this row alone, or the prior's."""
+    """A measured network. A row with a `noise_sd` of its own is trusted: its noise is Gaussian, not heavy-tailed."""
 
     network: Network
     latency_ms: float
@@ -133,6 +133,7 @@ class Calibration:
         prior = self._prior
         target = np.log([observation.latency_ms for observation in observations])
         noise = np.array([observation.noise_sd or prior.noise_sd for observation in observations]) ** 2
+        own = np.array([observation.noise_sd is not None for observation in observations])
         fixed = _discrepancy(self._networks, self._networks, prior)
         trust = np.ones(len(target))
         self._rows = self._rows_of(self._networks)
@@ -142,7 +143,7 @@ class Calibration:
             latency_log, self._shares = self._linear(self._networks, self._rows)
             self._total = _tied(self._shares, self._shares, between) + fixed + np.diag(noise / trust)
             residual = target - latency_log + self._shift(self._shares, self._rows)
-            self._weights = np.linalg.solve(self._total, residual)
+            self._weights: Vector = np.linalg.solve(self._total, residual)
             # x = centre + C J' (J C J' + R)^-1 residual, part by part: C is block diagonal over parts.
             pulled = np.zeros_like(self._factors)
             np.add.at(pulled, self._rows, self._shares * self._weights[:, None])
@@ -152,7 +153,7 @@ class Calibration:
                 break
             self._factors = self._factors + change * min(DAMPING, LARGEST_STEP / max(largest, 1e-9))
             if step >= 3:  # the first steps are too far off to call a row odd
-                trust = _trust(self._total, self._weights, noise, trust)
+                trust = np.where(own, 1.0, _trust(self._total, self._weights, noise, trust))
         self.log_evidence = _log_evidence(self._total, residual, trust)
 
     def _rows_of(self, networks: Sequence[Network]) -> NDArray[np.intp]:

@@ -9,10 +9,13 @@
     no profile            desktop and server processors, of which no profile exists.
     not one inference     throughput of GPU and accelerators together, and pipelines of two networks.
     more than inference   frames a second that include reading and preparing images in Python.
+    coarse                whole frames a second below ten: rounding alone is an error above 5 %.
     hand-tuned            MLPerf submissions use plugins and layouts made for one network: lower bounds.
     one thread            a CPU measured with one thread where the profile has all its cores.
 
-A row that was published in frames a second carries 1000 / fps, and with a batch above one 1000 x batch / fps.
+A row that was published in frames a second carries 1000 / fps, and with a batch above one 1000 x batch / fps. Sizes are
+height and width, whatever order a source prints. Where a source was found to say something else than its table (ncnn
+runs its vision transformer at 384 px), the note says so.
 
 `published_kernels.json` holds the kernels of the networks that could be built (`benchmarks.published_models` writes
 it). Both files ship with the package and are read once.

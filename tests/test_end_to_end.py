@@ -18,7 +18,7 @@ import tiny_run
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_run import STAGES, Compress
+from tiny_run import STAGES, Compress, refused
 from torch import Tensor
 
 from compressor import pipeline
@@ -210,6 +210,59 @@ def test_another_student_reruns_what_depends_on_it(
     images = torch.rand(4, 3, 8, 8)
     with torch.no_grad():
         assert compare(student(images).numpy(), logits(folder / "onnx/student.onnx", images)).passes()
+
+
+# --- a student that fits ----------------------------------------------------------------------------------------------
+
+
+def test_the_student_is_chosen_before_anything_is_trained(inputs: Path, tmp_path: Path, compress: Compress) -> None:
+    """A plan makes the run's choice without its folder; a predicted latency proves nothing until it is accepted."""
+    folder = tmp_path / "run"
+    line = tiny_run.line(
+        inputs, folder, "--target", "jetson", "--student", "auto", "--max-latency-ms", "50", "--max-params-m", "0.04"
+    )
+    planned = compress("plan", *line[1:], "--json")
+    assert planned.code == 0, planned.err
+    assert not folder.exists()
+    search = json.loads(planned.out)["student_search"]
+
+    outcome = compress(*line)
+    assert outcome.code == 0, outcome.err
+    report = read_report(folder / "report.json")
+    assert report.student_search is not None
+    assert report.student_search.model_dump(mode="json", exclude={"picture"}) == {
+        name: value for name, value in search.items() if name != "picture"
+    }
+    assert report.student_search.picture == "student/candidates.png"
+    chosen = next(row for row in report.student_search.candidates if row.spec == search["chosen"])
+    assert chosen.params_m == pytest.approx(report.student.params_m, rel=1e-3)
+    assert chosen.params_m <= 0.04
+    assert any(
+        "above the limit of 40.0 k parameters" in miss
+        for row in report.student_search.candidates
+        for miss in row.misses
+    )
+    states = {verdict.name: verdict.state for verdict in report.verdicts}
+    assert states == {"max_latency_ms": "unproven", "max_params_m": "held"}
+    assert report.summary.decision == "warn"
+    assert all(variant.latency_target is None for variant in report.variants)
+    assert all(variant.latency_predicted is not None for variant in report.variants if variant.format == "onnx")
+
+    accepted = compress(*line, "--accept-predicted")
+    assert accepted.code == 0, accepted.err
+    assert set(accepted.states().values()) == {"cached"}
+    assert read_report(folder / "report.json").summary.decision == "pass"
+
+
+def test_limits_that_nothing_holds_end_before_the_training(inputs: Path, tmp_path: Path, compress: Compress) -> None:
+    folder = tmp_path / "run"
+    line = tiny_run.line(inputs, folder, "--target", "jetson", "--student", "auto", "--max-latency-ms", "0.001")
+    for words in (["plan", *line[1:]], line):
+        refused(
+            compress(*words), 4, "No student of cifar_resnet8 fits", "the closest are", "Use --max-latency-ms above"
+        )
+    assert not (folder / "distill").exists()
+    assert (folder / "samples/manifest.json").exists()
 
 
 # --- never selecting on evidence --------------------------------------------------------------------------------------

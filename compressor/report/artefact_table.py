@@ -122,6 +122,25 @@ def prediction_lines(report: Artefacts) -> tuple[str, ...]:
     return tuple(_shared(sharing))
 
 
+def prediction_summary(report: Artefacts) -> tuple[str, ...]:
+    """In a sentence or two what the predicted latencies are; their anchors take too much room for a terminal."""
+    found = [
+        variant.latency_predicted
+        for variant in report.variants
+        if variant.path is not None and variant.latency_predicted is not None
+    ]
+    if not found:
+        return ()
+    first = found[0]
+    known = f"{count(first.num_measurements, 'measurement')} of {first.device}"
+    doubts = dict.fromkeys(doubt for prediction in found for doubt in prediction.doubts)
+    return (
+        f"≈ is predicted, with its {100 * first.interval_confidence:g} % interval, from {known} and of its relatives; "
+        "the report names the nearest.",
+        *([f"{count(len(doubts), 'doubt')} about that: {next(iter(doubts))}"] if doubts else []),
+    )
+
+
 def missing_lines(report: Artefacts) -> tuple[str, ...]:
     """Why an artefact was not made, or is of no use on the target."""
     whys = {

@@ -16,7 +16,7 @@ from compressor.report.artefact_table import (
     calibration_lines,
     judged_on,
     missing_lines,
-    prediction_lines,
+    prediction_summary,
     recommendation_lines,
     variant_lines,
 )
@@ -127,7 +127,7 @@ def _predictions(report: Artefacts) -> Iterator[str]:
     left = [f"{line.label} {line.predicted}" for line in lines if ABSENT == line.target != line.predicted]
     if left and not _only_predicted(lines):
         yield f"Predicted for the target, p50 in ms: {', '.join(left)}."
-    yield from prediction_lines(report)
+    yield from prediction_summary(report)
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-NUM_IMAGES = 64  # on which importance is judged, at most
+NUM_IMAGES = 128  # on which importance is judged, at most
 NUM_PROBES = 8
 BATCH = 16
 

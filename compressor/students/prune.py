@@ -30,7 +30,7 @@ def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int, im
     that is not wider than that stays whole. The classifier keeps its outputs.
 
     Args:
-        images: real ones, (N, C, H, W) in [0, 1]; at most 64 of them are used, spread evenly. One is as good as none.
+        images: real ones, (N, C, H, W) in [0, 1]; at most 128 of them are used, spread evenly. One is as good as none.
 
     Raises:
         InputRefused: torch-pruning cannot trace or prune this network.

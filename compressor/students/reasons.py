@@ -51,6 +51,15 @@ def reason_of(chosen: Row, whole: Row, bounds: Sequence[Bound], given_up: Sequen
     return " ".join([*sentences, *_unproven(chosen, held)])
 
 
+def no_faster(chosen: Row, whole: Row) -> str | None:
+    """Said of a choice as slow as its teacher: fewer MACs help little where starting kernels takes the time."""
+    student, teacher = chosen.candidate.latency, whole.candidate.latency
+    if student is None or teacher is None or student.latency_p50_ms < teacher.latency_p50_ms:
+        return None
+    times = " against ".join(f"{text.significant(found.latency_p50_ms)} ms" for found in (student, teacher))
+    return f"{chosen.candidate.spec} is smaller but no faster than the teacher: {times} {student.origin}."
+
+
 def nothing_fits(whole: Row, rows: Sequence[Row], bounds: Sequence[Bound]) -> NoStudentFits:
     """The refusal, with the candidates that come closest."""
     hard = [bound for bound in bounds if bound.hard]

@@ -25,7 +25,7 @@ from compressor.errors import InputRefused
 from compressor.inputs.teacher import Teacher
 from compressor.students.architectures import ARCHITECTURES
 from compressor.students.bounds import Bound, Source, bounds_of, wished
-from compressor.students.reasons import NoStudentFits, nothing_fits, reason_of
+from compressor.students.reasons import NoStudentFits, no_faster, nothing_fits, reason_of
 from compressor.students.search_record import Candidate, Kind, StudentLimits, StudentSearch
 from compressor.students.student import named_backbone
 from compressor.students.trial import LatencyOf, Row, Trial
@@ -90,6 +90,8 @@ def search_student(
         raise nothing_fits(whole, rows, bounds)
     if trial.no_latency is not None:
         notes.append(f"No candidate has a latency: {trial.no_latency}")
+    if (warning := no_faster(chosen, whole)) is not None:
+        notes.append(warning)
     return StudentSearch(
         teacher=whole.candidate,
         candidates=tuple(row.candidate for row in rows),

@@ -23,7 +23,6 @@ def test_the_shipped_kernels_are_those_of_the_code(key: str) -> None:
     assert SHIPPED[key]["family"] == MODELS[name].family
 
 
-@pytest.mark.slow
 def test_the_shipped_detector_is_that_of_the_code() -> None:
     assert kernels_to_json(kernels_of("yolo11n", 640, 640)) == SHIPPED["yolo11n@640x640"]["kernels"]
 

@@ -138,3 +138,12 @@ def test_the_evidence_prefers_a_prior_that_fits() -> None:
     rows = family(dense=1.2, launch=0.9)
     far = replace(PRIOR, centre=(3.0,) * len(PARTS))
     assert Calibration(rows, PRIOR).log_evidence > Calibration(rows, far).log_evidence + 5
+
+
+def test_a_row_of_ones_own_is_believed_however_far_it_lies() -> None:
+    """Ten times what is published: an odd publication is left aside, a user's own device is not."""
+    query = network(4.0, kind=50.0)
+    odd, own = Observation(query, 120.0), Observation(query, 120.0, 0.03)
+    doubted, believed = (Calibration([*family(3.0, 0.4), row], PRIOR).estimate(query).log_ms for row in (odd, own))
+    assert math.exp(doubted) < 60
+    assert math.exp(believed) > 80

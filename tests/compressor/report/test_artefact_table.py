@@ -11,6 +11,7 @@ from compressor.report.artefact_table import (
     judged_on,
     missing_lines,
     prediction_lines,
+    prediction_summary,
     recommendation_lines,
     variant_lines,
     variant_notes,
@@ -83,6 +84,11 @@ def test_a_predicted_latency_never_stands_in_a_measured_column(
         f"student fp32, student int8: {doubt}",
         "student fp16: predicted for Jetson Orin Nano Super, batch 1, and not measured: from its peak rates and "
         "what devices reach on average, 90 % interval.",
+    )
+    assert prediction_summary(report) == (
+        "≈ is predicted, with its 90 % interval, from 23 measurements of Jetson Orin Nano Super and of its relatives; "
+        "the report names the nearest.",
+        f"1 doubt about that: {doubt}",
     )
 
 

@@ -348,6 +348,15 @@ def test_a_limit_inside_the_interval_is_unproven(bench: Bench) -> None:
     assert " ms measured of 100 ms" in found.reason
 
 
+def test_a_student_that_is_no_faster_than_its_teacher_says_so(bench: Bench) -> None:
+    bench.result = lambda ms: predicted(1.0 + 0.001 / ms)  # a projector more, and starting kernels is all it takes
+    found = search(tiny.teacher("cifar_resnet20"), bench)
+    assert found.choice().latency.latency_p50_ms > found.teacher.latency.latency_p50_ms  # type: ignore[union-attr]
+    (note,) = found.notes
+    assert note.startswith(f"{found.chosen} is smaller but no faster than the teacher: 1.0")
+    assert note.endswith(" ms predicted.")
+
+
 # --- nothing fits -----------------------------------------------------------------------------------------------------
 
 
