@@ -27,7 +27,7 @@ from torch import Tensor
 
 from compressor import __version__
 from compressor.config import Resolved, RunConfig, section_settings
-from compressor.deploy.board_results import MERGED
+from compressor.deploy.board_results import MERGED, check_anchors
 from compressor.deploy.calibration_images import gather
 from compressor.deploy.engines import build_engines_here, engine_environment
 from compressor.deploy.expected_latency import expected_precision, latency_source, run_anchors
@@ -62,9 +62,10 @@ from compressor.report.student_search import StudentSearch as SearchRecord
 from compressor.report.student_search import search_record
 from compressor.stage_files import load_tensors, read_facts, save_facts, save_tensors
 from compressor.stages import Choices, Stage, atomic_path, atomic_write_text
+from compressor.students.named import check_named_student
 from compressor.students.search import StudentLimits, StudentSearch, search_student
 from compressor.students.specification import AUTO, build_backbone, parse_student
-from compressor.students.student import Student, load_backbone, load_student, save_backbone, save_student
+from compressor.students.student import Backbone, Student, load_backbone, load_student, save_backbone, save_student
 from exporters.logits import logits_of
 from exporters.macs import count_macs, count_params
 from exporters.onnx_files import load_onnx
@@ -76,8 +77,8 @@ from exporters.torch_to_onnx import onnx_from_torch
 from exporters.torch_to_pt2 import pt2_from_torch
 from profiles.catalogue import load_target
 from profiles.host import host_name, usable_cores
-from profiles.measurements import measurements_version
 from profiles.predict import Anchor
+from profiles.predictor_version import predictor_version
 from profiles.schema import Budget, DeviceProfile, Precision
 from profiles.ssh import board_named
 
@@ -171,6 +172,7 @@ def prepare(resolved: Resolved, reporter: Reporter | None = None, stop: StopRequ
 
     Raises:
         UsageFault, ProfileError, WrongBoardName: a setting fits no method, student, target or board.
+        StaleResult, BoardResultError: what --anchors names was measured of other files than that run has now.
         InputRefused: the teacher or a folder of images is not there.
         EnvironmentFault: a GPU was demanded and there is none.
     """
@@ -178,6 +180,8 @@ def prepare(resolved: Resolved, reporter: Reporter | None = None, stop: StopRequ
     target = load_target(config.target)
     check_method(config.distill.method, config.distill.options)
     parse_student(config.student.spec)
+    if config.student.anchors is not None:
+        check_anchors(config.student.anchors, target)
     if config.onnx.opset is not None and config.onnx.opset > target.opset_ceiling:
         raise UsageFault(
             f"--opset {config.onnx.opset} is above what {target.title} reads.",
@@ -329,7 +333,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
             (*onnx, precisions, path("engine", "facts.json"), *anchors),
             (),
             section_settings(config, "latency") | {"target": target.model_dump(mode="json")},
-            host | ({} if target.this_host else {"measurements": measurements_version()}),
+            host | ({} if target.this_host else {"predictor": predictor_version()}),
         ),
         stage(
             "report",
@@ -438,6 +442,8 @@ def make_the_student(run: Run, folder: Path) -> None:
         seed=config.seed,
         images=samples["images"][samples["train"]].to(run.device).float() / 255.0,
     )
+    if search is None:
+        check_the_named_student(run, teacher, backbone)
     with atomic_path(folder / "backbone.safetensors") as weights, atomic_path(folder / "backbone.json") as card:
         save_backbone(backbone, weights, card)
     params, macs = count_params(backbone), count_macs(backbone, teacher.card.input_shape)
@@ -469,21 +475,40 @@ def search_for_student(run: Run, teacher: Teacher) -> StudentSearch:
     )
 
 
+def check_the_named_student(run: Run, teacher: Teacher, backbone: Backbone) -> None:
+    """Refuse before hours of training what can be counted now."""
+    config, target = run.config, run.target
+    check_named_student(
+        config.student.spec,
+        backbone,
+        teacher,
+        limits=student_limits(config),
+        memory_gib=target.memory_gib.value if target.memory_gib else None,
+        precisions=config.precision.precisions or target.precisions,
+    )
+
+
 def planned_search(run: Run, finished: Collection[str]) -> SearchRecord | None:
     """The search that a run has made or would make, as its report says it; None where the user names the student.
 
     Args:
         finished: the stages whose files are there and fit.
+
+    Raises:
+        InputRefused: no candidate holds the limits, or the student that was named does not.
     """
-    if run.config.student.spec != AUTO:
-        return None
+    spec, automatic = run.config.student.spec, run.config.student.spec == AUTO
     if "student" in finished:
-        return search_record(read_facts(run.path("student"))["search"])
+        return search_record(read_facts(run.path("student"))["search"]) if automatic else None
     if "teacher" in finished:
         teacher = run.teacher()
     else:
         source = teacher_source(run)
         teacher = load_teacher(source.state_dict, provisional_card(source)).to(run.device)
+    if not automatic:
+        multiple, seed = run.target.channel_multiple, run.config.seed
+        check_the_named_student(run, teacher, build_backbone(spec, teacher, channel_multiple=multiple, seed=seed))
+        return None
     return search_record(search_for_student(run, teacher).to_dict())
 
 

@@ -24,7 +24,6 @@ it). Both files ship with the package and are read once.
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -140,12 +139,6 @@ def published() -> Published:
                 )
             )
     return Published(tuple(measurements), dict(left_out))
-
-
-@cache
-def measurements_version() -> str:
-    """SHA-256 of both files: what was predicted by other measurements is another prediction."""
-    return hashlib.sha256(ROWS.read_bytes() + KERNELS.read_bytes()).hexdigest()
 
 
 @cache

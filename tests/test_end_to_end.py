@@ -265,6 +265,26 @@ def test_limits_that_nothing_holds_end_before_the_training(inputs: Path, tmp_pat
     assert (folder / "samples/manifest.json").exists()
 
 
+def test_a_named_student_that_cannot_fit_ends_before_the_training(
+    inputs: Path, tmp_path: Path, compress: Compress
+) -> None:
+    line = tiny_run.line(inputs, tmp_path / "run", "--student", "prune:0.5", "--max-params-m", "0.001")
+    for words in (["plan", *line[1:]], line):
+        refused(
+            compress(*words), 4, "The student prune:0.5 has", "above the limit of 1.00 k parameters", "--student auto"
+        )
+
+
+def test_anchors_have_to_be_measurements_of_the_target(inputs: Path, tmp_path: Path, compress: Compress) -> None:
+    (tmp_path / "earlier").mkdir()
+    words = ("--target", "jetson", "--anchors", f"{tmp_path}/earlier")
+    line = tiny_run.line(inputs, tmp_path / "run", *words)
+    for command in (["plan", *line[1:]], line):
+        outcome = compress(*command)
+        refused(outcome, 2, "holds no measurement of jetson-orin-nano-super", "compress merge", "leave --anchors out")
+    assert not (tmp_path / "run").exists()
+
+
 # --- never selecting on evidence --------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressor.errors import CompressError
+from compressor.errors import CompressError, UsageFault
 from compressor.stage_files import read_facts
 from compressor.stages import atomic_write_bytes
 from profiles.board_result import Board, BoardModel, BoardResult, read_board_result
@@ -84,6 +84,21 @@ def merged_result(run_folder: Path, target: str) -> BoardResult | None:
     result = read_board_result(kept)
     _check(result, _held_by(run_folder), kept)
     return result
+
+
+def check_anchors(run_folder: Path, target: DeviceProfile) -> None:
+    """Refuse a run whose target has sent nothing back that still counts: its measurements would be passed over.
+
+    Raises:
+        UsageFault: there is no result of this target.
+        StaleResult, BoardResultError: see `accept_result`.
+    """
+    if not (run_folder / MERGED / f"{target.name}.json").exists() or merged_result(run_folder, target.name) is None:
+        raise UsageFault(
+            f"--anchors {run_folder} holds no measurement of {target.name}.",
+            f"The folder of a run into which `compress merge` has brought a result of {target.title} was expected.",
+            "Name such a run, or leave --anchors out.",
+        )
 
 
 def latencies_of(result: BoardResult, target: DeviceProfile) -> dict[str, LatencyStats]:
