@@ -232,8 +232,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
         student_depends |= {
             "limits": asdict(student_limits(config)),
             "target": target.model_dump(mode="json"),
-            "precisions": list(config.precision.precisions or target.precisions),
-            "opset_ceiling": run.opset_ceiling(),
+            "precision": expected_precision(target, config.precision.precisions),
         }
     beside = config.teacher.file.with_suffix(".yaml")
     cards = [file for file in (config.teacher.card or beside, config.teacher.class_names) if file and file.exists()]
@@ -459,7 +458,7 @@ def search_for_student(run: Run, teacher: Teacher) -> StudentSearch:
     """
     config, target = run.config, run.target
     own, wishes = config.limits, target.budget or Budget()
-    precision = expected_precision(target, config.precision.precisions or target.precisions)
+    precision = expected_precision(target, config.precision.precisions)
     timed = not target.this_host or own.max_latency_ms is not None  # measuring takes seconds for each candidate
     return search_student(
         teacher,

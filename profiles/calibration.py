@@ -9,9 +9,11 @@ then on its precision, then on all others:
     x[part, condition] = centre + common + by precision + by architecture + by device + by condition + slope * balance
 
 with one set of shifts for each part. `balance` is log(peak / bandwidth): the more arithmetic a device has for each
-byte, the less of it a network reaches (arithmetic parts only). More ties measurements together than their factors:
-networks of a like mix of kernels err alike (`discrepancy`, falling with the distance of their mixes, partly on all
-devices and partly on each), and so do measurements of one campaign, since a publication has one way to measure.
+byte, the less of it a network reaches (arithmetic parts only). The fixed part has one more shift, by who measured: a
+Python loop around an engine adds to every inference what the engine's own timer never sees. More ties measurements
+together than their factors: networks of a like mix of kernels err alike (`discrepancy`, falling with the distance of
+their mixes, partly on all devices and partly on each), and so do measurements of one campaign, since a publication has
+one way to measure.
 
 The posterior comes from Gauss-Newton steps on the linearised model, each a Gaussian-process regression over the
 measurements: exact in the Gaussian part, and small (one N x N solve). Noise is Student-t, so that a single odd row
@@ -54,22 +56,24 @@ class Prior:
     mix_length: float
     network_sd: float
     campaign_sd: float
+    harness_sd: float
     noise_sd: float
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A device at a precision; `balance` is log(operations a byte), relative to any fixed device."""
+    """A device at a precision, and who measured it; `balance` is log(operations a byte), relative to a fixed device."""
 
     device: str
     architecture: str
     precision: str
     balance: float
+    campaign: str
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network on a condition: `ideal_ms` (8,) as in `PARTS`, its mix of kernels (K,), and who measured it.
+    """A network on a condition: `ideal_ms` (8,) as in `PARTS`, and its mix of kernels (K,).
 
     Equal names mean the same network, which errs in the same way on every device.
     """
@@ -78,7 +82,6 @@ class Network:
     ideal_ms: tuple[float, ...]
     mix: tuple[float, ...]
     name: str
-    campaign: str
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class Calibration:
             latency_log, self._shares = self._linear(self._networks, self._rows)
             self._total = _tied(self._shares, self._shares, between) + fixed + np.diag(noise / trust)
             residual = target - latency_log + self._shift(self._shares, self._rows)
-            self._weights: Vector = np.linalg.solve(self._total, residual)
+            self._weights = np.asarray(np.linalg.solve(self._total, residual), dtype=np.float64)
             # x = centre + C J' (J C J' + R)^-1 residual, part by part: C is block diagonal over parts.
             pulled = np.zeros_like(self._factors)
             np.add.at(pulled, self._rows, self._shares * self._weights[:, None])
@@ -177,16 +180,18 @@ def _between_conditions(conditions: Sequence[Condition], prior: Prior) -> Vector
         values = np.array([getattr(condition, name) for condition in conditions])
         return np.asarray(values[:, None] == values[None, :], dtype=np.float64)
 
+    on_device, at_precision = same("device"), same("precision")
     shared = (
         prior.common_sd**2
-        + prior.precision_sd**2 * same("precision")
+        + prior.precision_sd**2 * at_precision
         + prior.architecture_sd**2 * same("architecture")
-        + prior.device_sd**2 * same("device")
-        + prior.condition_sd**2 * np.eye(len(conditions))
+        + prior.device_sd**2 * on_device
+        + prior.condition_sd**2 * on_device * at_precision
     )
     balance = np.array([condition.balance for condition in conditions])
     covariance = np.repeat(shared[None], len(PARTS), axis=0)
     covariance[:ARITHMETIC_PARTS] += prior.balance_sd**2 * np.outer(balance, balance)
+    covariance[PARTS.index("fixed")] += prior.harness_sd**2 * on_device * same("campaign")
     return covariance
 
 
@@ -208,7 +213,7 @@ def _discrepancy(first: Sequence[Network], second: Sequence[Network], prior: Pri
     return np.asarray(
         (prior.mix_sd**2 + prior.mix_on_device_sd**2 * on_device) * near
         + prior.network_sd**2 * same(lambda network: network.name)
-        + prior.campaign_sd**2 * (on_device & same(lambda network: network.campaign))
+        + prior.campaign_sd**2 * (on_device & same(lambda network: network.condition.campaign))
     )
 
 

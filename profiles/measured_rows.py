@@ -95,19 +95,22 @@ def network_on(kernels: Sequence[Kernel], profile: DeviceProfile, precision: Pre
     """
     values = sum(kernel.input_elements + kernel.weight_elements + kernel.output_elements for kernel in kernels)
     return Network(
-        condition_of(profile, precision),
+        condition_of(profile, precision, campaign=campaign),
         tuple(ideal_parts_ms(kernels, profile, precision).tolist()),
         tuple(kernel_mix(kernels).tolist()),
         f"{len(kernels)} kernels, {total_macs(kernels)} macs, {values} values",
-        campaign,
     )
 
 
-def condition_of(profile: DeviceProfile, precision: Precision) -> Condition:
-    """Where a row was measured. Architecture is the compute capability: such devices have the same multiprocessors."""
+def condition_of(profile: DeviceProfile, precision: Precision, *, campaign: str) -> Condition:
+    """Where a row was measured, and by whom.
+
+    Architecture is the compute capability: such devices have the same multiprocessors.
+    """
     operations_a_byte = peak_tflops(profile, precision) * 1e3 / bandwidth_gb_s(profile)
     architecture = profile.compute_capability or profile.kind
-    return Condition(profile.name, architecture, precision, math.log(operations_a_byte / TYPICAL_BALANCE))
+    balance = math.log(operations_a_byte / TYPICAL_BALANCE)
+    return Condition(profile.name, architecture, precision, balance, campaign)
 
 
 @cache

@@ -35,15 +35,16 @@ GPU_PRIOR = Prior(
     centre=CENTRE,
     common_sd=0.7,
     precision_sd=0.19,
-    architecture_sd=0.51,
+    architecture_sd=0.2,
     device_sd=0.3,
     condition_sd=0.12,
     balance_sd=0.2,
-    mix_sd=0.12,
+    mix_sd=0.047,
     mix_on_device_sd=0.05,
     mix_length=0.26,
     network_sd=0.019,
-    campaign_sd=0.037,
+    campaign_sd=0.06,
+    harness_sd=1.1,
     noise_sd=0.037,
 )
 CPU_PRIOR = Prior(
@@ -59,6 +60,7 @@ CPU_PRIOR = Prior(
     mix_length=0.1,
     network_sd=0.05,
     campaign_sd=0.06,
+    harness_sd=0.7,
     noise_sd=0.094,
 )
 
@@ -133,7 +135,7 @@ def _refuse_guesses(profile: DeviceProfile, precision: Precision) -> None:
             f"It runs {', '.join(profile.precisions)}.",
             "Choose one of these precisions.",
         )
-    condition_of(profile, precision)  # refuses where a peak or the bandwidth is missing
+    condition_of(profile, precision, campaign=OWN)  # refuses where a peak or the bandwidth is missing
 
 
 def _basis(condition: Condition, here: Sequence[MeasuredRow], relatives: Sequence[MeasuredRow]) -> Basis:
@@ -151,7 +153,7 @@ def _nearest(network: Network, rows: Sequence[MeasuredRow]) -> tuple[str, ...]:
         other = row.observation.network
         size = abs(math.log2(math.fsum(other.ideal_ms) / math.fsum(network.ideal_ms)))
         return (
-            other.campaign != OWN,
+            other.condition.campaign != OWN,
             other.condition.precision != network.condition.precision,
             math.dist(other.mix, network.mix) + 0.2 * size,
         )

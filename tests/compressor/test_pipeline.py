@@ -64,7 +64,8 @@ def prints(run: Run) -> dict[str, str]:
         ({"precision__precisions": "fp32,int8"}, "precision"),
         ({"precision__calibration_images": 64}, "precision"),
         ({"limits__max_drop": 0.5}, "precision"),
-        ({"limits__max_latency_ms": 5.0}, ""),
+        ({"limits__max_latency_ms": 5.0}, "student"),
+        ({"limits__accept_predicted": True}, ""),
         ({"engine__max_batch": 8}, "engine"),
         ({"kit__images": True}, "kit"),
         ({"board": "user@board"}, ""),
@@ -76,6 +77,12 @@ def test_what_a_setting_changes_by_itself(
     before, after = prints(run_of(inputs, stage_files)), prints(run_of(inputs, stage_files, **changed))
     assert tuple(before) == STAGES
     assert {name for name in STAGES if before[name] != after[name]} == set(stages.split())
+
+
+def test_limits_do_not_concern_a_student_that_the_user_names(inputs: Path, stage_files: Path) -> None:
+    named = {"student__spec": "width:0.5"}
+    before = prints(run_of(inputs, stage_files, **named))
+    assert prints(run_of(inputs, stage_files, **named, limits__max_latency_ms=5.0)) == before
 
 
 def test_an_evaluation_set_concerns_the_report_alone(inputs: Path, stage_files: Path) -> None:
@@ -104,7 +111,8 @@ def test_training_and_timing_depend_on_the_machine(inputs: Path, tmp_path: Path)
     assert set(stages["distill"].environment) == {"device", "torch"}
     assert set(stages["latency"].environment) == {"machine", "cores", "onnxruntime"}
     assert set(stages["engine"].environment) == {"tensorrt", "gpu"}
-    dependent = {"distill", "onnx", "precision", "engine", "latency", "report"}
+    assert set(stages["student"].environment) == {"torch", "torch-pruning"}  # a choice is kept, wherever it was timed
+    dependent = {"student", "distill", "onnx", "precision", "engine", "latency", "report"}
     assert {name for name, stage in stages.items() if stage.environment} == dependent
 
 

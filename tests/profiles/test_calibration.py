@@ -22,18 +22,22 @@ PRIOR = Prior(
     mix_length=0.1,
     network_sd=0.05,
     campaign_sd=0.05,
+    harness_sd=0.7,
     noise_sd=0.05,
 )
-BOARD = Condition("board", "8.7", "fp16", 0.0)
-SISTER = Condition("sister", "8.7", "fp16", 0.0)
-STRANGER = Condition("stranger", "5.3", "fp32", 0.0)
+BOARD = Condition("board", "8.7", "fp16", 0.0, "a campaign")
+SISTER = Condition("sister", "8.7", "fp16", 0.0, "a campaign")
+MINE = replace(BOARD, campaign="own")
+STRANGER = Condition("stranger", "5.3", "fp32", 0.0, "a campaign")
 
 
-def network(dense: float, launch: float = 0.0, *, condition: Condition = BOARD, kind: float = 0.0) -> Network:
-    """A network of two parts; `kind` places its mix, and its name follows from its numbers."""
+def network(
+    dense: float, launch: float = 0.0, *, fixed: float = 0.0, condition: Condition = BOARD, kind: float = 0.0
+) -> Network:
+    """A network of at most three parts; `kind` places its mix, and its name follows from its numbers."""
     ideal = [0.0] * len(PARTS)
-    ideal[0], ideal[PARTS.index("launch")] = dense, launch
-    return Network(condition, tuple(ideal), (kind, 1.0), f"{dense} {launch} {kind}", "a campaign")
+    ideal[0], ideal[PARTS.index("launch")], ideal[PARTS.index("fixed")] = dense, launch, fixed
+    return Network(condition, tuple(ideal), (kind, 1.0), f"{dense} {launch} {kind}")
 
 
 def truth(item: Network, dense: float, launch: float) -> Observation:
@@ -86,6 +90,31 @@ def test_networks_of_a_like_mix_err_alike() -> None:
     assert member.sd < other.sd
 
 
+def test_what_a_harness_adds_stays_with_its_campaign() -> None:
+    """One campaign adds 1 ms to whatever it measures, another 0.1 ms: each is predicted as it measures."""
+    python, timer = (replace(BOARD, campaign=name) for name in ("python", "timer"))
+    rows = [
+        truth_with_harness(network(dense, fixed=0.1, condition=condition, kind=float(n)), harness)
+        for condition, harness in ((python, 1.0), (timer, 0.1))
+        for n, dense in enumerate((0.05, 0.2, 1.0, 5.0, 20.0))
+    ]
+    calibration = Calibration(rows, PRIOR, also=[MINE])
+    slow, fast, own = (
+        calibration.estimate(network(0.1, fixed=0.1, condition=condition, kind=9.0))
+        for condition in (python, timer, MINE)
+    )
+    assert math.exp(slow.log_ms) == pytest.approx(1.3, rel=0.1)
+    assert math.exp(fast.log_ms) == pytest.approx(0.4, rel=0.15)
+    assert fast.log_ms < own.log_ms < slow.log_ms  # nobody knows how the user will measure
+    assert own.sd > 1.5 * max(slow.sd, fast.sd)
+    large = [calibration.estimate(network(50.0, fixed=0.1, condition=c, kind=9.0)).log_ms for c in (python, timer)]
+    assert large[0] == pytest.approx(large[1], abs=0.08)
+
+
+def truth_with_harness(item: Network, harness_ms: float) -> Observation:
+    return Observation(item, 3.0 * item.ideal_ms[0] + harness_ms)
+
+
 def test_one_odd_row_bends_nothing() -> None:
     good = family(dense=3.0, launch=0.4)
     odd = Observation(network(12.0, 1.0, kind=40.0), 5 * 36.4)
@@ -96,9 +125,12 @@ def test_one_odd_row_bends_nothing() -> None:
 
 def test_a_precise_measurement_of_ones_own_outweighs_the_published_ones() -> None:
     published = family(dense=3.0, launch=0.4)
-    own = Observation(replace(network(4.0, kind=50.0), campaign="own"), 20.0, 0.01)
-    query = replace(network(5.0, kind=50.0), campaign="own")
-    before, after = (math.exp(Calibration(r, PRIOR).estimate(query).log_ms) for r in (published, [*published, own]))
+    own = Observation(network(4.0, condition=MINE, kind=50.0), 20.0, 0.01)
+    query = network(5.0, condition=MINE, kind=50.0)
+    before, after = (
+        math.exp(Calibration(rows, PRIOR, also=[MINE]).estimate(query).log_ms)
+        for rows in (published, [*published, own])
+    )
     assert before == pytest.approx(15.0, rel=0.05)
     assert after == pytest.approx(25.0, rel=0.1)
 
