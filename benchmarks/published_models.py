@@ -41,7 +41,7 @@ class Published:
     Attributes:
         family: networks of one design, which are left out together when a prediction is tested.
         build: for an image size (height, width).
-        origin: where its layers come from.
+        origin: where its layers come from; networks of one origin are one network, whatever they were trained for.
     """
 
     family: str
@@ -88,7 +88,7 @@ def _fcn_resnet18(classes: int) -> Published:
         body = list(models.resnet18(weights=None).children())[:-2]
         return nn.Sequential(*body, FCNHead(512, classes))
 
-    return Published("fcn_resnet18", build, "torchvision resnet18 and FCNHead")
+    return Published("resnet", build, "torchvision resnet18 and FCNHead")
 
 
 MODELS: dict[str, Published] = {

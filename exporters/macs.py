@@ -9,6 +9,7 @@ One MAC is one multiplication with its addition, not two operations.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -29,15 +30,27 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
         # weight is (outputs, values that one output sums): (out, in / groups, kh, kw) or (out, in).
         macs += output.numel() * layer.get_parameter("weight")[0].numel()
 
-    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    handles = [layer.register_forward_hook(add) for layer in layers]
+    look_at_layers(model, image_shape, (m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)), add)
+    return macs
+
+
+def look_at_layers(
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    layers: Iterable[nn.Module],
+    look: Callable[[nn.Module, Any, Any], None],
+) -> None:
+    """Run one black image of shape (C, H, W), and have `look` see (layer, inputs, output) of these layers as they run.
+
+    The model stays as it is.
+    """
+    handles = [layer.register_forward_hook(look) for layer in layers]
     try:
         with evaluation_mode(model), torch.no_grad():
             model(torch.zeros(1, *image_shape, device=device_of(model)))
     finally:
         for handle in handles:
             handle.remove()
-    return macs
 
 
 def count_params(model: nn.Module) -> int:

@@ -9,19 +9,24 @@ replaced whole, so that no figure ever inherits the source of another one.
 from __future__ import annotations
 
 import difflib
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from profiles.errors import ProfileError
-from profiles.schema import DeviceProfile, known_keys
+from profiles.schema import Budget, DeviceProfile, Peaks, PowerMode, known_keys
 
 DEVICES = Path(__file__).parent / "devices"
 SUFFIXES = (".yaml", ".yml")
 NOT_INHERITED = ("name", "title", "aliases")
+MOST_BYTES = 2**20  # the longest that ships has 5 KiB; parsing a large file takes minutes
+
+# The mapping in which each key of a profile belongs; other mappings hold figures and ranges of versions.
+PLACES: dict[str, type[BaseModel]] = {"": DeviceProfile, "peaks": Peaks, "budget": Budget, "power_modes": PowerMode}
 
 
 def target_names() -> tuple[str, ...]:
@@ -43,18 +48,20 @@ def load_target(target: str) -> DeviceProfile:
     """The profile of a public name, of an alias or of a YAML file, in the power mode after an '@' where there is one.
 
     Raises:
-        ProfileError: unknown name, unreadable file, `extends` in a circle, unknown keys or wrong values, or no
-            such power mode.
+        ProfileError: unknown name, unreadable file, `extends` in a circle, unknown keys or wrong values, a user's own
+            file with the name of a device that ships, or no such power mode.
     """
     device, mode = _device_and_mode(target)
     path = _locate(device, Path())
     document = _resolve(path, ())
     document.setdefault("name", path.stem)
     document.setdefault("title", document["name"])
+    document["extends"] = _shipped_root(path)
     try:
         profile = DeviceProfile.model_validate(document)
     except ValidationError as error:
         raise _refusal(path, error) from error
+    _check_own_name(profile.name, path)
     return profile if mode is None else profile.in_power_mode(mode)
 
 
@@ -111,6 +118,21 @@ def _resolve(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     return _merge(inherited, document)
 
 
+def _shipped_root(path: Path) -> str | None:
+    """The first device that ships on a user's chain of `extends`; None for what ships, and for a chain without one."""
+    own = path
+    while not _ships(path):
+        parent = _read(path).get("extends")
+        if parent is None:
+            return None
+        path = _locate(str(parent), path.parent)
+    return None if path == own else path.stem
+
+
+def _ships(path: Path) -> bool:
+    return path.resolve().parent == DEVICES.resolve()
+
+
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, new in changes.items():
@@ -121,9 +143,29 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _check_own_name(name: str, path: Path) -> None:
+    """Published measurements, and results that boards send back, go by name: one name must not mean two devices."""
+    shipped = _aliases(DEVICES).get(name, name)
+    if shipped not in target_names() or _ships(path):
+        return
+    raise ProfileError(
+        f"The profile {path} has the name '{name}', which is that of the {shipped} that ships.",
+        "A profile of your own needs a name of its own, since measurements go by the name.",
+        f"Rename the file, or give it another `name:`, such as 'our-{name}'.",
+    )
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ProfileError(
+                f"The profile {path} is larger than {MOST_BYTES // 2**20} MiB.",
+                "A profile is a YAML text file of a few KiB.",
+                "Check the path, or take out what is no part of a profile.",
+            )
+        document = yaml.safe_load(content.decode("utf-8"))
     except (OSError, ValueError) as error:  # ValueError: no UTF-8 text, or an impossible date or number
         reason = error.strerror if isinstance(error, OSError) else error
         raise ProfileError(
@@ -153,19 +195,41 @@ def _refusal(path: Path, error: ValidationError) -> ProfileError:
     for issue in error.errors(include_url=False):
         place = ".".join(str(part) for part in issue["loc"])
         if issue["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(issue["loc"][-1]), known_keys(), n=1)
-            problems.append(f"unknown key '{place}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
+            near = _nearest(issue["loc"])
+            problems.append(f"unknown key '{place}'" + (f" (did you mean '{near}'?)" if near else ""))
         elif not place:  # checks across fields name their places themselves
             problems.append(issue["msg"].removeprefix("Value error, "))
         else:
             message = issue["msg"].removeprefix("Value error, ").removeprefix("Input ")
             received = "" if issue["type"] == "missing" else f" (received {_one_line(repr(issue['input']))})"
-            problems.append(f"{place}: {message[0].lower()}{message[1:]}{received}")
+            problems.append(f"{place}: {message[0].lower()}{message[1:]}{received}{_as_number(issue['input'])}")
     return ProfileError(
         f"The profile {path} is wrong: {'; '.join(problems)}.",
         "A profile holds the keys of profiles/schema.py, with positive figures in the unit of their name.",
         f"Correct {path}; `compress targets show t4` shows a complete example.",
     )
+
+
+def _nearest(place: tuple[int | str, ...]) -> str | None:
+    """The known key nearest to an unknown one; with dots where it belongs into another mapping."""
+    key, parent = str(place[-1]), str(place[0]) if len(place) > 1 else ""
+    near = difflib.get_close_matches(key, known_keys(), n=1)
+    if not near:
+        return None
+    if near[0] != key and (parent not in PLACES or near[0] in PLACES[parent].model_fields):
+        return near[0]
+    found = (f"{holder}.{near[0]}".lstrip(".") for holder, model in PLACES.items() if near[0] in model.model_fields)
+    return next(found, None)
+
+
+def _as_number(value: object) -> str:
+    """How to write a number that YAML has left as text: it needs a dot, and a sign in the exponent."""
+    parts = re.fullmatch(r"([+-]?\d+)(\.\d*)?(?:[eE]([+-]?)(\d+))?", value) if isinstance(value, str) else None
+    if parts is None:
+        return ""
+    whole, fraction, sign, exponent = parts.groups()
+    spelled = f"{whole}{fraction or '.0'}e{sign or '+'}{exponent}" if exponent else f"{whole}{fraction or ''}"
+    return f", which YAML reads as text: write {spelled} without quotes"
 
 
 def _one_line(text: str, limit: int = 200) -> str:

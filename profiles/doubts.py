@@ -1,13 +1,15 @@
 """What no measurement covers: said in sentences, and paid for with a wider interval.
 
 That a device, a precision or a kind of kernel was never measured needs no extra width: the posterior of the calibration
-is wide there by itself. Sizes, batches, power modes and runtimes are not in its model; what they add are judgements.
+is wide there by itself. Sizes, batches, power modes and runtimes are not in its model; what they add are judgements,
+added whichever measurements a prediction leans on: those of the device, or of others where it has none.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from profiles.kernels import Kernel, total_macs
 from profiles.measured_rows import MeasuredRow
@@ -25,6 +27,17 @@ NOTABLE_SHARE = 0.1  # of the time, from which on a kind of kernel that nobody m
 Doubt = tuple[str, float]  # the sentence, and the deviation that it adds
 
 
+@dataclass(frozen=True)
+class Carriers:
+    """The measurements that a prediction leans on; `where` says in words on which devices they were made, and `modes`
+    for which power modes of this device they speak.
+    """
+
+    rows: Sequence[MeasuredRow]
+    where: str
+    modes: frozenset[str]
+
+
 def doubts_of(
     kernels: Sequence[Kernel],
     profile: DeviceProfile,
@@ -33,12 +46,14 @@ def doubts_of(
     basis: Basis,
     parts_ms: dict[str, float],
     here: Sequence[MeasuredRow],
+    carriers: Carriers,
 ) -> tuple[tuple[str, ...], float]:
-    """Sentences, and the variance of the log latency that they add; `here` are the rows measured on this device."""
+    """Sentences, and the variance of the log latency that they add; `here` are the rows measured on this device, and
+    the carriers are those where there are any.
+    """
     found = [*_of_the_device(profile, precision, basis, here), *_of_the_network(kernels)]
-    if here:
-        found += _of_kinds(kernels, parts_ms, here)
-        found += [*_of_ranges(kernels, batch_size, here), *_of_setup(profile, here)]
+    found += _of_kinds(kernels, parts_ms, carriers)
+    found += [*_of_ranges(kernels, batch_size, carriers), *_of_setup(profile, carriers)]
     return tuple(sentence for sentence, _ in found), math.fsum(deviation**2 for _, deviation in found)
 
 
@@ -71,8 +86,8 @@ def _of_the_network(kernels: Sequence[Kernel]) -> list[Doubt]:
     return [(f"Operators without a rule count as memory traffic alone: {', '.join(unknown)}.", UNKNOWN_KERNEL_SD)]
 
 
-def _of_kinds(kernels: Sequence[Kernel], parts_ms: dict[str, float], here: Sequence[MeasuredRow]) -> list[Doubt]:
-    measured = {kind for row in here for kind in row.kinds}
+def _of_kinds(kernels: Sequence[Kernel], parts_ms: dict[str, float], carriers: Carriers) -> list[Doubt]:
+    measured = {kind for row in carriers.rows for kind in row.kinds}
     total_ms = math.fsum(parts_ms.values())
     found: list[Doubt] = []
     for part in dict.fromkeys(ARITHMETIC.values()):
@@ -80,40 +95,47 @@ def _of_kinds(kernels: Sequence[Kernel], parts_ms: dict[str, float], here: Seque
         share = parts_ms[part] / total_ms
         if share >= NOTABLE_SHARE and not kinds & measured:
             names = " or ".join(sorted(kinds))
-            sentence = f"No network with {names} kernels was measured on this device; they are {share:.0%} of the time."
+            where = f"was measured on {carriers.where}"
+            sentence = f"No network with {names} kernels {where}; they are {share:.0%} of the time."
             found.append((sentence, 0.0))
     return found
 
 
-def _of_ranges(kernels: Sequence[Kernel], batch_size: int, here: Sequence[MeasuredRow]) -> list[Doubt]:
+def _of_ranges(kernels: Sequence[Kernel], batch_size: int, carriers: Carriers) -> list[Doubt]:
     found: list[Doubt] = []
-    sizes = [row.macs / row.batch_size / 1e9 for row in here]
-    size = total_macs(kernels) / batch_size / 1e9
+    sizes = [row.macs / row.batch_size for row in carriers.rows]
+    size = total_macs(kernels) / batch_size
     if doublings := _doublings_beyond(size, min(sizes), max(sizes)):
-        span = f"{min(sizes):.3g} to {max(sizes):.3g}"
-        sentence = f"The network has {size:.3g} GMACs an image; those measured on this device have {span}."
+        span = f"{_in_words(min(sizes))} to {_in_words(max(sizes))}"
+        sentence = f"The network has {_in_words(size)} MACs an image; those measured on {carriers.where} have {span}."
         found.append((sentence, PER_DOUBLING_SD * doublings))
-    largest = max(row.batch_size for row in here)
+    largest = max(row.batch_size for row in carriers.rows)
     if doublings := _doublings_beyond(batch_size, 1, largest):
-        sentence = f"Batch {batch_size} was asked for; batches up to {largest} were measured on this device."
+        sentence = f"Batch {batch_size} was asked for; batches up to {largest} were measured on {carriers.where}."
         found.append((sentence, PER_DOUBLING_SD * doublings))
     return found
 
 
+def _in_words(macs: float) -> str:
+    """`1.82 G`, `12.3 M` or `80.1 k`."""
+    scale, unit = next(((s, unit) for s, unit in ((1e9, "G"), (1e6, "M")) if macs >= s), (1e3, "k"))
+    return f"{macs / scale:.3g} {unit}"
+
+
 def _doublings_beyond(value: float, low: float, high: float) -> float:
     """How many factors of two a value lies outside a range; 0 within it."""
-    tiny = 1e-6
-    return max(0.0, math.log2(max(low, tiny) / max(value, tiny)), math.log2(max(value, tiny) / max(high, tiny)))
+    return max(0.0, math.log2(max(low, 1) / max(value, 1)), math.log2(max(value, 1) / max(high, 1)))
 
 
-def _of_setup(profile: DeviceProfile, here: Sequence[MeasuredRow]) -> list[Doubt]:
+def _of_setup(profile: DeviceProfile, carriers: Carriers) -> list[Doubt]:
     found: list[Doubt] = []
-    mode, modes = profile.peaks.power_mode, sorted({row.power_mode for row in here if row.power_mode})
+    mode, modes = profile.peaks.power_mode, sorted(carriers.modes)
     if mode and modes and mode not in modes:
-        found.append((f"Power mode {mode} was asked for; {' and '.join(modes)} was measured.", POWER_MODE_SD))
-    runtimes = sorted({row.runtime for row in here})
+        sentence = f"Power mode {mode} was asked for; the measurements speak for {' and '.join(modes)}."
+        found.append((sentence, POWER_MODE_SD))
+    runtimes = sorted({row.runtime for row in carriers.rows})
     if profile.runtime not in runtimes:
         names = " and ".join(runtimes)
-        sentence = f"The networks on this device were measured with {names}, not {profile.runtime}."
+        sentence = f"The networks on {carriers.where} were measured with {names}, not {profile.runtime}."
         found.append((sentence, OTHER_RUNTIME_SD))
     return found

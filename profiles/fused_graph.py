@@ -209,7 +209,9 @@ def _copies_into_concatenation(graph: ReducedGraph, node: Node, placed: set[str]
 
 
 def _macs(graph: ReducedGraph, node: Node) -> int:
-    """Multiply-accumulates, as `exporters.macs` counts them: one for each product that is summed."""
+    """Multiply-accumulates, one for each product that is summed: also within attention, which `exporters.macs` leaves
+    out.
+    """
     if node.op in PRODUCTS:
         depth = graph.shape(node.inputs[0], node)[0 if node.attributes.get("transA") else -1]
         return graph.elements(node.writes[0], node) * depth

@@ -22,8 +22,8 @@ STEAL_SHARE = 0.02
 OTHERS_SHARE = 0.10
 OTHERS_CORES = 0.25
 SHORTEST_S = 0.5  # the kernel counts in ticks of 10 ms; shorter spans say nothing
-# One tick is 2 % of the CPU time of a session of a quarter second on two cores, so single ticks must not count.
 SESSION_STEAL_SHARE = 0.05
+SINGLE_TICK_S = 0.015  # two ticks are above this; one, which is 7 % of 0.07 s on two cores, must not count
 QUESTION_TIMEOUT_S = 5
 
 
@@ -160,10 +160,11 @@ def contention(before: HostSnapshot, after: HostSnapshot) -> list[str]:
 
 def disturbed(before: HostSnapshot, after: HostSnapshot) -> bool:
     """Whether others used the CPU between two snapshots; also of a fraction of a second, and then more coarsely."""
-    if _difference(before.total_s, after.total_s) <= 0:
+    total_s = _difference(before.total_s, after.total_s)
+    if total_s <= 0:
         return False
-    steal, others = _shares(before, after)
-    return steal > SESSION_STEAL_SHARE or others > max(OTHERS_CORES, OTHERS_SHARE * after.cores)
+    (steal, others), tick = _shares(before, after), SINGLE_TICK_S / total_s
+    return steal > max(SESSION_STEAL_SHARE, tick) or others > max(OTHERS_CORES, max(OTHERS_SHARE, tick) * after.cores)
 
 
 def _shares(before: HostSnapshot, after: HostSnapshot) -> tuple[float, float]:

@@ -1,21 +1,14 @@
 """How long one inference takes on the machine at hand, with what is needed to believe the number.
 
-`measure` times what is there already:
-
-    warm-up, then windows of back-to-back calls until the medians of the last six windows agree (coefficient
-    of variation = standard deviation / mean <= bound), or until the time is up: then `stable` is False
-
-`measure_in_turn` is for numbers that have to hold minutes later. Every window is a session of its own: the model is
+The number has to hold minutes later. So every window of calls is a session of its own (`timed_session`): the model is
 opened anew, best in a fresh process, warmed up and timed, since where its memory and threads come to lie changes its
-speed by some per cent and stays as it is for as long as it is open. Several subjects take turns, so that each is
-spread over the whole time and all of them meet the same disturbances. A session in which others used the CPU is
-repeated, which is decided by the system's accounts alone, never by the times.
+speed by some per cent and stays as it is for as long as it is open. Several subjects take turns (`measure_in_turn`), so
+that each is spread over the whole time and all of them meet the same disturbances. A session in which others used the
+CPU is repeated, which is decided by the system's accounts alone, never by the times.
 
-The interval of the median comes from the medians of windows, not from single calls: calls that follow each other
-share clock, cache and neighbours, so an interval over them would be far too narrow. `measure` gives the smallest and
-the largest of six, which covers the median of that session with 1 - 2 / 2^6 = 97 % whatever the distribution;
-`measure_in_turn` says where the median of a repetition will lie (`timing_statistics.repeat_interval`). Whatever casts
-doubt on the number is in `warnings`.
+The interval comes from the medians of sessions, not from single calls: calls that follow each other share clock, cache
+and neighbours, so an interval over them would be far too narrow. It says where the median of a repetition will lie
+(`timing_statistics.repeat_interval`). Whatever casts doubt on the number is in `warnings`.
 """
 
 from __future__ import annotations
@@ -32,19 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from profiles.host import HostSnapshot, contention, disturbed, host_name, host_snapshot
-from profiles.timing_statistics import CONFIDENCE, median_interval, repeat_interval, two_speeds
+from profiles.host import HostSnapshot, contention, disturbed, host_snapshot
+from profiles.timing_statistics import CONFIDENCE, repeat_interval, two_speeds
 
-__all__ = [
-    "LatencyStats",
-    "Session",
-    "Subject",
-    "ThreadTrial",
-    "host_name",
-    "measure",
-    "measure_in_turn",
-    "timed_session",
-]
+__all__ = ["LatencyStats", "Session", "Subject", "ThreadTrial", "measure_in_turn", "timed_session"]
 
 STABLE_WINDOWS = 6
 MOST_SESSIONS = 12
@@ -71,6 +55,8 @@ class LatencyStats(BaseModel):
         what: 'wall clock' of a whole call, or 'gpu compute' alone: TensorRT's own time, without transfers.
         conditions: how the device was set, such as its power mode and clocks, in phrases.
         is_target: whether `device` is the target that the user named; only then it may fill its column.
+        other_power_mode: the power mode that the target ran in, where that is not the one of its profile. Such a
+            latency is shown and decides nothing; None: it is that mode, or nobody knows.
         latency_p50_interval_ms: where the median lies with probability `interval_confidence`; of separate
             sessions, where that of a repetition lies.
         throughput_ips: images a second, calls one after the other.
@@ -90,6 +76,7 @@ class LatencyStats(BaseModel):
     origin: Literal["measured", "merged"] = "measured"
     device: str
     is_target: bool
+    other_power_mode: str | None = None
     runtime: str
     versions: dict[str, str]
     what: Literal["wall clock", "gpu compute"] = "wall clock"
@@ -120,69 +107,6 @@ class LatencyStats(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return self.model_dump(mode="json")
-
-
-def measure(
-    infer: Callable[[], object],
-    *,
-    batch_size: int,
-    device: str,
-    runtime: str,
-    warmup_s: float = 0.5,
-    window_s: float = 0.25,
-    max_s: float = 10.0,
-    cv_bound: float = 0.05,
-    is_target: bool = False,
-    versions: Mapping[str, str] | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-    snapshot: Callable[[], HostSnapshot] = host_snapshot,
-) -> LatencyStats:
-    """Time `infer`, which runs one batch and returns when its result is there: on a GPU it must synchronise.
-
-    `max_s` limits the time after the warm-up; the window under way when it is reached is still finished, and
-    a window holds at least one call. Exceptions of `infer` pass through.
-    """
-    warmup_count = len(_window(infer, warmup_s, WARMUP_CALLS, clock))
-    before = snapshot()
-    deadline = clock() + max_s
-    windows: list[list[float]] = []
-    while True:
-        windows.append(_window(infer, window_s, 1, clock))
-        recent = [statistics.median(window) for window in windows[-STABLE_WINDOWS:]]
-        cv = statistics.stdev(recent) / statistics.fmean(recent) if len(recent) > 1 else None
-        stable = cv is not None and len(recent) == STABLE_WINDOWS and cv <= cv_bound
-        if stable or clock() >= deadline:
-            break
-    after = snapshot()
-
-    used = windows[-STABLE_WINDOWS:] if stable else windows
-    calls = _calls_ms(used)
-    p50 = float(np.quantile(calls, 0.5))
-    low, high, confidence = median_interval([statistics.median(window) * 1e3 for window in used])
-    return LatencyStats(
-        device=device,
-        is_target=is_target,
-        runtime=runtime,
-        versions=_software(versions),
-        **_of_calls(calls, batch_size),
-        # Fast windows hold more calls, so the median of all calls can leave the middle of the medians.
-        latency_p50_interval_ms=(min(low, p50), max(high, p50)),
-        interval_confidence=confidence,
-        warmup_count=warmup_count,
-        num_windows=len(windows),
-        num_windows_used=len(used),
-        window_s=window_s,
-        cv=cv,
-        cv_bound=cv_bound,
-        stable=stable,
-        cpu_mhz=before.cpu_mhz,
-        load_average=before.load_average,
-        warnings=(
-            *_doubts(stable, len(windows), cv, cv_bound, max_s, confidence, len(calls)),
-            *contention(before, after),
-            *_two_speeds_sentence(_calls_ms(windows)),
-        ),
-    )
 
 
 @dataclass(frozen=True)
@@ -392,21 +316,6 @@ def _window(infer: Callable[[], object], seconds: float, min_calls: int, clock: 
         earlier, now = now, clock()
         times.append(now - earlier)
     return times
-
-
-def _doubts(
-    stable: bool, windows: int, cv: float | None, cv_bound: float, max_s: float, confidence: float, count: int
-) -> list[str]:
-    found = []
-    if windows < STABLE_WINDOWS:
-        found.append(f"Unstable: {max_s:g} s held {windows} of the {STABLE_WINDOWS} windows that are compared.")
-    elif not stable:
-        found.append(f"Unstable: the last windows' medians varied by {cv:.1%} (bound {cv_bound:.1%}).")
-    if confidence < CONFIDENCE:
-        found.append(f"Too few windows for a 95 % interval: it covers the median with {confidence:.0%}.")
-    if count < 100:
-        found.append(_few_calls(count))
-    return found
 
 
 def _few_calls(count: int) -> str:

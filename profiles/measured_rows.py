@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from profiles.calibration import Condition, Network, Observation
-from profiles.catalogue import load_target
+from profiles.catalogue import load_target, target_names
+from profiles.errors import ProfileError
 from profiles.kernels import Kernel, total_macs
 from profiles.measurements import Measurement, published
 from profiles.prediction import Anchor
-from profiles.roofline import bandwidth_gb_s, ideal_parts_ms, kernel_mix, peak_tflops
+from profiles.roofline import bandwidth_gb_s, clock_mhz, ideal_parts_ms, kernel_mix, peak_tflops
 from profiles.schema import DeviceProfile, Precision
 
 OWN = "own"
@@ -49,7 +50,7 @@ def published_row(row: Measurement) -> MeasuredRow:
     profile = _profile(row.device)
     network = network_on(row.kernels, profile, row.precision, campaign=row.source.partition("@")[0])
     words = (
-        f"{row.key} on {profile.title} in {row.precision}, batch {row.batch_size}: "
+        f"{row.key.replace('@', ' at ')} on {profile.title} in {row.precision}, batch {row.batch_size}: "
         f"{row.latency_ms:.3g} ms ({row.source})"
     )
     return _row(Observation(network, row.latency_ms), row.kernels, profile, row.runtime, row.batch_size, words)
@@ -110,7 +111,37 @@ def condition_of(profile: DeviceProfile, precision: Precision, *, campaign: str)
     operations_a_byte = peak_tflops(profile, precision) * 1e3 / bandwidth_gb_s(profile)
     architecture = profile.compute_capability or profile.kind
     balance = math.log(operations_a_byte / TYPICAL_BALANCE)
-    return Condition(profile.name, architecture, precision, balance, campaign)
+    return Condition(device_of(profile), architecture, precision, balance, campaign)
+
+
+def device_of(profile: DeviceProfile) -> str:
+    """The device whose measurements are the profile's own: the shipped one that it extends, where no peak, bandwidth or
+    clock is another than that one's in the same power mode; else itself.
+    """
+    if profile.extends is None:
+        return profile.name
+    shipped, mode = _profile(profile.extends), profile.peaks.power_mode
+    if mode is not None and mode != shipped.peaks.power_mode:
+        try:
+            shipped = shipped.in_power_mode(mode)
+        except ProfileError:  # a mode of the user's own
+            return profile.name
+    precisions = profile.precisions
+    return shipped.name if _speed(profile, precisions) == _speed(shipped, precisions) else profile.name
+
+
+def described_mode(profile: DeviceProfile) -> str | None:
+    """The power mode that the figures of the shipped device hold in, whichever mode the profile is in."""
+    device = profile.extends or profile.name
+    return _profile(device).peaks.power_mode if device in target_names() else None
+
+
+def _speed(profile: DeviceProfile, precisions: Sequence[Precision]) -> tuple[object, ...]:
+    """All that a prediction at these precisions takes from a profile."""
+    peaks = profile.peaks
+    figures = [peaks.fp32_tflops, peaks.tf32_tflops, profile.memory_bandwidth_gb_s]
+    figures += [peaks.fp16_tflops] * ("fp16" in precisions) + [peaks.int8_tops] * ("int8" in precisions)
+    return profile.compute_capability, clock_mhz(profile), *(figure and figure.value for figure in figures)
 
 
 @cache

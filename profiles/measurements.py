@@ -5,7 +5,9 @@
 
     another runtime       PyTorch (eager, TorchScript or compiled) and Paddle Inference are not what a profile runs, and
                           their overhead is of the size of a small network. The same holds for an ONNX Runtime or ncnn
-                          row on the CPU of a device whose profile is its GPU.
+                          row on the CPU of a device whose profile is its GPU. One exception: on a Raspberry Pi rows of
+                          ncnn and XNNPACK count although its profile runs ONNX Runtime: both are compiled engines, and
+                          we found no rows of ONNX Runtime itself. A prediction that leans on them says so and is wider.
     no profile            desktop and server processors, of which no profile exists.
     not one inference     throughput of GPU and accelerators together, and pipelines of two networks.
     more than inference   frames a second that include reading and preparing images in Python.
@@ -82,8 +84,9 @@ class PublishedRow:
 class Measurement:
     """A published latency together with the kernels that took it (of the whole batch).
 
-    `family` joins networks of one design, such as resnet or yolo11; `model` is unique to a network, `key` to a network
-    at one image size.
+    `family` joins networks of one design by their published name, such as resnet or yolo11; `origin` says where the
+    layers come from, and equal origins are one network under whatever names (fcn_resnet18_voc is fcn_resnet18_sun, but
+    for what it was trained on); `model` is the published name, `key` that name at one image size.
     """
 
     device: str
@@ -93,6 +96,7 @@ class Measurement:
     latency_ms: float
     kernels: tuple[Kernel, ...]
     family: str
+    origin: str
     model: str
     key: str
     source: str
@@ -133,6 +137,7 @@ def published() -> Published:
                     latency_ms=row.latency_ms,
                     kernels=_kernels(key, row.batch_size),
                     family=networks[key]["family"],
+                    origin=networks[key]["origin"],
                     model=row.model,
                     key=key,
                     source=row.source,

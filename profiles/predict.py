@@ -15,9 +15,17 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from profiles.calibration import Calibration, Condition, Network, Observation, Prior
-from profiles.doubts import doubts_of
+from profiles.doubts import Carriers, doubts_of
 from profiles.kernels import Kernel
-from profiles.measured_rows import OWN, MeasuredRow, condition_of, network_on, own_row, published_rows_for
+from profiles.measured_rows import (
+    OWN,
+    MeasuredRow,
+    condition_of,
+    described_mode,
+    network_on,
+    own_row,
+    published_rows_for,
+)
 from profiles.prediction import Anchor, Basis, Prediction
 from profiles.roofline import PredictionRefused
 from profiles.schema import DeviceProfile, Precision
@@ -89,7 +97,8 @@ def predict_latency(
     here = [*own, *(row for row in published if row.condition.device == network.condition.device)]
     relatives = [row for row in published if row.condition.architecture == network.condition.architecture]
     basis = _basis(network.condition, here, relatives)
-    doubts, variance = doubts_of(kernels, profile, precision, batch_size, basis, estimate.parts_ms, here)
+    carriers = _carriers(profile, here, relatives, published)
+    doubts, variance = doubts_of(kernels, profile, precision, batch_size, basis, estimate.parts_ms, here, carriers)
     half = INTERVAL_FACTOR * math.sqrt(estimate.sd**2 + variance)
     return Prediction(
         device=profile.title,
@@ -142,6 +151,27 @@ def _basis(condition: Condition, here: Sequence[MeasuredRow], relatives: Sequenc
     if any(row.condition.precision == condition.precision for row in here):
         return "calibrated"
     return "transferred" if here or relatives else "roofline"
+
+
+def _carriers(
+    profile: DeviceProfile,
+    here: Sequence[MeasuredRow],
+    relatives: Sequence[MeasuredRow],
+    published: Sequence[MeasuredRow],
+) -> Carriers:
+    """What was measured nearest to the device: on it, on the shipped one that its profile extends, on its architecture,
+    anywhere.
+    """
+    base = [row for row in published if row.condition.device == profile.extends]
+    places = (
+        (here, "this device"),
+        (base, f"{profile.extends}, which it extends"),
+        (relatives, "devices of its architecture"),
+        (published, "other devices"),
+    )
+    rows, where = next((rows, where) for rows, where in places if rows)
+    named = [row.power_mode for row in rows] if rows is here or rows is base else [described_mode(profile)]
+    return Carriers(rows, where, frozenset(mode for mode in named if mode))
 
 
 def _nearest(network: Network, rows: Sequence[MeasuredRow]) -> tuple[str, ...]:

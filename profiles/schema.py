@@ -5,7 +5,8 @@ TOPS are neither. From Ampere on, TensorRT computes fp32 networks in TF32 unless
 `tf32_tflops` is then what "fp32" means. A figure that nobody has re-read at its source says so
 (`unverified: ...`) and is marked wherever it is shown, never hidden.
 
-A profile file may also say `extends: <another profile>`; the loader (`catalogue`) resolves that first.
+A profile file may say `extends: <another profile>`; the loader (`catalogue`) resolves that first and keeps the shipped
+device at its root, whose measurements are the profile's own for as long as it is as fast.
 
 A figure holds in one power mode, which `peaks.power_mode` names; `DeviceProfile.in_power_mode` scales to another one.
 """
@@ -136,6 +137,9 @@ class DeviceProfile(_Frozen):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", description="the file's name without .yaml")
     title: str = Field(min_length=1)
+    extends: str | None = Field(
+        default=None, description="of a user's own profile: the shipped device that it builds on"
+    )
     aliases: tuple[str, ...] = ()
     kind: Literal["jetson", "gpu", "cpu"]
     runtime: Literal["tensorrt", "onnxruntime"]
@@ -222,4 +226,4 @@ class DeviceProfile(_Frozen):
 def known_keys() -> frozenset[str]:
     """Every key that a profile file may hold at any level, for suggestions after a typing error."""
     models: tuple[type[BaseModel], ...] = (DeviceProfile, Peaks, PowerMode, VersionRange, Figure, Budget)
-    return frozenset({"extends"}.union(*(model.model_fields for model in models)))
+    return frozenset().union(*(model.model_fields for model in models))

@@ -115,6 +115,8 @@ def _device(profile: DeviceProfile) -> list[Row]:
     rows: list[Row] = [("kind", profile.kind, ""), ("runtime", profile.runtime, "")]
     if profile.aliases:
         rows.insert(0, ("also called", ", ".join(profile.aliases), ""))
+    if profile.extends:
+        rows.insert(0, ("extends", profile.extends, ""))
     if profile.this_host:
         rows.append(("this host", "yes", ""))
     return rows

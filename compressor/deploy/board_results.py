@@ -136,6 +136,7 @@ def _latency(result: BoardResult, model: BoardModel, target: DeviceProfile) -> L
         origin="merged",
         device=board.model or board.cpu or target.title,
         is_target=True,
+        other_power_mode=_other_power_mode(board, target),
         runtime=_RUNTIMES[result.runtime.name],
         versions={
             **{name: version for name, version in named.items() if version is not None},
@@ -175,6 +176,14 @@ def _conditions(board: Board) -> tuple[str, ...]:
     )
 
 
+def _other_power_mode(board: Board, target: DeviceProfile) -> str | None:
+    """The board's mode, where it is known not to be that of the profile: a Jetson's nvpmodel tells it by name."""
+    ours, theirs = target.peaks.power_mode, board.power_mode
+    if target.kind != "jetson" or ours is None or theirs is None:
+        return None
+    return theirs if mode_key(ours) != mode_key(theirs) else None
+
+
 def _doubts(board: Board, target: DeviceProfile) -> list[str]:
     """A Jetson's latency follows its power mode and clocks."""
     if target.kind != "jetson":
@@ -182,8 +191,8 @@ def _doubts(board: Board, target: DeviceProfile) -> list[str]:
     doubts = []
     if board.power_mode is None:
         doubts.append("The board did not say its power mode.")
-    elif (mode := target.peaks.power_mode) is not None and mode_key(board.power_mode) != mode_key(mode):
-        doubts.append(f"The board ran in power mode {board.power_mode}, not in the profile's {mode}.")
+    elif (mode := _other_power_mode(board, target)) is not None:
+        doubts.append(f"The board ran in power mode {mode}, not in the profile's {target.peaks.power_mode}.")
     if board.clocks_locked is False:
         doubts.append("The board's clocks were not locked with jetson_clocks, so they may have changed meanwhile.")
     return doubts

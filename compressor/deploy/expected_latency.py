@@ -18,11 +18,11 @@ from compressor.stage_files import read_facts
 from exporters.errors import ExportError
 from exporters.onnx_files import classifier_interface, load_onnx
 from exporters.tensorrt_operators import check_operators
-from profiles.board_result import BoardResultError
+from profiles.board_result import Board, BoardResult, BoardResultError
 from profiles.kernels import fused_kernels
 from profiles.latency import LatencyStats
 from profiles.predict import Anchor, Prediction, predict_latency
-from profiles.schema import DeviceProfile, Precision
+from profiles.schema import DeviceProfile, Precision, mode_key
 
 LatencyOf: TypeAlias = Callable[[Path], Prediction | LatencyStats]
 
@@ -71,12 +71,14 @@ def latency_source(
 
 
 def run_anchors(run_folder: Path, profile: DeviceProfile) -> tuple[Anchor, ...]:
-    """What a board measured of a finished run's own files; nothing where none did, or where the files have changed."""
+    """What a board measured of a finished run's own files in the profile's power mode; nothing where none did, or where
+    the files have changed.
+    """
     try:
         result = merged_result(run_folder, profile.name)
     except (StaleResult, BoardResultError):
         return ()
-    if result is None:
+    if result is None or other_mode(result, profile) is not None:
         return ()
     variants = {row["model"] + "." + row["precision"]: row for row in read_facts(run_folder / "precision")["variants"]}
     anchors = []
@@ -96,6 +98,28 @@ def run_anchors(run_folder: Path, profile: DeviceProfile) -> tuple[Anchor, ...]:
             )
         )
     return tuple(anchors)
+
+
+def other_mode(result: BoardResult, profile: DeviceProfile) -> str | None:
+    """Why a result says nothing of the profile's power mode, in a sentence; None where it is of this mode."""
+    mode, ran = profile.peaks.power_mode, _mode_of(result.board, profile)
+    if mode is None or (ran is not None and mode_key(ran) == mode_key(mode)):
+        return None
+    where = "did not say its power mode" if ran is None else f"ran in power mode {ran}"
+    return f"What the board sent back is left out: it {where}, and this is about {mode}."
+
+
+def _mode_of(board: Board, profile: DeviceProfile) -> str | None:
+    """The power mode that a board ran in.
+
+    Only a Jetson tells it. Of others, where there is a choice at all, the CPU's highest clock stands for it.
+    """
+    if board.power_mode is not None or profile.kind == "jetson":
+        return board.power_mode
+    if len(profile.power_modes) == 1:
+        return profile.power_modes[0].name
+    highest = board.clocks.get("cpu_max")
+    return next((mode.name for mode in profile.power_modes if mode.cpu_mhz and mode.cpu_mhz.value == highest), None)
 
 
 def _measured(path: Path, profile: DeviceProfile, precision: Precision, timing: Timing) -> LatencyStats:

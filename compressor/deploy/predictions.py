@@ -8,8 +8,9 @@ from typing import Any
 
 from compressor.deploy.variants import Variant
 from exporters.onnx_files import load_onnx
+from profiles.errors import ProfileError
 from profiles.kernels import fused_kernels
-from profiles.predict import Anchor, PredictionRefused, predict_latency
+from profiles.predict import Anchor, predict_latency
 from profiles.schema import DeviceProfile
 
 
@@ -27,10 +28,10 @@ def predicted_variants(
     for variant in variants:
         if variant.file is None:
             continue
-        kernels = fused_kernels(load_onnx(run_folder / variant.file))
         try:
+            kernels = fused_kernels(load_onnx(run_folder / variant.file))
             found = predict_latency(kernels, target, variant.precision, anchors=anchors)
-        except PredictionRefused as refused:
+        except ProfileError as refused:  # a guess, or a graph whose kernels cannot be counted
             reason = f"{refused.received} {refused.expected}"
             continue
         predicted[variant.key] = found.to_dict()

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from compressor.report.measured import Proportion
+from compressor.report.predicted import Prediction
 from compressor.report.reasons import failure
 from compressor.report.shipping import Int8Calibration, Recommendation, Variant, Verdict
 from compressor.report.text import (
     ABSENT,
     approximate,
+    carried_by,
     conditions,
     count,
     median,
+    nearest,
     percent,
     points,
     size,
-    support,
     with_interval,
 )
 from compressor.report.variants import ENOUGH_TO_PROVE
@@ -96,14 +98,18 @@ def judged_on(report: Artefacts) -> str:
     return ""
 
 
-def variant_notes(report: Artefacts) -> tuple[str, ...]:
-    """What casts doubt on an artefact or its latency, and why one does not exist. Artefacts with one note share it."""
+def variant_notes(report: Artefacts, told: Collection[LatencyStats] = ()) -> tuple[str, ...]:
+    """What casts doubt on an artefact or its latency, and why one does not exist. Artefacts with one note share it.
+
+    Args:
+        told: latencies of which other notes tell.
+    """
     sharing: dict[str, list[str]] = {}
     for variant in report.variants:
         doubts = [
             text
             for latency in (variant.latency_host, variant.latency_target)
-            if latency is not None
+            if latency is not None and latency not in told
             for text in (*_elsewhere(report, latency), *latency.warnings)
         ]
         doubts += _on_target(variant)
@@ -115,29 +121,33 @@ def variant_notes(report: Artefacts) -> tuple[str, ...]:
 def prediction_lines(report: Artefacts) -> tuple[str, ...]:
     """What carries the predicted latencies, and what casts doubt on them. Artefacts with one sentence share it."""
     sharing: dict[str, list[str]] = {}
-    for variant in report.variants:
-        if variant.path is not None and variant.latency_predicted is not None:
-            for sentence in support(variant.latency_predicted):
+    for sentences_of in (carried_by, nearest, _doubts):
+        for variant, prediction in _predicted(report):
+            for sentence in sentences_of(prediction):
                 sharing.setdefault(sentence, []).append(variant.label)
+    everyone = [variant.label for variant, _ in _predicted(report)]
+    if len(everyone) > 1:
+        sharing = {text: ["all"] if labels == everyone else labels for text, labels in sharing.items()}
     return tuple(_shared(sharing))
 
 
 def prediction_summary(report: Artefacts) -> tuple[str, ...]:
     """In a sentence or two what the predicted latencies are; their anchors take too much room for a terminal."""
-    found = [
-        variant.latency_predicted
-        for variant in report.variants
-        if variant.path is not None and variant.latency_predicted is not None
-    ]
+    found = [prediction for _, prediction in _predicted(report)]
     if not found:
         return ()
     first = found[0]
-    known = f"{count(first.num_measurements, 'measurement')} of {first.device}"
+    if first.num_measurements:
+        known = f"from {count(first.num_measurements, 'measurement')} of {first.device} and those of its relatives"
+    elif first.anchors:
+        known = f"from measurements of its relatives; none of {first.device} is known"
+    else:
+        known = f"from the peak rates of {first.device} alone; no measurement is known"
     doubts = dict.fromkeys(doubt for prediction in found for doubt in prediction.doubts)
+    which = "In doubt" if len(doubts) == 1 else f"The first of {count(len(doubts), 'doubt')}"
     return (
-        f"≈ is predicted, with its {100 * first.interval_confidence:g} % interval, from {known} and of its relatives; "
-        "the report names the nearest.",
-        *([f"{count(len(doubts), 'doubt')} about that: {next(iter(doubts))}"] if doubts else []),
+        f"≈ is predicted, with its {100 * first.interval_confidence:g} % interval, {known}.",
+        *([f"{which}: {next(iter(doubts))}"] if doubts else []),
     )
 
 
@@ -153,7 +163,11 @@ def missing_lines(report: Artefacts) -> tuple[str, ...]:
 def calibration_lines(report: Artefacts, model: str | None = None) -> tuple[str, ...]:
     """How each int8 file came about without the training data, and what that cost."""
     chosen = [calibration for calibration in report.int8 if model in (None, calibration.model)]
-    return tuple(line for calibration in chosen for line in _calibration(calibration))
+    lines: list[str] = []
+    for calibration in chosen:
+        names = [f"{other.model} int8" for other in chosen if other.generator_note == calibration.generator_note]
+        lines += _calibration(calibration, names)
+    return tuple(lines)
 
 
 def recommendation_lines(report: Artefacts) -> tuple[str, ...]:
@@ -163,6 +177,16 @@ def recommendation_lines(report: Artefacts) -> tuple[str, ...]:
         return ()
     missed = () if chosen.model else (f"{one.variant.capitalize()} {one.reason}." for one in chosen.rejected)
     return (*(() if chosen.teacher_suffices is None else (chosen.teacher_suffices,)), chosen.reason, *missed)
+
+
+def _predicted(report: Artefacts) -> Iterator[tuple[Variant, Prediction]]:
+    for variant in report.variants:
+        if variant.path is not None and variant.latency_predicted is not None:
+            yield variant, variant.latency_predicted
+
+
+def _doubts(prediction: Prediction) -> tuple[str, ...]:
+    return prediction.doubts
 
 
 def _made_for(report: Artefacts) -> Iterator[str]:
@@ -182,7 +206,8 @@ def _shared(sharing: Mapping[str, Sequence[str]]) -> Iterator[str]:
         yield f"{', '.join(labels)}: {text.rstrip('.')}."
 
 
-def _calibration(calibration: Int8Calibration) -> Iterator[str]:
+def _calibration(calibration: Int8Calibration, sharing: Sequence[str]) -> Iterator[str]:
+    """The note on generated images stands with the first of those that share it."""
     tensors = ""
     if calibration.range_agreement_median is not None and calibration.range_agreement_lowest is not None:
         tensors = (
@@ -194,8 +219,8 @@ def _calibration(calibration: Int8Calibration) -> Iterator[str]:
         f"{name}, calibration: {calibration.num_real:,} real + {calibration.num_generated:,} generated, "
         f"{calibration.method}{tensors}."
     )
-    if calibration.generator_note is not None:
-        yield f"{name}: {calibration.generator_note}"
+    if calibration.generator_note is not None and name == sharing[0]:
+        yield f"{', '.join(sharing)}: {calibration.generator_note}"
     limit = points(calibration.max_drop)
     held = "within" if calibration.limit_held else "above"
     yield (

@@ -105,12 +105,13 @@ def build_report(
     params_m: ParamsM = {"student": student_row.params_m, "teacher": teacher_row.params_m}
     recommendation = recommend(variants, calibrations, limits, target, params_m)
     verdicts = verdicts_of(variants, recommendation, limits, target, params_m)
+    search = _student_search(facts, run_folder)
     return Report(
         tool_version=__version__,
         command=command,
         created=created,
         run_name=run_folder.name,
-        summary=summarise(teacher_row, student_row, attached, recommendation, verdicts),
+        summary=summarise(teacher_row, student_row, attached, recommendation, verdicts, search),
         teacher=teacher_row,
         student=student_row,
         target=attached,
@@ -118,7 +119,7 @@ def build_report(
         comparison_eval=_comparison(facts, "eval"),
         samples=_samples(facts["samples"]),
         teacher_source=_teacher_source(facts["teacher"], card),
-        student_search=_student_search(facts, run_folder),
+        student_search=search,
         distillation=_distillation(facts["distill"], method, effort, seed),
         onnx=_onnx(facts["onnx"]),
         variants=variants,

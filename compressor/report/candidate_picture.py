@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from compressor.report.pictures import COLOURS, DOTS_PER_INCH, FAINT, INK, PAPER
 from compressor.report.student_search import StudentSearch, latency_kind
-from compressor.report.text import significant
+from compressor.report.text import as_typed
 from compressor.report.untrusted import ELLIPSIS, printable
 from compressor.stages import atomic_path
 
@@ -149,7 +149,7 @@ def _draw(axes: Axes, point: Point) -> None:
 
 def _draw_bound(axes: Axes, bound: float, whose: str) -> None:
     left, right = axes.get_xlim()
-    text = f"{whose} {significant(bound)} ms"
+    text = f"{whose} {as_typed(bound)} ms"
     if bound > FAR * right:
         axes.text(right, 0, f"{text} → ", fontsize=14, color=FAINT, ha="right", va="bottom")
         return

@@ -15,8 +15,8 @@ TIE = 0.03  # of the faster p50: less is not worth a lower precision
 
 def milliseconds(variant: Variant) -> float:
     """p50 on the target, where it was measured."""
-    assert variant.latency_target is not None
-    return variant.latency_target.latency_p50_ms
+    assert variant.measured is not None
+    return variant.measured.latency_p50_ms
 
 
 def comparable(measured: Sequence[Variant]) -> list[Variant]:
@@ -27,13 +27,13 @@ def comparable(measured: Sequence[Variant]) -> list[Variant]:
 
 def kind(variant: Variant) -> tuple[str, int] | None:
     """What was timed on the target, and of how many images; None where nothing was."""
-    latency = variant.latency_target
+    latency = variant.measured
     return None if latency is None else (latency.what, latency.batch_size)
 
 
 def as_fast(variant: Variant, fastest: Variant) -> bool:
     """Not slower than `fastest` by more than a tie, or by less than the two medians are known to."""
-    one, other = variant.latency_target, fastest.latency_target
+    one, other = variant.measured, fastest.measured
     assert one is not None
     assert other is not None
     if one.latency_p50_ms <= (1 + TIE) * other.latency_p50_ms:
@@ -54,6 +54,15 @@ def p50(variant: Variant) -> str:
 def place(target: DeviceProfile) -> str:
     """The target, within a sentence."""
     return "this host" if target.this_host else target.title
+
+
+def other_mode(variant: Variant, target: DeviceProfile) -> str | None:
+    """`measured in power mode MAXN_SUPER (2.10 ms), not in 15W`, where that is so."""
+    latency = variant.latency_target
+    if latency is None or latency.other_power_mode is None:
+        return None
+    taken = f"{significant(latency.latency_p50_ms)} ms"
+    return f"measured in power mode {latency.other_power_mode} ({taken}), not in {target.peaks.power_mode}"
 
 
 def precision_rank(variant: Variant) -> int:

@@ -1,4 +1,4 @@
-"""Where the time goes, as an icicle: the whole network on top, its parts below, each as wide as its time."""
+"""Where the time goes, as an icicle: all layers on top, the network's parts below, each as wide as its time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.report.pictures import COLOURS, DOTS_PER_INCH, INK, PAPER
+from compressor.report.text import significant
 from compressor.report.untrusted import printable
 from compressor.stages import atomic_path
 from profiles.layer_times import LayerTime, LayerTimes
@@ -18,7 +19,7 @@ WIDTH_INCHES, ROW_INCHES, TOP_INCHES, LEGEND_INCHES = 14.0, 0.5, 0.55, 0.75
 MAX_ROWS = 8
 LETTER = 0.0072  # of the picture's width, for a letter of the labels
 OTHER = "#b8b8b8"
-WHOLE, UNNAMED = "whole network", "no part of the network"
+WHOLE, UNNAMED = "sum of the layers under the profiler", "no part of the network"
 
 
 @dataclass
@@ -51,11 +52,11 @@ def layers_picture(times: LayerTimes, path: Path, *, title: str) -> None:
     panel.set_axis_off()
     panel.set_title(printable(title, 120), fontsize=16, loc="left", fontweight="bold", color=INK)
     handles = [
-        Patch(color=colours.get(name, OTHER), label=f"{printable(name, 24)}  {time_ms:.3g} ms")
+        Patch(color=colours.get(name, OTHER), label=f"{printable(name, 24)}: {significant(time_ms)} ms")
         for name, _, time_ms in operators[:5]
     ]
     if rest := sum(time_ms for _, _, time_ms in operators[5:]):
-        handles.append(Patch(color=OTHER, label=f"others  {rest:.3g} ms"))
+        handles.append(Patch(color=OTHER, label=f"others: {significant(rest)} ms"))
     figure.legend(handles=handles, loc="lower left", ncols=3, fontsize=13, frameon=False, borderaxespad=0.3)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
@@ -103,7 +104,7 @@ def _draw(panel: Axes, part: Part, left: float, row: int, rows: int, whole_ms: f
     width = part.time_ms / whole_ms
     colour = colours.get(part.operator, OTHER) if part.operator else "#e8e8e8"
     panel.add_patch(Rectangle((left, row + 0.04), width, 0.92, facecolor=colour, edgecolor=PAPER, linewidth=1))
-    share = f"{part.name}  {part.time_ms:.3g} ms"
+    share = f"{part.name}: {significant(part.time_ms)} ms"
     room = int(width / LETTER) - 1
     label = next((text for text in (share, part.name) if len(text) <= room), "")
     if label:

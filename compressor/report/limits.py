@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
-from compressor.report.comparing import p50, place, precision_rank
+from compressor.report.comparing import milliseconds, place, precision_rank
 from compressor.report.measured import Proportion
 from compressor.report.shipping import Int8Calibration, LimitName, ModelName, Variant
-from compressor.report.text import approximate, count, joined, params, points, significant, size
+from compressor.report.text import approximate, as_typed, beside, count, joined, points
 from compressor.report.variants import ENOUGH_TO_PROVE
 from profiles.schema import Budget, DeviceProfile
 
@@ -18,6 +18,10 @@ ParamsM: TypeAlias = Mapping[ModelName, float]
 """Millions of parameters of each network."""
 
 UNCOUNTED: ParamsM = MappingProxyType({})
+
+UNITS: Mapping[LimitName, str] = MappingProxyType(
+    {"max_latency_ms": " ms", "max_size_mib": " MiB", "max_params_m": " M parameters"}
+)
 
 
 @dataclass(frozen=True)
@@ -61,16 +65,13 @@ class Limits:
         )
 
     def called(self, name: LimitName) -> str:
-        """`the limit of 5.00 ms`, `the target's wish of 33.3 ms`."""
-        value = getattr(self, name)
+        """`the limit of 5 ms`, `the target's wish of 33.3 ms`: as it was typed."""
         whose = "the target's wish" if name in self.wishes else "the limit"
-        match name:
-            case "max_latency_ms":
-                return f"{whose} of {significant(value)} ms"
-            case "max_size_mib":
-                return f"{whose} of {size(value)}"
-            case "max_params_m":
-                return f"{whose} of {params(value)} parameters"
+        return f"{whose} of {as_typed(getattr(self, name))}{UNITS[name]}"
+
+    def spelled(self, name: LimitName, value: float) -> str:
+        """A value in the unit of its limit, with as many digits as tell it from that: `0.613 ms`, `0.29 MiB`."""
+        return f"{beside(value, getattr(self, name))}{UNITS[name]}"
 
 
 def limits_of(
@@ -104,9 +105,10 @@ def missed_limit(
     """The first limit that a variant is known to miss, as what follows its name."""
     found = params_m.get(variant.model)
     if limits.max_params_m is not None and found is not None and found > limits.max_params_m:
-        return f"has {params(found)} parameters, above {limits.called('max_params_m')}"
-    if limits.max_size_mib is not None and (variant.size_mib or 0.0) > limits.max_size_mib:
-        return f"is {size(variant.size_mib or 0.0)}, above {limits.called('max_size_mib')}"
+        return f"has {limits.spelled('max_params_m', found)}, above {limits.called('max_params_m')}"
+    size_mib = variant.size_mib or 0.0
+    if limits.max_size_mib is not None and size_mib > limits.max_size_mib:
+        return f"is {limits.spelled('max_size_mib', size_mib)}, above {limits.called('max_size_mib')}"
     return _too_slow(variant, limits, target) or _too_different(variant, calibrations, limits)
 
 
@@ -117,7 +119,7 @@ def teacher_within_limits(
     known = [
         variant
         for variant in teachers
-        if (limits.max_latency_ms is None or variant.latency_target is not None)
+        if (limits.max_latency_ms is None or variant.measured is not None)
         and (limits.max_size_mib is None or variant.size_mib is not None)
         and (limits.max_params_m is None or variant.model in params_m)
     ]
@@ -126,25 +128,30 @@ def teacher_within_limits(
     best = min(known, key=precision_rank)
     held = []
     if limits.max_latency_ms is not None:
-        held.append(f"takes {p50(best)} of {significant(limits.max_latency_ms)} ms on {place(target)}")
+        held.append(f"takes {_of(milliseconds(best), limits.max_latency_ms)} ms on {place(target)}")
     if limits.max_size_mib is not None and best.size_mib is not None:
-        held.append(f"is {size(best.size_mib)} of {size(limits.max_size_mib)}")
+        held.append(f"is {_of(best.size_mib, limits.max_size_mib)} MiB")
     if limits.max_params_m is not None:
-        held.append(f"has {params(params_m[best.model])} of {params(limits.max_params_m)} parameters")
+        held.append(f"has {_of(params_m[best.model], limits.max_params_m)} M parameters")
     whose = "the target's wishes" if limits.of_the_user.unset else "the limits"
     return f"The teacher holds {whose} without any distillation: {best.label} {joined(held)}."
+
+
+def _of(value: float, limit: float) -> str:
+    return f"{beside(value, limit)} of {as_typed(limit)}"
 
 
 def _too_slow(variant: Variant, limits: Limits, target: DeviceProfile) -> str | None:
     """By measurement, or where there is none by a prediction that the user accepts."""
     if limits.max_latency_ms is None:
         return None
-    measured, predicted = variant.latency_target, variant.latency_predicted
+    measured, predicted = variant.measured, variant.latency_predicted
     if measured is not None:
         if measured.latency_p50_ms > limits.max_latency_ms:
-            return f"takes {p50(variant)} ms on {place(target)}, above {limits.called('max_latency_ms')}"
+            taken = limits.spelled("max_latency_ms", measured.latency_p50_ms)
+            return f"takes {taken} on {place(target)}, above {limits.called('max_latency_ms')}"
     elif limits.accept_predicted and predicted is not None and predicted.latency_p50_ms > limits.max_latency_ms:
-        slow = f"is predicted to take {approximate(predicted, ' ms')} on {place(target)}"
+        slow = f"is predicted to take {approximate(predicted, ' ms', limits.max_latency_ms)} on {place(target)}"
         return f"{slow}, above {limits.called('max_latency_ms')}"
     return None
 

@@ -16,10 +16,11 @@ from compressor.report.artefact_table import (
 )
 from compressor.report.measured import ClassFlips, Comparison
 from compressor.report.schema import Distillation, Report
-from compressor.report.student_search import candidate_lines, latency_kind, search_notes
+from compressor.report.student_search import candidate_lines, latency_kind, search_remarks
 from compressor.report.table import host_name, latency_lines, latency_notes, side_by_side
 from compressor.report.text import ABSENT, count, duration, joined, percent, significant, size
 from compressor.report.untrusted import code, fenced, prose
+from profiles.latency import LatencyStats
 
 T = TypeVar("T")
 
@@ -114,10 +115,16 @@ def _shipping(report: Report) -> Iterator[str]:
         *map(prose, prediction_lines(report)),
         *map(prose, calibration_lines(report)),
         *_float_layers(report),
-        *map(prose, variant_notes(report)),
+        *map(prose, variant_notes(report, told=_in_latency_notes(report))),
     ]
     if notes:
         yield _bullets(notes)
+
+
+def _in_latency_notes(report: Report) -> tuple[LatencyStats, ...]:
+    rows = (report.teacher, report.student)
+    found = [latency for row in rows for latency in (row.latency_host, row.latency_target)]
+    return tuple(latency for latency in found if latency is not None)
 
 
 def _student(report: Report) -> Iterator[str]:
@@ -140,8 +147,8 @@ def _student(report: Report) -> Iterator[str]:
         for line in candidate_lines(search)
     ]
     yield _table("lrrrrl", header, rows)
-    if notes := search_notes(search):
-        yield _bullets(_limited(notes, prose, "more notes"))
+    if remarks := search_remarks(search):  # what carries the predictions stands with those of the artefacts
+        yield _bullets(_limited(remarks, prose, "more notes"))
     if search.picture is not None:
         yield f"![Candidates by latency and size]({quote(search.picture)})"
 
@@ -274,8 +281,8 @@ def _files(report: Report) -> Iterator[str]:
     yield _table("lrl", ("file", "size", "SHA-256"), rows)
     if (kit := report.kit) is not None:
         yield f"Device kit {code(kit.path)}: {count(len(kit.files), 'file')}, manifest SHA-256 {code(kit.sha256)}."
-        if kit.notes:
-            yield _bullets(_limited(kit.notes, prose, "more"))
+        if notes := [note for note in kit.notes if note not in report.variant_notes]:
+            yield _bullets(_limited(notes, prose, "more"))
 
 
 def _again(report: Report) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from compressor.report.comparing import as_fast, kind, milliseconds, no_larger, p50, place
+from compressor.report.comparing import as_fast, kind, milliseconds, no_larger, other_mode, p50, place
 from compressor.report.limits import Limits
 from compressor.report.shipping import Rejected, Variant
 from compressor.report.text import count, joined, points, significant, with_interval
@@ -28,7 +28,7 @@ def reason_of(
         if (variant.model, variant.format) == (chosen.model, chosen.format) and variant is not chosen
     ]
     head = f"{chosen.label.capitalize()} is recommended"
-    if chosen.latency_target is not None:
+    if chosen.measured is not None:
         rivals = [
             f"{_name(variant)} {_missed(variant, missed) or _against(variant, chosen, target)}"
             for variant in others
@@ -44,16 +44,19 @@ def reason_of(
         half = next((variant for variant in others if variant.precision == "fp16"), None)
         yield f"{head}, since {_unmeasured(chosen, made, target)}{_why_not_fp16(half, missed, target)}."
     yield from _cost(chosen, limits)
-    if limits.max_latency_ms is not None and chosen.latency_target is None:
-        yield _unchecked(chosen, limits)
+    if limits.max_latency_ms is not None and chosen.measured is None:
+        yield _unchecked(chosen, limits, target)
 
 
-def _unchecked(chosen: Variant, limits: Limits) -> str:
+def _unchecked(chosen: Variant, limits: Limits, target: DeviceProfile) -> str:
     """What is known of the limit of latency without a measurement; the verdict on it has the numbers."""
-    known = "could not be checked"
-    if chosen.latency_predicted is not None:
-        by_a_prediction = "holds by a prediction, which was accepted"
-        known = by_a_prediction if limits.accept_predicted else "is unproven: its latency is only predicted"
+    if chosen.latency_predicted is not None and limits.accept_predicted:
+        known = "holds by a prediction, which was accepted"
+    elif other_mode(chosen, target) is not None:
+        known = "is unproven: the board ran in another power mode"
+    else:
+        predicted = chosen.latency_predicted is not None
+        known = "is unproven: the latency is only predicted" if predicted else "could not be checked"
     limit = limits.called("max_latency_ms")
     return f"{limit[0].upper()}{limit[1:]} {known}."
 
@@ -61,12 +64,13 @@ def _unchecked(chosen: Variant, limits: Limits) -> str:
 def _unmeasured(chosen: Variant, made: Sequence[Variant], target: DeviceProfile) -> str:
     """What is missing where the chosen one has no latency on the target."""
     nothing = f"no {chosen.model} within the limits" if any(map(_was_there, made)) else "nothing"
-    return f"{nothing} was measured on {target.title}"
+    mode = " in the power mode of its profile" if any(other_mode(variant, target) for variant in made) else ""
+    return f"{nothing} was measured on {target.title}{mode}"
 
 
 def _was_there(variant: Variant) -> bool:
     """Whether the target said anything of it."""
-    return variant.latency_target is not None or variant.failed_on_target is not None
+    return variant.measured is not None or variant.failed_on_target is not None
 
 
 def _missed(variant: Variant, missed: Mapping[str, str]) -> str | None:
@@ -114,9 +118,9 @@ def rejections(
 
 def _against(variant: Variant, chosen: Variant, target: DeviceProfile) -> str:
     """Why the chosen one was preferred, as what follows a name."""
-    if variant.latency_target is not None and chosen.latency_target is not None:
+    if variant.measured is not None and chosen.measured is not None:
         if kind(variant) != kind(chosen):
-            return f"was measured in another way ({variant.latency_target.what}, {p50(variant)} ms)"
+            return f"was measured in another way ({variant.measured.what}, {p50(variant)} ms)"
         ratio = milliseconds(variant) / milliseconds(chosen)
         if ratio < 1:
             if as_fast(chosen, variant):
@@ -127,12 +131,12 @@ def _against(variant: Variant, chosen: Variant, target: DeviceProfile) -> str:
         if as_fast(variant, chosen):
             return f"is not faster ({p50(variant)} ms)"
         return f"takes {significant(ratio)} times as long" if ratio >= 2 else f"is {100 * (ratio - 1):.0f} % slower"
-    if chosen.latency_target is not None:
-        return f"was not measured on {place(target)}"
-    if variant.latency_target is not None:
+    if chosen.measured is not None:
+        return f"was {other_mode(variant, target) or f'not measured on {place(target)}'}"
+    if variant.measured is not None:
         return f"takes {p50(variant)} ms on {place(target)}, where no {chosen.model} within the limits was measured"
     if variant.model != chosen.model:
-        return f"was not measured on {place(target)}, where it would have to be faster than the {chosen.model}"
+        return f"was not measured to be faster than the {chosen.model}"
     if variant.precision == "int8":
         return "was not measured to be faster"
     if variant.precision == chosen.precision:

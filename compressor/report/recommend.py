@@ -3,7 +3,8 @@
     1. An artefact that misses a limit, or that failed on the target, is out. What is unknown excludes nothing, and
        neither does what is only predicted, unless predictions are accepted. Wishes of the target's budget give way
        where no artefact holds them.
-    2. Latencies are compared on the target alone, and like with like: those of another device say nothing about it.
+    2. Latencies are compared on the target alone, and like with like: those of another device say nothing about it,
+       nor do its own in another power mode.
     3. Of what was measured there the fastest is taken, and of those that are as fast the highest precision.
     4. Where nothing was measured there, TensorRT is given fp16 if that loses nothing within its interval, else fp32;
        int8 is never taken on trust, and ONNX Runtime gets fp32.
@@ -85,7 +86,7 @@ def _within(
 
 def _best(variants: Sequence[Variant], target: DeviceProfile) -> Variant | None:
     """The best of one network's variants, all within the limits."""
-    measured = comparable([variant for variant in variants if variant.latency_target is not None])
+    measured = comparable([variant for variant in variants if variant.measured is not None])
     if measured:
         fastest = min(measured, key=milliseconds)
         tied = [variant for variant in measured if as_fast(variant, fastest)]

@@ -56,6 +56,12 @@ class Variant(Record):
         """`student int8`, and `student int8 engine` where it is one."""
         return f"{self.model} {self.precision}{'' if self.format == 'onnx' else f' {self.format}'}"
 
+    @property
+    def measured(self) -> LatencyStats | None:
+        """What decides: the target's latency, unless its board ran in another power mode than the profile's."""
+        latency = self.latency_target
+        return latency if latency is not None and latency.other_power_mode is None else None
+
 
 class Int8Trial(Record):
     """One calibration that was tried and judged."""

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat
 
 from compressor.report.measured import Record, RunPath
 from compressor.report.predicted import Prediction
-from compressor.report.text import ABSENT, approximate, count, joined, macs, median, params, significant, size, support
+from compressor.report.text import ABSENT, approximate, as_typed, count, joined, macs, median, params, size, support
 from profiles.latency import LatencyStats
 from profiles.schema import Precision
 
@@ -78,19 +78,30 @@ def candidate_lines(search: StudentSearch) -> tuple[CandidateLine, ...]:
     return tuple(_line(one, search) for one in (search.teacher, *search.candidates))
 
 
+def search_remarks(search: StudentSearch) -> tuple[str, ...]:
+    """What was asked for, and what the search says of itself."""
+    return (*_asked(search), *search.notes)
+
+
 def search_notes(search: StudentSearch) -> tuple[str, ...]:
-    """What was asked for, what the search says of itself, and what carries the chosen one's latency."""
+    """The remarks, and what carries the chosen one's latency, where nothing else tells of predictions."""
     chosen = next((one for one in search.candidates if one.spec == search.chosen), None)
     latency = None if chosen is None else chosen.latency
     carried = support(latency) if isinstance(latency, Prediction) else ()
-    return (*_asked(search), *search.notes, *(f"{search.chosen}: {sentence}" for sentence in carried))
+    return (*search_remarks(search), *(f"{search.chosen}: {sentence}" for sentence in carried))
 
 
-def search_summary(search: StudentSearch) -> tuple[str, str]:
-    """The choice in two sentences or so: why, and among how many."""
+def notes_on_chosen(search: StudentSearch) -> tuple[str, ...]:
+    """What the search says against its own choice, such as that it is no faster than the teacher."""
+    return tuple(note for note in search.notes if note.startswith(f"{search.chosen} "))
+
+
+def search_summary(search: StudentSearch) -> tuple[str, ...]:
+    """The choice in a few sentences: why, what speaks against it, and among how many."""
     fitting = sum(_fits(one) for one in search.candidates)
     considered = count(len(search.candidates), "candidate")
-    return search.reason, f"{considered} for the student, of which {fitting:,} fit; report.md has the table."
+    among = f"{considered} for the student, of which {fitting:,} fit; report.md has the table."
+    return search.reason, *notes_on_chosen(search), among
 
 
 def latency_kind(search: StudentSearch) -> str:
@@ -103,9 +114,9 @@ def latency_kind(search: StudentSearch) -> str:
 def _asked(search: StudentSearch) -> Iterator[str]:
     asked = search.limits
     limits = [
-        *([] if asked.max_latency_ms is None else [f"{significant(asked.max_latency_ms)} ms"]),
-        *([] if asked.max_size_mib is None else [size(asked.max_size_mib)]),
-        *([] if asked.max_params_m is None else [f"{params(asked.max_params_m)} parameters"]),
+        *([] if asked.max_latency_ms is None else [f"{as_typed(asked.max_latency_ms)} ms"]),
+        *([] if asked.max_size_mib is None else [f"{as_typed(asked.max_size_mib)} MiB"]),
+        *([] if asked.max_params_m is None else [f"{as_typed(asked.max_params_m)} M parameters"]),
     ]
     if limits:
         yield f"Asked for: at most {joined(limits)}."

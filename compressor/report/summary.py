@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from compressor.report.measured import Proportion
 from compressor.report.schema import ModelRow, Summary, Target
 from compressor.report.shipping import Recommendation, Verdict
+from compressor.report.student_search import StudentSearch, notes_on_chosen
 from compressor.report.text import count, percent, significant, span, with_interval
 from compressor.report.verdicts import decision_of
 from profiles.latency import LatencyStats
@@ -21,11 +22,14 @@ def summarise(
     target: Target,
     recommendation: Recommendation | None = None,
     verdicts: Sequence[Verdict] = (),
+    search: StudentSearch | None = None,
 ) -> Summary:
     """The summary of two rows, and what the limits decide. Of the two sets of images the larger one speaks first.
 
-    What to ship is the first point, and before it whether the teacher would do.
+    What to ship is the first point, before it whether the teacher would do, and after it what the search for the
+    student says against its choice.
     """
+    shipping = (*_shipping(recommendation), *(() if search is None else notes_on_chosen(search)))
     decision = decision_of(verdicts, recommendation)
     share = percent(student.params_m / teacher.params_m)
     known = [
@@ -41,7 +45,7 @@ def summarise(
         return Summary(
             decision=decision,
             headline=headline,
-            points=(*_shipping(recommendation), *_host(teacher, student), *_target(student, target)),
+            points=(*shipping, *_host(teacher, student), *_target(student, target)),
         )
     agreement, noun = max(known, key=lambda pair: pair[0].n)
     return Summary(
@@ -51,7 +55,7 @@ def summarise(
             f"with {share} of its parameters."
         ),
         points=(
-            *_shipping(recommendation),
+            *shipping,
             _interval(agreement),
             *_accuracy(teacher, student),
             *_host(teacher, student),
@@ -95,7 +99,13 @@ def _host(teacher: ModelRow, student: ModelRow) -> Iterator[str]:
 
 
 def _target(student: ModelRow, target: Target) -> Iterator[str]:
-    if student.latency_target is None:
+    latency = student.latency_target
+    if latency is not None and latency.other_power_mode is not None:
+        yield (
+            f"Latency on the target, {target.title}, was measured in power mode {latency.other_power_mode} alone, "
+            "which is not that of its profile and decides nothing."
+        )
+    if latency is None:
         yield f"Latency on the target, {target.title}, was not measured; the reason stands under the table."
 
 

@@ -11,6 +11,7 @@ from compressor.report.text import (
     ABSENT,
     conditions,
     count,
+    joined,
     macs,
     milliseconds,
     params,
@@ -85,15 +86,17 @@ def host_name(report: Report) -> str:
 
 def latency_notes(report: Report) -> tuple[str, ...]:
     """How each latency was obtained, what casts doubt on it, and why the target has none."""
-    notes: list[str] = []
-    for model, row in (("Teacher", report.teacher), ("Student", report.student)):
+    sharing: dict[str, list[str]] = {}
+    for model, row in (("teacher", report.teacher), ("student", report.student)):
+        # Where the host is the target, one measurement stands in both columns.
         for latency in (row.latency_host, row.latency_target):
             if latency is not None:
-                notes += [f"{model}: {text}" for text in (f"{conditions(latency)}.", *latency.warnings)]
+                for text in (f"{conditions(latency)}.", *latency.warnings):
+                    sharing.setdefault(text, []).append(model)
+    notes = [f"{joined(dict.fromkeys(models)).capitalize()}: {text}" for text, models in sharing.items()]
     if report.teacher.latency_target is None or report.student.latency_target is None:
-        notes.append(f"{report.target.title}: {report.target.reason}")
-    # Where the host is the target, one measurement stands in both columns.
-    return tuple(dict.fromkeys(notes))
+        notes.append(str(report.target.reason))
+    return tuple(notes)
 
 
 def _score_lines(metric: str, teacher: Scores, student: Scores, absent_teacher: str) -> Iterator[Line]:

@@ -124,7 +124,8 @@ def _only_predicted(lines: Sequence[VariantLine]) -> bool:
 def _predictions(report: Artefacts) -> Iterator[str]:
     """What carries the predicted latencies, and before that themselves where the table has no column for them."""
     lines = variant_lines(report)
-    left = [f"{line.label} {line.predicted}" for line in lines if ABSENT == line.target != line.predicted]
+    undecided = {variant.label for variant in report.variants if variant.measured is None}
+    left = [f"{line.label} {line.predicted}" for line in lines if line.label in undecided and line.predicted != ABSENT]
     if left and not _only_predicted(lines):
         yield f"Predicted for the target, p50 in ms: {', '.join(left)}."
     yield from prediction_summary(report)

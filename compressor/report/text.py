@@ -39,6 +39,18 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{rounded:,.{max(0, digits - 1 - exponent)}f}"
 
 
+def as_typed(value: float) -> str:
+    """A limit as a user gave it: 33.3, 0.6125, 2."""
+    return f"{value:.12g}"
+
+
+def beside(value: float, limit: float, digits: int = 3) -> str:
+    """So many significant digits, or as many more as it takes for them to be on `value`'s side of `limit`."""
+    while digits < 12 and (float(f"{value:.{digits}g}") <= limit) != (value <= limit):
+        digits += 1
+    return significant(value, digits)
+
+
 def params(params_m: float) -> str:
     """Millions of parameters as `11.2 M` or `77.9 k`."""
     return _scaled(params_m, ("M", "k"), 1000)
@@ -81,29 +93,39 @@ def median(latency: LatencyStats) -> str:
     return _marked(latency, latency.latency_p50_ms)
 
 
-def approximate(prediction: Prediction, unit: str = "") -> str:
+def approximate(prediction: Prediction, unit: str = "", limit_ms: float | None = None) -> str:
     """`≈3.1 (2.4 to 4.0)`: a predicted p50 in ms and its interval, to the two digits that a prediction is worth.
 
-    With the unit " ms" it is `≈3.1 ms (2.4 to 4.0)`.
+    With the unit " ms" it is `≈3.1 ms (2.4 to 4.0)`. Beside a limit the p50 has as many digits as tell it from that.
     """
     low, high = prediction.latency_p50_interval_ms
-    return f"≈{significant(prediction.latency_p50_ms, 2)}{unit} ({significant(low, 2)} to {significant(high, 2)})"
+    p50_ms = prediction.latency_p50_ms
+    median_ms = significant(p50_ms, 2) if limit_ms is None else beside(p50_ms, limit_ms, 2)
+    return f"≈{median_ms}{unit} ({significant(low, 2)} to {significant(high, 2)})"
 
 
 def support(prediction: Prediction) -> tuple[str, ...]:
-    """What carries a prediction, then each doubt, in sentences that follow a name and a colon."""
+    """All that is said of a prediction, in sentences that follow a name and a colon."""
+    return (*carried_by(prediction), *nearest(prediction), *prediction.doubts)
+
+
+def carried_by(prediction: Prediction) -> tuple[str]:
+    """What it rests on."""
     known = f"with {count(prediction.num_measurements, 'measurement')} of the device in all"
     carried = {
         "calibrated": f"calibrated at this precision, {known}",
         "transferred": f"transferred from other precisions or devices of its kind, {known}",
         "roofline": "from its peak rates and what devices reach on average",
     }[prediction.basis]
-    nearest = f"; nearest: {joined(prediction.anchors)}" if prediction.anchors else ""
     return (
         f"predicted for {prediction.device}, batch {prediction.batch_size}, and not measured: {carried}, "
-        f"{100 * prediction.interval_confidence:g} % interval{nearest}.",
-        *prediction.doubts,
+        f"{100 * prediction.interval_confidence:g} % interval.",
     )
+
+
+def nearest(prediction: Prediction) -> tuple[str, ...]:
+    """The measurement that is most like it; report.json has the others."""
+    return tuple(f"the nearest measurement is {anchor}." for anchor in prediction.anchors[:1])
 
 
 def conditions(latency: LatencyStats) -> str:
@@ -136,6 +158,7 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 def _marked(latency: LatencyStats, *times_ms: float) -> str:
     marks: list[str] = [] if latency.origin == "measured" else [latency.origin]
+    marks += [] if latency.other_power_mode is None else [f"in {latency.other_power_mode}"]
     marks += [] if latency.stable else ["unstable"]
     text = " / ".join(map(significant, times_ms))
     return f"{text} ({', '.join(marks)})" if marks else text

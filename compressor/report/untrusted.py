@@ -10,7 +10,7 @@ import unicodedata
 
 ELLIPSIS = "…"
 NAME_LIMIT = 80
-PROSE_LIMIT = 400
+PROSE_LIMIT = 500
 
 # They reorder the text around them, so that one name can pose as another (Trojan Source, CVE-2021-42574).
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -34,9 +34,15 @@ def without_controls(text: str) -> str:
 
 
 def printable(text: str, limit: int) -> str:
-    """One line of at most `limit` characters for terminals and pictures; white space is single spaces."""
+    """One line of at most `limit` characters for terminals and pictures; white space is single spaces.
+
+    What is too long ends after a word, or within one that would take more than half of the line with it.
+    """
     line = without_controls(" ".join(text.split()))
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + ELLIPSIS
+    if len(line) <= limit:
+        return line
+    cut = line[:limit].rfind(" ")
+    return line[: cut if cut > limit // 2 else limit - 1] + ELLIPSIS
 
 
 def code(name: str) -> str:

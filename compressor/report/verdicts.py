@@ -2,7 +2,7 @@
 
     latency     measured on the target, or sent back by it: held or missed, by the median
                 predicted alone: unproven; where the user accepts predictions, held or missed, by the predicted median
-                neither: unproven
+                neither, or measured in another power mode alone: unproven
     size        of the file: held or missed
     parameters  of the network: held or missed
 
@@ -16,12 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias, get_args
 
-from compressor.report.comparing import place
+from compressor.report.comparing import other_mode, place
 from compressor.report.limits import UNCOUNTED, Limits, ParamsM
 from compressor.report.predicted import Prediction
 from compressor.report.shipping import LimitName, Recommendation, Variant, Verdict
-from compressor.report.text import approximate, params, significant, size
-from profiles.latency import LatencyStats
+from compressor.report.text import approximate, significant
 from profiles.schema import DeviceProfile
 
 Decision: TypeAlias = Literal["ungated", "pass", "warn", "fail"]
@@ -82,7 +81,7 @@ def _judged(
 
 def _excesses(variant: Variant, limits: Limits, params_m: ParamsM) -> Iterator[float]:
     """Each value that is known, as a multiple of its limit."""
-    latency = variant.latency_target or variant.latency_predicted
+    latency = variant.measured or variant.latency_predicted
     for value, limit in (
         (None if latency is None else latency.latency_p50_ms, limits.max_latency_ms),
         (variant.size_mib, limits.max_size_mib),
@@ -111,38 +110,43 @@ def _finding(
     label = judged.label.capitalize()
     match name:
         case "max_latency_ms":
-            return _latency(label, judged.latency_target or judged.latency_predicted, limits, target)
+            return _latency(judged, limits, target)
         case "max_size_mib":
             value = judged.size_mib
-            words = None if value is None else f"{label} is {size(value)}"
+            words = None if value is None else f"{label} is {limits.spelled(name, value)}"
         case "max_params_m":
             value = params_m.get(judged.model)
-            words = None if value is None else f"The {judged.model} has {params(value)} parameters"
+            words = None if value is None else f"The {judged.model} has {limits.spelled(name, value)}"
     if value is None:
         return _Finding("unproven", f"Nothing says whether {judged.label} holds {limits.called(name)}.")
     state, relation = _against(name, value, limits)
     return _Finding(state, f"{words}, {relation}.", value, origin="measured")
 
 
-def _latency(label: str, found: LatencyStats | Prediction | None, limits: Limits, target: DeviceProfile) -> _Finding:
+def _latency(judged: Variant, limits: Limits, target: DeviceProfile) -> _Finding:
     """Measured before predicted; a predicted one decides only where the user accepts that."""
-    where = f"on {place(target)}"
+    label, where = judged.label.capitalize(), f"on {place(target)}"
+    found, elsewhere = judged.measured or judged.latency_predicted, other_mode(judged, target)
     if found is None:
-        return _Finding("unproven", f"{label} was not measured {where}: {limits.called('max_latency_ms')} is unproven.")
+        known = f"{label} was {elsewhere or f'not measured {where}'}"
+        return _Finding("unproven", f"{known}: {limits.called('max_latency_ms')} is unproven.")
     state, relation = _against("max_latency_ms", found.latency_p50_ms, limits)
     interval = found.latency_p50_interval_ms
     if interval is not None and limits.max_latency_ms is not None and interval[0] < limits.max_latency_ms < interval[1]:
         relation += ", which lies inside the interval"
     if isinstance(found, Prediction):
-        sentence = f"{label} is predicted to take {approximate(found, ' ms')} {where}, {relation}"
+        taken = approximate(found, " ms", limits.max_latency_ms)
+        sentence = f"{label} is predicted to take {taken} {where}, {relation}"
         if limits.accept_predicted:
             sentence += "; predictions were accepted."
         else:
-            state, sentence = "unproven", f"{sentence}; nothing was measured there."
+            known = f"it was {elsewhere}" if elsewhere else "nothing was measured there"
+            state, sentence = "unproven", f"{sentence}; {known}."
     else:
         shaky = "" if found.stable else ", unstable,"
         span = "" if interval is None else f" ({significant(interval[0])} to {significant(interval[1])})"
-        sentence = f"{label} takes {significant(found.latency_p50_ms)} ms{span}{shaky} {where}, {relation}."
+        taken = limits.spelled("max_latency_ms", found.latency_p50_ms)
+        sentence = f"{label} takes {taken}{span}{shaky} {where}, {relation}."
     return _Finding(state, sentence, found.latency_p50_ms, interval, found.origin)
 
 

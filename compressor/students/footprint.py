@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from exporters.macs import count_macs, count_params
-from exporters.modules import device_of, evaluation_mode
+from exporters.macs import count_macs, count_params, look_at_layers
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,6 @@ def _largest_step(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
         tensors = [value for value in (*inputs, output) if isinstance(value, Tensor)]
         largest = max(largest, sum(tensor.numel() for tensor in tensors))
 
-    leaves = [module for module in model.modules() if not any(True for _ in module.children())]
-    handles = [leaf.register_forward_hook(look) for leaf in leaves]
-    try:
-        with evaluation_mode(model), torch.no_grad():
-            model(torch.zeros(1, *image_shape, device=device_of(model)))
-    finally:
-        for handle in handles:
-            handle.remove()
+    leaves = (module for module in model.modules() if not any(True for _ in module.children()))
+    look_at_layers(model, image_shape, leaves, look)
     return largest

@@ -63,7 +63,8 @@ def search_student(
         memory_gib: the target's memory.
         channel_multiple: what pruning rounds channels to.
         precision: what would ship; it decides sizes, and `latency_of` has to know it as well.
-        latency_of: None where no latency is to be had. A ProfileError from it is noted, and it is not asked again.
+        latency_of: None where no latency is to be had. After a PredictionRefused, which is noted, it is not asked
+            again; another ProfileError is the failure of that candidate alone.
         opset_ceiling: of the target.
         seed: of untrained weights.
         note: takes one line for each candidate.
@@ -137,7 +138,7 @@ def _rows(
             rows.append(row)
             if not row.costs:  # what torch-pruning cannot trace it cannot trace at any other ratio
                 break
-        if any(row.fits(bounds) for row in rows):
+        if _fitting(rows, bounds):
             break
     return rows, notes
 
@@ -166,9 +167,16 @@ def _choose(rows: Sequence[Row], bounds: Sequence[Bound]) -> tuple[Row | None, t
     """The first that holds every bound, and what was given up for it: the wishes, then half of the teacher's MACs."""
     for sources in GIVEN_UP:
         given_up = tuple(bound for bound in bounds if bound.source in sources)
-        fitting = [row for row in rows if row.fits([bound for bound in bounds if bound not in given_up])]
+        fitting = _fitting(rows, [bound for bound in bounds if bound not in given_up])
         if fitting:
             # Where even half of the teacher cannot be had, the smallest is closest to it.
             smallest = min(fitting, key=lambda row: row.costs["macs_g"])
             return (smallest if "half" in sources else fitting[0]), given_up
     return None, ()
+
+
+def _fitting(rows: Sequence[Row], bounds: Sequence[Bound]) -> list[Row]:
+    """Those that fit. As soon as one has a latency, one without is not taken to hold a bound of it."""
+    bounded = any(bound.quantity == "latency_ms" for bound in bounds)
+    to_know = bounded and any(row.candidate.latency for row in rows)
+    return [row for row in rows if row.fits(bounds) and not (to_know and row.candidate.latency is None)]

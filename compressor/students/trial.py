@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from torch import nn
 
 from compressor.inputs.teacher import Classifier, Teacher
-from compressor.students.bounds import Bound, Costs, Quantity, spelled
+from compressor.students.bounds import Bound, Costs, Quantity, latency_spelled, spelled
 from compressor.students.footprint import Footprint, footprint
 from compressor.students.prune import NothingPruned
 from compressor.students.search_record import Candidate, Kind
@@ -20,12 +20,10 @@ from exporters.errors import ExportError
 from exporters.torch_to_onnx import onnx_from_torch
 from profiles.errors import ProfileError
 from profiles.latency import LatencyStats
+from profiles.predict import Prediction, PredictionRefused
 from profiles.schema import Precision
 
-if TYPE_CHECKING:
-    from profiles.predict import Prediction
-
-LatencyOf: TypeAlias = Callable[[Path], "Prediction | LatencyStats"]
+LatencyOf: TypeAlias = Callable[[Path], Prediction | LatencyStats]
 """An fp32 ONNX file to its latency on the target, for one image in the precision that would ship."""
 
 # Up to 17 the exporter is torch's older one, which writes the same layers in a tenth of the time.
@@ -60,15 +58,16 @@ class Row:
         return replace(self, candidate=replace(self.candidate, misses=tuple(reversed(words.values()))))
 
     def __str__(self) -> str:
-        """One line: `prune:0.4: 1.31 G MACs, 1.92 ms predicted`."""
+        """One line: `prune:0.4: 1.31 G MACs; ≈1.9 ms predicted`."""
         found = self.candidate
         if found.failure is not None:
             return f"{found.spec}: {found.failure}"
         parts = [spelled("macs_g", self.costs["macs_g"])]
         if found.latency is not None:
-            parts.append(f"{spelled('latency_ms', self.costs['latency_ms'])} {found.latency.origin}")
-        # A miss begins with the cost that misses.
-        parts = [part for part in parts if not any(miss.startswith(part) for miss in found.misses)]
+            parts.append(latency_spelled(self.costs["latency_ms"], found.latency.origin))
+        # A miss begins with the cost that misses, perhaps in more digits: what it is shows in the last word.
+        missing = {_last_word(miss.partition(", ")[0]) for miss in found.misses}
+        parts = [part for part in parts if _last_word(part) not in missing]
         return f"{found.spec}: {'; '.join([*parts, *found.misses])}"
 
 
@@ -136,7 +135,7 @@ class Trial:
                 size_mib, latency = self._exported(network)
                 # The fp32 file with its parameters in the width of the precision that would ship.
                 costs["size_mib"] += size_mib - counted.weights_mib(BYTES["fp32"])
-            except ExportError as error:
+            except (ExportError, ProfileError) as error:  # what nobody can time, nobody can hold to a limit
                 failure = error.received
         if latency is not None:
             costs["latency_ms"] = latency.latency_p50_ms
@@ -158,6 +157,10 @@ class Trial:
             return file.size_mib, None
         try:
             return file.size_mib, self._latency_of(file.path)
-        except ProfileError as error:  # it would be refused for the next one as well
+        except PredictionRefused as error:  # it would be refused for every network
             self._latency_of, self.no_latency = None, f"{error.received} {error.expected}"
             return file.size_mib, None
+
+
+def _last_word(text: str) -> str:
+    return text.rpartition(" ")[2]

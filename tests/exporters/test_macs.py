@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from exporters.macs import count_macs, count_params
+from exporters.macs import count_macs, count_params, look_at_layers
 
 
 def test_the_formulas(classifier: nn.Module) -> None:
@@ -40,3 +41,13 @@ def test_counting_leaves_the_model_as_it_was(classifier: nn.Module) -> None:
     assert [module.training for module in classifier.modules()] == modes
     assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.state_dict().items())
     assert not any(module._forward_hooks for module in classifier.modules())
+
+
+def test_layers_are_looked_at_as_they_run_and_let_go_when_one_fails(classifier: nn.Module) -> None:
+    (convolution,) = (module for module in classifier.modules() if isinstance(module, nn.Conv2d))
+    seen: list[tuple[int, ...]] = []
+    look_at_layers(classifier, (3, 8, 8), [convolution], lambda _, inputs, __: seen.append(inputs[0].shape))
+    assert seen == [(1, 3, 8, 8)]
+    with pytest.raises(RuntimeError):
+        look_at_layers(classifier, (5, 8, 8), [convolution], lambda *_: None)
+    assert not convolution._forward_hooks

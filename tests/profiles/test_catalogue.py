@@ -10,7 +10,7 @@ import pytest
 
 from profiles.catalogue import DEVICES, load_target, resolved_alias, target_names
 from profiles.errors import ProfileError
-from profiles.schema import NO_SOURCE, Setting
+from profiles.schema import NO_SOURCE, DeviceProfile, Setting
 
 
 def refused(target: str) -> ProfileError:
@@ -139,6 +139,27 @@ def test_a_file_of_the_users_own(tmp_path: Path) -> None:
     assert (profile.name, profile.title) == ("our-server", "NVIDIA T4 16 GB")
 
 
+@pytest.mark.parametrize(
+    ("file", "name", "shipped"),
+    [
+        ("t4.yaml", "t4", "t4"),
+        ("jetson.yaml", "jetson", "jetson-orin-nano-super"),
+        ("own.yaml", "rtx-4090", "rtx-4090"),
+    ],
+)
+def test_a_users_file_cannot_take_the_name_of_a_device_that_ships(
+    tmp_path: Path, file: str, name: str, shipped: str
+) -> None:
+    # Measurements go by the name: an H100 called t4 would be predicted from those of the T4.
+    named = f"name: {name}\n" if name != Path(file).stem else ""
+    path = write(tmp_path, f"extends: h100\n{named}", file)
+    error = refused(path)
+    assert error.received == f"The profile {path} has the name '{name}', which is that of the {shipped} that ships."
+    assert error.action == f"Rename the file, or give it another `name:`, such as 'our-{name}'."
+    assert load_target(str(DEVICES / "t4.yaml")) == load_target("t4")
+    assert load_target(write(tmp_path, f"extends: h100\nname: our-{name}\n", file)).name == f"our-{name}"
+
+
 def test_extends_merges_deeply_and_inherits_no_source(tmp_path: Path) -> None:
     base = load_target("jetson")
     profile = load_target(
@@ -163,6 +184,16 @@ def test_extends_merges_deeply_and_inherits_no_source(tmp_path: Path) -> None:
     assert "opset_ceiling" not in profile.sources
     assert profile.sources["precisions"] == base.sources["precisions"]
     assert profile.budget is not None
+
+
+def test_a_profile_keeps_the_shipped_device_that_it_builds_on(tmp_path: Path) -> None:
+    write(tmp_path, "extends: jetson\n", "first.yaml")
+    second = load_target(write(tmp_path, "extends: ./first.yaml\n", "second.yaml"))
+    assert (second.name, second.extends) == ("second", "jetson-orin-nano-super")
+    assert load_target("jetson-orin-nx").extends is None  # measurements of what ships are its own
+    alone = (DEVICES / "t4.yaml").read_text(encoding="utf-8")
+    assert load_target(write(tmp_path, alone, "alone.yaml")).extends is None
+    assert DeviceProfile.model_validate_json(second.model_dump_json()) == second
 
 
 def test_extends_takes_a_path_beside_the_file(tmp_path: Path) -> None:
@@ -257,6 +288,40 @@ def test_all_wrong_values_and_keys_are_reported_at_once(tmp_path: Path) -> None:
     ):
         assert problem in error.received
     assert path in error.action
+
+
+def test_a_key_in_the_wrong_place_is_offered_its_own(tmp_path: Path) -> None:
+    error = refused(write(tmp_path, "extends: jetson\nfp16_tflops: 3\nmax_latency: 5\nbudget: {title: x}\n"))
+    for problem in (
+        "unknown key 'fp16_tflops' (did you mean 'peaks.fp16_tflops'?)",
+        "unknown key 'max_latency' (did you mean 'budget.max_latency_ms'?)",
+        "unknown key 'budget.title' (did you mean 'title'?)",
+    ):
+        assert problem in error.received
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1e3", "1.0e+3"), ("1e300", "1.0e+300"), ("2.5e6", "2.5e+6"), ("1.e-3", "1.e-3"), ("'15'", "15")],
+)
+def test_a_number_that_yaml_reads_as_text_is_shown_as_one(tmp_path: Path, text: str, number: str) -> None:
+    if text == "1.e-3":
+        text = "'1.e-3'"  # only the quotes make it text
+    error = refused(write(tmp_path, f"extends: jetson\nmemory_gib: {text}\n"))
+    said = f"(received '{text.strip(chr(39))}'), which YAML reads as text: write {number} without quotes."
+    assert said in error.received
+    corrected = load_target(write(tmp_path, f"extends: jetson\nmemory_gib: {number}\nworkspace_mib: null\n"))
+    assert corrected.memory_gib is not None
+    assert corrected.memory_gib.value == float(number)
+
+
+def test_a_file_of_more_than_a_mebibyte_is_refused(tmp_path: Path) -> None:
+    line = "extends: t4\n"
+    assert load_target(write(tmp_path, line + "#" * (2**20 - len(line)))).name == "board"
+    path = write(tmp_path, line + "#" * (2**20 - len(line) + 1))
+    error = refused(path)
+    assert error.received == f"The profile {path} is larger than 1 MiB."
+    assert error.action.startswith("Check the path")
 
 
 def test_a_file_name_that_cannot_be_a_public_name_is_refused(tmp_path: Path) -> None:

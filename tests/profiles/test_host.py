@@ -96,6 +96,13 @@ def test_a_session_is_disturbed_by_others_and_not_by_single_ticks() -> None:
     assert not disturbed(before, replace(alone, busy_s=0.23, steal_s=0.01))
     assert disturbed(before, replace(alone, busy_s=0.28))
     assert disturbed(before, replace(alone, steal_s=0.03))
+    # 0.07 s: one tick of steal is 7 % of their CPU time, two are said.
+    short = replace(before, total_s=0.14, busy_s=0.07, own_s=0.07)
+    assert not disturbed(before, replace(short, steal_s=0.01))
+    assert disturbed(before, replace(short, steal_s=0.02))
+    tiny = replace(before, total_s=0.04, busy_s=0.02, own_s=0.02)
+    assert not disturbed(before, replace(tiny, busy_s=0.03))
+    assert disturbed(before, replace(tiny, busy_s=0.04))
     assert not disturbed(before, before)
     assert not disturbed(replace(before, total_s=None), replace(alone, total_s=None))
 

@@ -1,170 +1,19 @@
-"""Measuring with a clock that only the measured function moves, so every number follows by arithmetic."""
+"""Measuring with a clock that only the sessions move, so every number follows by arithmetic."""
 
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from itertools import chain, cycle, repeat
+from itertools import cycle
 
 import pytest
 
 from profiles.host import HostSnapshot
-from profiles.latency import LatencyStats, Session, Subject, measure, measure_in_turn, timed_session
+from profiles.latency import LatencyStats, Session, Subject, measure_in_turn, timed_session
 from profiles.timing_statistics import DRIFT, T_95
 
 QUIET = HostSnapshot(cores=2, load_average=0.1, total_s=0, busy_s=0, steal_s=0, own_s=0, cpu_mhz=2600.0)
-
-
-class Model:
-    """Stands for an inference: each call takes the next of the given seconds."""
-
-    def __init__(self, seconds: Iterator[float]) -> None:
-        self.seconds = seconds
-        self.now = 0.0
-        self.calls = 0
-
-    def infer(self) -> None:
-        self.now += next(self.seconds)
-        self.calls += 1
-
-    def clock(self) -> float:
-        return self.now
-
-
-def run(seconds: Iterator[float], max_s: float = 10.0, cv_bound: float = 0.05) -> tuple[LatencyStats, Model]:
-    model = Model(seconds)
-    stats = measure(
-        model.infer,
-        batch_size=4,
-        device="a test",
-        runtime="none",
-        warmup_s=0.5,
-        window_s=0.25,
-        max_s=max_s,
-        cv_bound=cv_bound,
-        versions={"runtime": "1.2"},
-        clock=model.clock,
-        snapshot=lambda: QUIET,
-    )
-    return stats, model
-
-
-def test_a_steady_model_is_stable_after_six_windows() -> None:
-    stats, model = run(repeat(0.0078125))  # 2^-7 s: the sums below are exact
-    assert stats.warmup_count == 64
-    assert (stats.num_windows, stats.num_windows_used, stats.count) == (6, 6, 6 * 32)
-    assert model.calls == 64 + 192
-    assert stats.latency_p50_ms == stats.latency_p90_ms == stats.latency_p99_ms == 7.8125
-    assert stats.latency_p50_interval_ms == (7.8125, 7.8125)
-    assert stats.interval_confidence == 1 - 2 / 2**6
-    assert stats.throughput_ips == pytest.approx(4 * 128)
-    assert stats.cv == 0
-    assert stats.stable
-    assert stats.warnings == ()
-
-
-def test_percentiles_are_of_the_calls() -> None:
-    stats, _ = run(cycle([0.001] * 16 + [0.002] * 3 + [0.010]))
-    assert stats.latency_p50_ms == pytest.approx(1)
-    assert stats.latency_p90_ms == pytest.approx(2)
-    assert stats.latency_p99_ms == pytest.approx(10)
-    assert stats.throughput_ips == pytest.approx(4 * 20 / 0.032, rel=0.01)
-
-
-def test_slow_early_windows_are_waited_out_and_left_out() -> None:
-    stats, _ = run(chain(repeat(0.010, 100), repeat(0.0025)))  # half a second of warm-up, two slow windows
-    assert stats.stable
-    assert stats.num_windows_used == 6
-    assert stats.num_windows is not None
-    assert stats.num_windows > 6
-    assert stats.latency_p99_ms == pytest.approx(2.5)
-
-
-def test_a_restless_model_ends_unstable_and_says_so() -> None:
-    slower_and_slower = (0.001 * 1.002**call for call in range(10**6))
-    stats, _ = run(slower_and_slower, max_s=3)
-    assert not stats.stable
-    assert stats.cv is not None
-    assert stats.cv > 0.05
-    assert stats.num_windows_used == stats.num_windows
-    assert stats.latency_p50_interval_ms is not None
-    low, high = stats.latency_p50_interval_ms
-    assert low <= stats.latency_p50_ms <= high
-    assert stats.warnings[0] == f"Unstable: the last windows' medians varied by {stats.cv:.1%} (bound 5.0%)."
-
-
-def test_a_slow_model_gets_one_call_per_window_and_the_confidence_it_deserves() -> None:
-    stats, model = run(repeat(4.0))
-    assert stats.warmup_count == 3
-    assert model.calls == 3 + 3
-    assert (stats.num_windows, stats.cv, stats.stable) == (3, 0.0, False)
-    assert stats.interval_confidence == 0.75
-    assert "Too few windows for a 95 % interval: it covers the median with 75%." in stats.warnings
-    assert "Only 3 calls: p99 is close to the slowest of them." in stats.warnings
-
-    once, _ = run(repeat(20.0))
-    assert (once.num_windows, once.cv, once.interval_confidence) == (1, None, 0)
-    assert once.warnings[0] == "Unstable: 10 s held 1 of the 6 windows that are compared."
-
-
-def test_two_speeds_are_told() -> None:
-    stats, _ = run(cycle([0.001] * 3 + [0.002]))
-    assert stats.stable  # each window holds the same mixture, so only the shape of the times gives it away
-    assert stats.warnings == ("Calls came in two speeds, 1 and 2 ms: clocks or other programs changed.",)
-
-
-def test_contention_during_the_windows_is_told() -> None:
-    model = Model(repeat(0.01))
-    snapshots = iter([QUIET, replace(QUIET, total_s=4.0, busy_s=3.0, steal_s=0.4, own_s=1.6)])
-    stats = measure(
-        model.infer,
-        batch_size=1,
-        device="d",
-        runtime="r",
-        clock=model.clock,
-        snapshot=lambda: next(snapshots),
-    )
-    assert stats.warnings == (
-        "The hypervisor gave 10% of the CPU time to other machines (steal).",
-        "Other programs used 0.7 of 2 cores during the measurement.",
-    )
-
-
-def test_the_record_carries_its_origin_and_survives_json() -> None:
-    stats, _ = run(repeat(0.01))
-    record = stats.to_dict()
-    assert record["origin"] == "measured"
-    assert (record["device"], record["is_target"], record["batch_size"]) == ("a test", False, 4)
-    assert record["versions"].keys() == {"os", "python", "runtime"}
-    assert (record["cpu_mhz"], record["load_average"]) == (2600.0, 0.1)
-    assert LatencyStats.model_validate(json.loads(json.dumps(record))) == stats
-
-
-def test_an_error_of_the_model_passes_through() -> None:
-    def broken() -> None:
-        raise RuntimeError("no such kernel")
-
-    with pytest.raises(RuntimeError, match="no such kernel"):
-        measure(broken, batch_size=1, device="d", runtime="r")
-
-
-def test_the_real_clock_works() -> None:
-    stats = measure(
-        lambda: sum(range(2000)),
-        batch_size=1,
-        device="this machine",
-        runtime="python",
-        warmup_s=0.01,
-        window_s=0.01,
-        max_s=0.3,
-    )
-    assert 0 < stats.latency_p50_ms <= stats.latency_p90_ms <= stats.latency_p99_ms
-    assert stats.latency_p50_interval_ms is not None
-    assert stats.latency_p50_interval_ms[0] <= stats.latency_p50_ms <= stats.latency_p50_interval_ms[1]
-
-
-# --- several subjects, each in sessions of its own --------------------------------------------------------------------
 
 
 class Machine:
@@ -281,6 +130,48 @@ def test_the_time_around_the_sessions_counts_in_equal_parts() -> None:
         subjects, after_a_start, window_s=0.25, max_s=4.5, clock=machine.clock, snapshot=machine.snapshot
     )
     assert (first.num_sessions, second.num_sessions) == (2, 2)  # 2.375 s of each round are one subject's
+
+
+def test_percentiles_are_of_the_calls() -> None:
+    calls = cycle([0.001] * 16 + [0.002] * 3 + [0.010])
+    (stats,) = Machine(lambda *_: next(calls)).measure(1)
+    assert stats.latency_p50_ms == pytest.approx(1)
+    assert stats.latency_p90_ms == pytest.approx(2)
+    assert stats.latency_p99_ms == pytest.approx(10)
+    assert stats.throughput_ips == pytest.approx(2 * 20 / 0.032, rel=0.02)
+
+
+def test_two_speeds_are_told() -> None:
+    calls = cycle([0.001] * 3 + [0.002])
+    (stats,) = Machine(lambda *_: next(calls)).measure(1)
+    assert stats.stable  # each session holds the same mixture, so only the shape of the times gives it away
+    assert stats.warnings == ("Calls came in two speeds, 1 and 2 ms: clocks or other programs changed.",)
+
+
+def test_the_record_carries_its_origin_and_survives_json() -> None:
+    (stats,) = Machine(lambda *_: 0.01).measure(1)
+    record = stats.to_dict()
+    assert record["origin"] == "measured"
+    assert (record["device"], record["is_target"], record["batch_size"]) == ("a test", False, 2)
+    assert record["versions"].keys() == {"os", "python"}
+    assert (record["cpu_mhz"], record["load_average"]) == (2600.0, 0.1)
+    assert LatencyStats.model_validate(json.loads(json.dumps(record))) == stats
+
+
+def test_an_error_of_the_model_passes_through() -> None:
+    def broken() -> None:
+        raise RuntimeError("no such kernel")
+
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        timed_session(lambda: nullcontext(broken), 0.0, 0.01)
+
+
+def test_the_real_clock_works() -> None:
+    session = timed_session(lambda: nullcontext(lambda: sum(range(2000))), 0.01, 0.01)
+    assert session.warmup_count >= 3
+    assert session.median_ms > 0
+    assert session.took_s >= 0.02
+    assert sum(session.times_s) >= 0.01
 
 
 def test_a_session_survives_json() -> None:

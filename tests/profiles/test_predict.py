@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from profiles.kernels import Kernel, at_batch, total_macs
 from profiles.measurements import published
 from profiles.predict import Anchor, Prediction, PredictionRefused, expected_parts_ms, predict_latency
 from profiles.roofline import PARTS
-from profiles.schema import Figure, Peaks
+from profiles.schema import DeviceProfile, Figure, Peaks
 
 JETSON = load_target("jetson")
 target = cache(load_target)  # a file is read once
@@ -46,7 +47,7 @@ def test_a_calibrated_device_names_its_nearest_measurements() -> None:
     assert found.interval_confidence == 0.9
     assert len(found.anchors) == 3
     assert found.anchors[0].startswith(
-        "resnet34@224x224 on NVIDIA Jetson Nano 4 GB in fp16, batch 1: 20.2 ms (NVIDIA-AI"
+        "resnet34 at 224x224 on NVIDIA Jetson Nano 4 GB in fp16, batch 1: 20.2 ms (NVIDIA-AI"
     )
     assert found.num_measurements >= 20
     assert Prediction.model_validate(found.to_dict()) == found
@@ -131,8 +132,8 @@ def test_twenty_candidates_take_less_than_a_second_and_repeat_exactly() -> None:
 @pytest.mark.parametrize(
     ("scale", "sentence"),
     [
-        (100, "The network has 366 GMACs an image; those measured on this device have "),
-        (1e-4, "0.000366 GMACs an image"),
+        (100, "The network has 366 G MACs an image; those measured on this device have "),
+        (1e-4, "The network has 366 k MACs an image; "),
     ],
 )
 def test_a_size_that_nobody_measured_is_a_doubt_and_widens(scale: float, sentence: str) -> None:
@@ -155,9 +156,50 @@ def test_another_power_mode_is_a_doubt_and_widens() -> None:
     slow = predict_latency(large, load_target("jetson@15W"), "fp16")
     full = predict_latency(large, JETSON, "fp16")
     assert slow.basis == "calibrated"
-    assert slow.doubts == ("Power mode 15W was asked for; MAXN_SUPER was measured.",)
+    assert slow.doubts == ("Power mode 15W was asked for; the measurements speak for MAXN_SUPER.",)
     assert width(slow) > width(full)
     assert 1.3 * full.latency_p50_ms < slow.latency_p50_ms < 2 * full.latency_p50_ms
+
+
+def own_profile(folder: Path, text: str) -> DeviceProfile:
+    path = folder / "mine.yaml"
+    path.write_text(f"extends: jetson\n{text}\n", encoding="utf-8")
+    return load_target(str(path))
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("model", ["resnet34", "squeezenet1_1", "yolo11x"])
+def test_a_profile_that_only_changes_a_wish_is_predicted_as_what_it_extends(
+    tmp_path: Path, model: str, batch: int
+) -> None:
+    mine, kernels = own_profile(tmp_path, "budget: {max_latency_ms: 5}"), at_batch(network(model), batch)
+    here, there = (predict_latency(kernels, profile, "fp16", batch_size=batch) for profile in (mine, JETSON))
+    assert here.num_measurements == there.num_measurements > 0
+    assert here == there.model_copy(update={"device": "mine", "doubts": here.doubts})
+    slow = predict_latency(kernels, mine.in_power_mode("15W"), "fp16", batch_size=batch)
+    assert slow.num_measurements == there.num_measurements
+    assert slow.basis == "calibrated"
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("peak", [9, 17.01, 30])
+@pytest.mark.parametrize("model", ["resnet34", "squeezenet1_1", "yolo11x"])
+def test_a_device_with_other_peaks_is_a_relative_and_never_surer(
+    tmp_path: Path, model: str, peak: float, batch: int
+) -> None:
+    mine, kernels = own_profile(tmp_path, f"peaks: {{fp16_tflops: {peak}}}"), at_batch(network(model), batch)
+    here, there = (predict_latency(kernels, profile, "fp16", batch_size=batch) for profile in (mine, JETSON))
+    assert (here.basis, here.num_measurements) == ("transferred", 0)
+    assert width(here) > width(there)
+
+
+def test_what_relatives_do_not_cover_is_paid_for_too() -> None:
+    xavier = load_target("jetson-xavier-nx")
+    one, sixteen = (predict_latency(at_batch(network(), n), xavier, "fp16", batch_size=n) for n in (1, 16))
+    assert any("were measured on devices of its architecture." in doubt for doubt in sixteen.doubts)
+    assert width(sixteen) > width(one)
+    low = predict_latency(network(), load_target("jetson-xavier-nx@10W_4CORE"), "fp16")
+    assert any(doubt.startswith("Power mode MODE_10W_4CORE was asked for") for doubt in low.doubts)
 
 
 def test_a_kind_of_kernel_that_nobody_measured_is_a_doubt() -> None:

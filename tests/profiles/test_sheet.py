@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from profiles.catalogue import load_target, target_names
@@ -45,6 +47,14 @@ def _sources(profile: DeviceProfile) -> list[str]:
 @pytest.mark.parametrize("name", target_names())
 def test_no_line_is_wider_than_a_terminal(name: str) -> None:
     assert max(len(line) for line in target_sheet(load_target(name)).splitlines()) <= WIDTH == 100
+
+
+def test_a_profile_of_ones_own_shows_what_it_extends(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: jetson\n", encoding="utf-8")
+    lines = target_sheet(load_target(str(path))).splitlines()
+    assert "  extends               jetson-orin-nano-super" in lines
+    assert not any(line.startswith("  extends") for line in target_sheet(load_target("jetson-orin-nx")).splitlines())
 
 
 def test_the_columns_are_aligned_and_carry_units() -> None:

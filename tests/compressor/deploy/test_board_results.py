@@ -192,6 +192,19 @@ def test_a_jetson_in_another_power_mode_is_doubted(run: Path, tmp_path: Path) ->
     assert latencies_of(result, load_target(f"{TARGET}@25W"))["student.fp16"].warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("said", "asked", "other"),
+    [("25W", "MAXN_SUPER", "25W"), ("25W", "25W", None), ("MODE_25w", "25W", None), (None, "25W", None)],
+)
+def test_another_power_mode_goes_with_the_number(
+    said: str | None, asked: str, other: str | None, run: Path, tmp_path: Path
+) -> None:
+    result = accept_result(run, write_result(tmp_path / "r.json", lambda r: r["board"].update(power_mode=said)))
+    assert latencies_of(result, load_target(f"{TARGET}@{asked}"))["student.fp16"].other_power_mode == other
+    # No other device says its mode in the words of its profile.
+    assert latencies_of(result, load_target("t4"))["student.fp16"].other_power_mode is None
+
+
 # ---- what is refused --------------------------------------------------------------------------------------------
 
 

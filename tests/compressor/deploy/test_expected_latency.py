@@ -13,7 +13,8 @@ import onnx
 import pytest
 import tiny
 
-from compressor.deploy.expected_latency import expected_precision, latency_source, run_anchors
+from compressor.deploy.board_results import merged_result
+from compressor.deploy.expected_latency import expected_precision, latency_source, other_mode, run_anchors
 from compressor.deploy.latencies import Timing
 from compressor.stage_files import save_facts
 from compressor.students.search import StudentLimits, StudentSearch, search_student
@@ -25,7 +26,7 @@ from profiles.catalogue import load_target
 from profiles.kernels import fused_kernels
 from profiles.latency import LatencyStats
 from profiles.predict import Prediction, PredictionRefused
-from profiles.schema import Precision
+from profiles.schema import DeviceProfile, Precision
 
 JETSON = load_target("jetson")
 SHORT = Timing(warmup_s=0.0, window_s=0.001, max_s=0.1)
@@ -118,7 +119,9 @@ def test_without_an_image_the_same_student_is_found_every_time() -> None:
 # --- a board's own measurements ---------------------------------------------------------------------------------------
 
 
-def write_run(folder: Path, network: Path, p50_ms: float) -> None:
+def write_run(
+    folder: Path, network: Path, p50_ms: float, mode: str | None = "MAXN_SUPER", target: DeviceProfile = JETSON
+) -> None:
     """A run whose student was measured on the board, as `compress merge` leaves it."""
     for name in ("precision", "kit", "merged"):
         (folder / name).mkdir(parents=True)
@@ -138,7 +141,7 @@ def write_run(folder: Path, network: Path, p50_ms: float) -> None:
         "format": "onnx",
     }
     save_facts(folder / "precision", variants=[row])
-    manifest = json.dumps({"target": JETSON.name, "models": []}).encode()
+    manifest = json.dumps({"target": target.name, "models": []}).encode()
     with tarfile.open(folder / "kit" / "kit.tar.gz", "w:gz") as archive:
         member = tarfile.TarInfo("kit/manifest.json")
         member.size = len(manifest)
@@ -160,7 +163,7 @@ def write_run(folder: Path, network: Path, p50_ms: float) -> None:
     result = {
         "schema_version": "1.0",
         "kit_sha256": hashlib.sha256(manifest).hexdigest(),
-        "target": JETSON.name,
+        "target": target.name,
         "simulated": False,
         "mismatches": [],
         "started": "2026-11-20T12:00:00Z",
@@ -171,8 +174,8 @@ def write_run(folder: Path, network: Path, p50_ms: float) -> None:
             "os": "Ubuntu 22.04.5 LTS",
             "architecture": "aarch64",
             "cpu": None,
-            "power_mode": "MAXN_SUPER",
-            "clocks": {},
+            "power_mode": mode,
+            "clocks": {"cpu_max": 1800},
             "clocks_locked": True,
         },
         "runtime": {"name": "tensorrt", "version": "10.3.0"},
@@ -180,7 +183,7 @@ def write_run(folder: Path, network: Path, p50_ms: float) -> None:
     }
     data = json.dumps({**result, "digest": "0" * 64}, indent=2).encode()
     merged = data.replace(b"0" * 64, content_digest(data).encode())
-    (folder / "merged" / f"{JETSON.name}.json").write_bytes(merged)
+    (folder / "merged" / f"{target.name}.json").write_bytes(merged)
 
 
 def test_what_a_board_measured_of_a_run_carries_predictions_for_it(tmp_path: Path, network: Path) -> None:
@@ -196,6 +199,42 @@ def test_what_a_board_measured_of_a_run_carries_predictions_for_it(tmp_path: Pat
     assert isinstance(found, Prediction)
     assert found.latency_p50_ms == pytest.approx(anchor.latency_p50_ms, rel=0.1)
     assert "run-1" in found.anchors[0]
+
+
+@pytest.mark.parametrize(
+    ("ran", "asked", "counts"),
+    [
+        ("MAXN_SUPER", "jetson", True),
+        ("MAXN_SUPER", "jetson@15W", False),
+        ("15W", "jetson", False),
+        ("MODE_15W", "jetson@15W", True),
+        (None, "jetson", False),
+        (None, "jetson@15W", False),
+        # Others do not tell a mode: the Pi's highest clock is 1,800 MHz, and a T4 has but one mode.
+        (None, "raspberry-pi-4", True),
+        (None, "raspberry-pi-4@1.5GHz", False),
+        (None, "t4", True),
+        (None, "cpu", True),
+    ],
+)
+def test_a_measurement_in_one_power_mode_carries_nothing_in_another(
+    tmp_path: Path, network: Path, ran: str | None, asked: str, counts: bool
+) -> None:
+    profile = load_target(asked)
+    write_run(tmp_path / "run-1", network, 2.0, ran, profile)
+    assert len(run_anchors(tmp_path / "run-1", profile)) == counts
+
+
+def test_why_a_result_of_another_power_mode_is_left_out(tmp_path: Path, network: Path) -> None:
+    slow = load_target("jetson@15W")
+    write_run(tmp_path, network, 2.0)
+    result = merged_result(tmp_path, JETSON.name)
+    assert result is not None
+    assert other_mode(result, JETSON) is None
+    left_out = "What the board sent back is left out: it {}, and this is about 15W."
+    assert other_mode(result, slow) == left_out.format("ran in power mode MAXN_SUPER")
+    silent = result.model_copy(update={"board": result.board.model_copy(update={"power_mode": None})})
+    assert other_mode(silent, slow) == left_out.format("did not say its power mode")
 
 
 def test_results_that_no_longer_fit_the_run_carry_nothing(tmp_path: Path, network: Path) -> None:

@@ -445,7 +445,7 @@ def board_result(out: Path, path: Path, **changes: Any) -> Path:
             "os": "Ubuntu 22.04.5 LTS",
             "architecture": "aarch64",
             "cpu": None,
-            "power_mode": "25W",
+            "power_mode": "MAXN_SUPER",
             "clocks": {},
             "clocks_locked": True,
         },
@@ -485,7 +485,7 @@ def test_a_result_from_the_device_is_merged(jetson: Path, tmp_path: Path) -> Non
     # Everything that does not come from the device is as it was.
     after = exported(out)
     changed = {name for name in after if after[name] != before[name]}
-    assert changed == {"created", "variants", "target", "recommendation"}
+    assert changed == {"created", "variants", "target", "recommendation", "verdicts"}
 
     again = merge_into_export(out, board_result(out, tmp_path / "result.json"))
     assert again.variants == merged.variants

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from compressor.report.artefact_table import (
     variant_lines,
     variant_notes,
 )
+from compressor.report.markdown import report_markdown
 from compressor.report.measured import Proportion, Scores
 from compressor.report.predicted import Prediction
 from compressor.report.schema import Report
@@ -55,11 +57,20 @@ def test_a_merged_latency_is_marked_and_its_device_named(
     )
     report = build_report(variants=(variant("student", "fp16", latency_target=board),), variant_notes=())
     assert variant_lines(report)[0].target == "1.50 (merged)"
+    assert len(variant_notes(report, told=[board])) == 1
     assert variant_notes(report) == (
         "All are made for TensorRT 10 and 11, typed.",
         "student fp16: merged on Orin with TensorRT 10.3, mode 25W, gpu compute alone, batch 1, 3,000 calls.",
         "student fp16: Hot.",
     )
+
+
+def test_another_power_mode_marks_the_number(
+    build_report: Maker, variant: Callable[..., Variant], latency: Callable[..., LatencyStats]
+) -> None:
+    board = latency(1.5, origin="merged", is_target=True, other_power_mode="MAXN_SUPER")
+    report = build_report(variants=(variant("student", "fp16", latency_target=board),))
+    assert variant_lines(report)[0].target == "1.50 (merged, in MAXN_SUPER)"
 
 
 def test_a_predicted_latency_never_stands_in_a_measured_column(
@@ -79,16 +90,60 @@ def test_a_predicted_latency_never_stands_in_a_measured_column(
     assert [row.predicted for row in rows] == ["≈3.1 (2.4 to 4.0)", "≈0.046 (0.034 to 0.057)", "≈810 (2.4 to 4.0)"]
     assert prediction_lines(report) == (
         "student fp32, student int8: predicted for Jetson Orin Nano Super, batch 1, and not measured: calibrated at "
-        "this precision, with 23 measurements of the device in all, 90 % interval; nearest: yolo11n at 640x640 in "
-        "fp16.",
-        f"student fp32, student int8: {doubt}",
+        "this precision, with 23 measurements of the device in all, 90 % interval.",
         "student fp16: predicted for Jetson Orin Nano Super, batch 1, and not measured: from its peak rates and "
         "what devices reach on average, 90 % interval.",
+        "student fp32, student int8: the nearest measurement is yolo11n at 640x640 in fp16.",
+        f"student fp32, student int8: {doubt}",
     )
     assert prediction_summary(report) == (
-        "≈ is predicted, with its 90 % interval, from 23 measurements of Jetson Orin Nano Super and of its relatives; "
-        "the report names the nearest.",
-        f"1 doubt about that: {doubt}",
+        "≈ is predicted, with its 90 % interval, from 23 measurements of Jetson Orin Nano Super and those of its "
+        "relatives.",
+        f"In doubt: {doubt}",
+    )
+
+
+def test_what_all_predictions_rest_on_is_said_once_and_one_anchor_for_each_precision(
+    build_report: Maker, variant: Callable[..., Variant], prediction: Callable[..., Prediction]
+) -> None:
+    def row(precision: str) -> Variant:
+        anchors = (f"yolov8n in {precision}", "yolo11n")
+        return variant("student", precision, latency_predicted=prediction(3.0, precision=precision, anchors=anchors))
+
+    report = build_report(variants=(row("fp32"), row("fp16"), row("int8")))
+    assert [line.partition(":")[0] for line in prediction_lines(report)] == [
+        "all",
+        *("student fp32", "student fp16", "student int8"),
+    ]
+    assert report_markdown(report).count("calibrated at this precision") == 1
+    assert "yolo11n" not in " ".join(prediction_lines(report))
+    alone = build_report(variants=(row("fp32"),))
+    assert [line.partition(":")[0] for line in prediction_lines(alone)] == ["student fp32"] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_measurements": 1}, "from 1 measurement of Jetson Orin Nano Super and those of its relatives."),
+        ({"basis": "transferred"}, "from measurements of its relatives; none of Jetson Orin Nano Super is known."),
+        (
+            {"basis": "roofline", "anchors": ()},
+            "from the peak rates of Jetson Orin Nano Super alone; no measurement is known.",
+        ),
+    ],
+)
+def test_a_device_that_nobody_measured_is_said_to_be_one(
+    build_report: Maker,
+    variant: Callable[..., Variant],
+    prediction: Callable[..., Prediction],
+    changes: dict[str, Any],
+    words: str,
+) -> None:
+    guess = prediction(3.0, **{"num_measurements": 0, "doubts": ("One.", "Two."), **changes})
+    report = build_report(variants=(variant("student", "fp16", latency_predicted=guess),))
+    assert prediction_summary(report) == (
+        f"≈ is predicted, with its 90 % interval, {words}",
+        "The first of 2 doubts: One.",
     )
 
 
@@ -118,6 +173,16 @@ def test_the_calibration_says_its_images_its_ranges_and_its_cost(report: Report)
         "student int8 agrees with fp32 on 99.2 % (98.4 to 99.6 %) of 1,000 images held out from that: the limit of "
         "1 point holds on these but is not proven, the interval reaches 1.57 points.",
     )
+
+
+def test_one_note_on_generated_images_is_said_once(
+    build_report: Maker, calibration: Callable[..., Int8Calibration]
+) -> None:
+    note = "They are drawn from the run's own generator."
+    both = tuple(calibration(model=model, generator_note=note) for model in ("student", "teacher"))
+    lines = calibration_lines(build_report(int8=both))
+    assert [line for line in lines if note in line] == [f"student int8, teacher int8: {note}"]
+    assert f"teacher int8: {note}" in calibration_lines(build_report(int8=both), "teacher")
 
 
 def test_a_proven_limit_says_so(

@@ -91,7 +91,7 @@ def test_a_near_bound_is_a_line_and_a_far_one_only_words(
     drawn(student_search(limits=StudentLimits()), tmp_path / "a.png", wish_ms=wish_ms)
     assert lines == ([0.5] if wish_ms == 0.5 else [])
     assert words == [
-        " the target's wish 0.500 ms" if wish_ms == 0.5 else "the target's wish 33.3 ms → ",
+        " the target's wish 0.5 ms" if wish_ms == 0.5 else "the target's wish 33.3 ms → ",
         "1 not drawn,\nsee the table",
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from compressor.report.layers_picture import UNNAMED, WHOLE, Part, layers_picture, tree
@@ -52,6 +53,16 @@ def test_layers_stand_under_their_parts_in_the_order_of_execution() -> None:
 def test_a_level_that_holds_all_is_left_out_at_the_top() -> None:
     times = table(("m.a", "Conv 3x3", 1.0), ("m.b", "Conv 3x3", 2.0))
     assert spelled(tree(times.layers)) == (WHOLE, 3.0, [("a", 1.0), ("b", 2.0)])
+
+
+def test_a_name_and_its_time_are_told_apart_and_the_sum_is_called_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words: list[str] = []
+    monkeypatch.setattr(Axes, "text", lambda *given, **_: words.append(given[3]))
+    times = table(("layers.0", "Conv 3x3", 0.03), ("layers.1", "Conv 3x3", 0.0206))
+    layers_picture(times, tmp_path / "layers.png", title="a title")
+    assert words == ["sum of the layers under the profiler: 0.0506 ms", "0: 0.0300 ms", "1: 0.0206 ms"]
 
 
 @pytest.mark.parametrize(

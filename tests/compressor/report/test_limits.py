@@ -24,6 +24,6 @@ def test_without_the_wishes_what_the_user_asked_for_is_left() -> None:
 
 def test_a_limit_is_called_by_whoever_set_it() -> None:
     limits = limits_of(1.0, 2.0, None, BUDGET, max_params_m=0.5)
-    assert limits.called("max_latency_ms") == "the limit of 2.00 ms"
-    assert limits.called("max_size_mib") == "the target's wish of 20.0 MiB"
-    assert limits.called("max_params_m") == "the limit of 500 k parameters"
+    assert limits.called("max_latency_ms") == "the limit of 2 ms"
+    assert limits.called("max_size_mib") == "the target's wish of 20 MiB"
+    assert limits.called("max_params_m") == "the limit of 0.5 M parameters"

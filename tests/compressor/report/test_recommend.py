@@ -139,7 +139,7 @@ def test_unmeasured_onnx_runtime_gets_fp32(variant: Maker) -> None:
     assert found is not None
     assert found.reason.endswith(
         "nothing was measured on Raspberry Pi 5 and a lower precision is not faster on every device. "
-        "The limit of 5.00 ms could not be checked."
+        "The limit of 5 ms could not be checked."
     )
 
 
@@ -153,13 +153,13 @@ def test_an_artefact_above_a_limit_is_out_and_says_which(measured: Maker) -> Non
     assert chosen(found) == "student int8"
     assert found is not None
     reasons = {one.variant: one.reason for one in found.rejected}
-    assert reasons["student fp16"] == "is 10.0 MiB, above the limit of 8.00 MiB"
+    assert reasons["student fp16"] == "is 10.0 MiB, above the limit of 8 MiB"
     assert "fp16 is 10.0 MiB, above the limit" in found.reason
     nothing = recommend(rows, (), Limits(max_latency_ms=0.1), CPU)
     assert nothing is not None
     assert (nothing.model, nothing.path) == (None, None)
     assert nothing.reason == "No artefact holds the limits."
-    assert nothing.rejected[0].reason == "takes 0.300 ms on this host, above the limit of 0.100 ms"
+    assert nothing.rejected[0].reason == "takes 0.300 ms on this host, above the limit of 0.1 ms"
 
 
 def test_a_drop_on_the_images_to_choose_on_excludes_int8(
@@ -208,8 +208,8 @@ def test_a_teacher_within_the_users_limits_is_said_first(measured: Maker) -> Non
     found = recommend(rows, (), Limits(max_latency_ms=0.5, max_size_mib=10.0), CPU)
     assert found is not None
     assert found.teacher_suffices == (
-        "The teacher holds the limits without any distillation: teacher fp16 takes 0.400 of 0.500 ms on this host and "
-        "is 8.00 MiB of 10.0 MiB."
+        "The teacher holds the limits without any distillation: teacher fp16 takes 0.400 of 0.5 ms on this host and "
+        "is 8.00 of 10 MiB."
     )
     assert chosen(found) == "student fp32"
     assert found.reason.startswith("Student fp32 is recommended: 0.100 ms on this host.")
@@ -357,13 +357,13 @@ def test_a_prediction_excludes_nothing_unless_it_is_accepted(
     assert chosen(trusting) == "student fp32"
     assert trusting is not None
     assert trusting.rejected[0].reason == (
-        f"is predicted to take ≈6.0 ms (4.5 to 7.5) on {JETSON.title}, above the limit of 5.00 ms"
+        f"is predicted to take ≈6.0 ms (4.5 to 7.5) on {JETSON.title}, above the limit of 5 ms"
     )
-    assert trusting.reason.endswith("The limit of 5.00 ms holds by a prediction, which was accepted.")
+    assert trusting.reason.endswith("The limit of 5 ms holds by a prediction, which was accepted.")
     wary = recommend(rows, (), Limits(max_latency_ms=5), JETSON)
     assert chosen(wary) == "student fp16"
     assert wary is not None
-    assert wary.reason.endswith("The limit of 5.00 ms is unproven: its latency is only predicted.")
+    assert wary.reason.endswith("The limit of 5 ms is unproven: the latency is only predicted.")
 
 
 def test_a_measurement_goes_before_a_prediction_and_predictions_are_never_compared(
@@ -391,7 +391,7 @@ def test_a_wish_of_the_target_gives_way_and_a_limit_does_not(measured: Maker) ->
     # Where one artefact holds it, a wish decides like a limit.
     one = recommend(rows, (), Limits(max_latency_ms=38.0, wishes=("max_latency_ms",)), JETSON)
     assert one is not None
-    assert one.rejected[0].reason == f"takes 40.0 ms on {JETSON.title}, above the target's wish of 38.0 ms"
+    assert one.rejected[0].reason == f"takes 40.0 ms on {JETSON.title}, above the target's wish of 38 ms"
     both = Limits(max_latency_ms=33.3, max_size_mib=0.1, wishes=("max_latency_ms",))
     nothing = recommend(rows, (), both, JETSON)
     assert nothing is not None
@@ -404,8 +404,33 @@ def test_a_network_of_too_many_parameters_is_out(measured: Maker) -> None:
     found = recommend(rows, (), Limits(max_params_m=1.0), CPU, counts)
     assert chosen(found) == "student fp32"
     assert found is not None
-    assert found.rejected[0].reason == "has 2.00 M parameters, above the limit of 1.00 M parameters"
+    assert found.rejected[0].reason == "has 2.00 M parameters, above the limit of 1 M parameters"
     assert found.teacher_suffices is None
     loose = recommend(rows, (), Limits(max_params_m=3.0), CPU, counts)
     assert loose is not None
-    assert str(loose.teacher_suffices).endswith("teacher fp32 has 2.00 M of 3.00 M parameters.")
+    assert str(loose.teacher_suffices).endswith("teacher fp32 has 2.00 of 3 M parameters.")
+
+
+def test_another_power_mode_neither_excludes_nor_decides(variant: Maker, latency: Callable[..., LatencyStats]) -> None:
+    target = load_target("jetson@15W")
+    board = {"origin": "merged", "is_target": True, "other_power_mode": "MAXN_SUPER"}
+    rows = [
+        variant("student", "fp32", latency_target=latency(9.0, **board)),
+        variant("student", "fp16", latency_target=latency(2.1, **board)),
+        variant("student", "int8", latency_target=latency(1.0, **board)),
+        variant("teacher", "fp16", latency_target=latency(2.1, **board)),
+    ]
+    found = recommend(rows, (), Limits(max_latency_ms=2.5), target)
+    assert found is not None
+    assert chosen(found) == "student fp16"
+    assert found.teacher_suffices is None
+    assert f"by its kind, since nothing was measured on {target.title} in the power mode of its profile" in found.reason
+    assert found.reason.endswith("The limit of 2.5 ms is unproven: the board ran in another power mode.")
+    assert "above" not in " ".join(one.reason for one in found.rejected)
+    # One in the target's own mode decides.
+    board["other_power_mode"] = None
+    rows[0] = variant("student", "fp32", latency_target=latency(2.4, **board))
+    found = recommend(rows, (), Limits(max_latency_ms=2.5), target)
+    assert chosen(found) == "student fp32"
+    assert found is not None
+    assert found.rejected[0].reason == "was measured in power mode MAXN_SUPER (2.10 ms), not in 15W"

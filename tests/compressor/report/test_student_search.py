@@ -14,11 +14,15 @@ from compressor.report.student_search import (
     StudentSearch,
     candidate_lines,
     latency_kind,
+    notes_on_chosen,
     search_notes,
     search_record,
+    search_remarks,
     search_summary,
 )
 from compressor.students import search_record as found_by
+from compressor.students.reasons import no_faster
+from compressor.students.trial import Row
 from profiles.latency import LatencyStats
 
 Searcher = Callable[..., StudentSearch]
@@ -90,13 +94,14 @@ def test_the_notes_are_what_was_asked_what_the_search_says_and_what_carries_the_
         limits=StudentLimits(max_latency_ms=5, max_size_mib=8, max_params_m=0.5),
     )
     assert search_notes(search) == (
-        "Asked for: at most 5.00 ms, 8.00 MiB and 500 k parameters.",
+        "Asked for: at most 5 ms, 8 MiB and 0.5 M parameters.",
         "Latency is that of an untrained export.",
         "prune:0.5: predicted for Jetson Orin Nano Super, batch 1, and not measured: transferred from other "
-        "precisions or devices of its kind, with 1 measurement of the device in all, 90 % interval; nearest: yolo11n "
-        "at 640x640 in fp16.",
+        "precisions or devices of its kind, with 1 measurement of the device in all, 90 % interval.",
+        "prune:0.5: the nearest measurement is yolo11n at 640x640 in fp16.",
         "prune:0.5: Depthwise layers are new there.",
     )
+    assert search_remarks(search) == search_notes(search)[:2]
     silent = student_search(candidates=(candidate("prune:0.5", "pruned", 0.5, None),), limits=StudentLimits(), notes=())
     assert search_notes(silent) == ()
 
@@ -122,3 +127,15 @@ def test_two_lines_say_why_and_among_how_many(student_search: Searcher, candidat
     )
     alone = student_search(candidates=(candidate("prune:0.5", "pruned", 0.5, 0.3),))
     assert search_summary(alone)[1].startswith("1 candidate for the student, of which 1 fit")
+
+
+def test_what_the_search_says_against_its_choice_stands_beside_it(
+    student_search: Searcher, latency: Callable[..., LatencyStats]
+) -> None:
+    slow = found_by.Candidate("prune:0.5", "pruned", 1.0, 1.0, 1.0, latency=latency(0.7))
+    teacher = found_by.Candidate("resnet34", "teacher", 2.0, 2.0, 2.0, latency=latency(0.66))
+    against = no_faster(Row(slow, {}), Row(teacher, {}))
+    assert against is not None
+    search = student_search(notes=("prune:0.5x is another one.", "No candidate has a latency.", against))
+    assert notes_on_chosen(search) == (against,)
+    assert search_summary(search) == (search.reason, against, search_summary(student_search())[1])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from compressor.report.measured import Scores
 from compressor.report.schema import Report
 from compressor.report.shipping import Recommendation
+from compressor.report.student_search import StudentSearch
 from compressor.report.summary import summarise
+from profiles.latency import LatencyStats
 
 
 def test_the_headline_holds_agreement_count_and_size_on_the_larger_set(report: Report) -> None:
@@ -68,3 +72,26 @@ def test_accuracy_is_stated_where_there_are_labels(report: Report) -> None:
     student = report.student.model_copy(update={"accuracy": Scores()})
     points = summarise(report.teacher, student, report.target).points
     assert not any("Accuracy" in point for point in points)
+
+
+def test_what_speaks_against_the_student_comes_after_what_to_ship(
+    report: Report, student_search: Callable[..., StudentSearch]
+) -> None:
+    against = "prune:0.5 is smaller but no faster than the teacher."
+    search = student_search(notes=("Latency is that of an untrained export.", against))
+    found = Recommendation(reason="Student fp16 is recommended.", model="student", precision="fp16")
+    blind = report.student.model_copy(update={"agreement": Scores()})
+    for student in (report.student, blind):
+        points = summarise(report.teacher, student, report.target, found, (), search).points
+        assert points[:2] == ("Student fp16 is recommended.", against)
+        assert search.notes[0] not in points
+
+
+def test_another_power_mode_is_said(report: Report, latency: Callable[..., LatencyStats]) -> None:
+    board = latency(2.1, origin="merged", is_target=True, other_power_mode="MAXN_SUPER")
+    student = report.student.model_copy(update={"latency_target": board})
+    points = summarise(report.teacher, student, report.target).points
+    assert points[-1] == (
+        "Latency on the target, Jetson Orin Nano Super, was measured in power mode MAXN_SUPER alone, which is not that "
+        "of its profile and decides nothing."
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from compressor.report.predicted import Prediction
 from compressor.report.schema import Report
 from compressor.report.shipping import Variant
 from compressor.report.terminal import print_summary, summary_table
@@ -40,7 +41,7 @@ def test_everything_fits_80_columns_uncut(report: Report) -> None:
         "prune:0.5 is the most capable candidate within the limit of 0.400 ms.",
         "4 candidates for the student, of which 2 fit; report.md has the table.",
         "Unproven: Student fp16 is predicted to take ≈0.31 ms (0.23 to 0.39)",
-        "Held: Student fp16 is 154 KiB, within the target's wish of 1.00 MiB.",
+        "Held: Student fp16 is 0.150 MiB, within the target's wish of 1 MiB.",
     ):
         assert words in text
     assert "…" not in text
@@ -66,6 +67,19 @@ def test_the_widest_artefact_table_keeps_its_intervals_whole(
     for words in ("teacher int8 ", "engine ", "1,230 MiB", "(96.2 to 98.2 %)", "(merged,"):
         assert words in text
     # The target's column holds what it sent back, so the rest is predicted in a sentence.
+    assert "Predicted for the target, p50 in ms: student fp16 ≈0.31 (0.23 to 0.39)." in text
+
+
+def test_what_another_power_mode_leaves_open_is_still_predicted(
+    build_report: Callable[..., Report],
+    variant: Callable[..., Variant],
+    latency: Callable[..., LatencyStats],
+    prediction: Callable[..., Prediction],
+) -> None:
+    board = latency(0.2, origin="merged", is_target=True, other_power_mode="MAXN_SUPER")
+    row = variant("student", "fp16", latency_target=board, latency_predicted=prediction(0.31))
+    text = printed(build_report(variants=(row,)))
+    assert "in MAXN_SUPER)" in text
     assert "Predicted for the target, p50 in ms: student fp16 ≈0.31 (0.23 to 0.39)." in text
 
 

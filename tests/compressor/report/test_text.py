@@ -10,6 +10,8 @@ from compressor.report.measured import Proportion
 from compressor.report.predicted import Prediction
 from compressor.report.text import (
     approximate,
+    as_typed,
+    beside,
     count,
     duration,
     joined,
@@ -90,6 +92,7 @@ def test_a_prediction_is_worth_two_digits_and_shows_its_interval(prediction: Cal
     guess = prediction(3.14159, latency_p50_interval_ms=(2.449, 4.02))
     assert approximate(guess) == "≈3.1 (2.4 to 4.0)"
     assert approximate(guess, " ms") == "≈3.1 ms (2.4 to 4.0)"
+    assert approximate(guess, " ms", 3.1) == "≈3.14 ms (2.4 to 4.0)"
 
 
 @pytest.mark.parametrize(
@@ -98,3 +101,24 @@ def test_a_prediction_is_worth_two_digits_and_shows_its_interval(prediction: Cal
 )
 def test_two_significant_digits(value: float, text: str) -> None:
     assert significant(value, 2) == text
+
+
+def test_a_limit_stands_as_it_was_typed() -> None:
+    assert [as_typed(value) for value in (0.6125, 33.3, 2.0, 0.1 + 0.2)] == ["0.6125", "33.3", "2", "0.3"]
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "text"),
+    [
+        (0.6128, 0.6125, "0.613"),
+        (0.61251, 0.6125, "0.613"),
+        (0.61249, 0.6125, "0.612"),
+        (0.61254, 0.613, "0.613"),
+        (0.6134, 0.613, "0.6134"),
+        (2.500001, 2.5, "2.500001"),
+        (2.5, 2.5, "2.50"),
+        (0.29, 1.0, "0.290"),
+    ],
+)
+def test_a_value_is_seen_to_hold_its_limit_or_to_miss_it(value: float, limit: float, text: str) -> None:
+    assert beside(value, limit) == text

@@ -101,7 +101,9 @@ def test_controls_and_overrides_become_visible() -> None:
 
 
 def test_long_text_ends_in_an_ellipsis() -> None:
-    assert printable("word " * 10, 12) == "word word w…"
+    assert printable("word " * 10, 12) == printable("word " * 10, 10) == "word word…"
+    assert printable("a " + "x" * 20, 10) == "a xxxxxxx…"
+    assert max(len(printable("word " * 10, limit)) - limit for limit in range(1, 40)) == 0
     assert len(printable("x" * 10_000, NAME_LIMIT)) == NAME_LIMIT
     assert shown(prose("x" * 10_000)) == "x" * (PROSE_LIMIT - 1) + "…"
 

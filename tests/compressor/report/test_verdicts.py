@@ -58,9 +58,9 @@ def test_each_limit_that_is_set_is_judged_on_what_ships(board: Callable[..., Var
         ("max_params_m", "user", "held", 0.0713, "measured"),
     ]
     assert [one.sentence for one in verdicts] == [
-        f"Student fp16 takes 3.00 ms on {JETSON.title}, within the limit of 5.00 ms.",
-        "Student fp16 is 297 KiB, within the target's wish of 1.00 MiB.",
-        "The student has 71.3 k parameters, within the limit of 100 k parameters.",
+        f"Student fp16 takes 3.00 ms on {JETSON.title}, within the limit of 5 ms.",
+        "Student fp16 is 0.290 MiB, within the target's wish of 1 MiB.",
+        "The student has 0.0713 M parameters, within the limit of 0.1 M parameters.",
     ]
     assert {one.artefact for one in verdicts} == {"student fp16"}
     assert decision_of(verdicts, found) == "pass"
@@ -71,7 +71,7 @@ def test_a_prediction_alone_proves_nothing(guessed: Callable[..., Variant]) -> N
         (verdict,), found = judged([guessed(p50_ms)], Limits(max_latency_ms=5.0))
         assert (verdict.state, verdict.origin, verdict.value) == ("unproven", "predicted", p50_ms)
         assert verdict.interval == (0.75 * p50_ms, 1.25 * p50_ms)
-        assert f", {relation} the limit of 5.00 ms" in verdict.sentence
+        assert f", {relation} the limit of 5 ms" in verdict.sentence
         assert verdict.sentence.endswith("nothing was measured there.")
         assert decision_of([verdict], found) == "warn"
 
@@ -79,19 +79,19 @@ def test_a_prediction_alone_proves_nothing(guessed: Callable[..., Variant]) -> N
 @pytest.mark.parametrize(
     ("p50_ms", "state", "decision", "words"),
     [
-        (3.0, "held", "pass", "≈3.0 ms (2.2 to 3.8) on {}, within the limit of 5.00 ms; predictions were accepted."),
+        (3.0, "held", "pass", "≈3.0 ms (2.2 to 3.8) on {}, within the limit of 5 ms; predictions were accepted."),
         (
             4.5,
             "held",
             "pass",
-            "≈4.5 ms (3.4 to 5.6) on {}, within the limit of 5.00 ms, which lies inside the interval; predictions were "
+            "≈4.5 ms (3.4 to 5.6) on {}, within the limit of 5 ms, which lies inside the interval; predictions were "
             "accepted.",
         ),
         (
             5.5,
             "missed",
             "fail",
-            "≈5.5 ms (4.1 to 6.9) on {}, above the limit of 5.00 ms, which lies inside the interval; predictions were "
+            "≈5.5 ms (4.1 to 6.9) on {}, above the limit of 5 ms, which lies inside the interval; predictions were "
             "accepted.",
         ),
     ],
@@ -112,28 +112,60 @@ def test_a_measurement_is_judged_even_where_predictions_are_accepted(
     assert (verdict.state, verdict.origin, verdict.value) == ("held", "merged", 3.0)
 
 
+def test_another_power_mode_proves_nothing_and_both_are_named(
+    board: Callable[..., Variant], prediction: Callable[..., Prediction]
+) -> None:
+    target, limits = load_target("jetson@15W"), Limits(max_latency_ms=2.5)
+    blind = board(2.1, other_power_mode="MAXN_SUPER")
+    found = recommend([blind], (), limits, target)
+    (verdict,) = verdicts_of([blind], found, limits, target)
+    assert (verdict.state, verdict.value, verdict.origin) == ("unproven", None, None)
+    assert verdict.sentence == (
+        "Student fp16 was measured in power mode MAXN_SUPER (2.10 ms), not in 15W: the limit of 2.5 ms is unproven."
+    )
+    assert decision_of([verdict], found) == "warn"
+    row = blind.model_copy(update={"latency_predicted": prediction(3.0)})
+    (verdict,) = verdicts_of([row], recommend([row], (), limits, target), limits, target)
+    assert (verdict.state, verdict.value, verdict.origin) == ("unproven", 3.0, "predicted")
+    assert verdict.sentence.endswith(
+        "above the limit of 2.5 ms, which lies inside the interval; it was measured in power mode MAXN_SUPER "
+        "(2.10 ms), not in 15W."
+    )
+    trusting = Limits(max_latency_ms=2.5, accept_predicted=True)
+    (verdict,) = verdicts_of([row], recommend([row], (), trusting, target), trusting, target)
+    assert (verdict.state, verdict.origin) == ("missed", "predicted")
+
+
 def test_a_limit_inside_a_measured_interval_is_said_and_so_is_unrest(board: Callable[..., Variant]) -> None:
     row = board(4.9, latency_p50_interval_ms=(4.7, 5.2), stable=False)
     (verdict,), _ = judged([row], Limits(max_latency_ms=5.0))
     assert verdict.state == "held"
     assert verdict.sentence == (
-        f"Student fp16 takes 4.90 ms (4.70 to 5.20), unstable, on {JETSON.title}, within the limit of 5.00 ms, which "
+        f"Student fp16 takes 4.90 ms (4.70 to 5.20), unstable, on {JETSON.title}, within the limit of 5 ms, which "
         "lies inside the interval."
     )
+
+
+def test_a_near_miss_is_seen_to_be_one(board: Callable[..., Variant], guessed: Callable[..., Variant]) -> None:
+    for row, limits, words in (
+        (board(0.61254), Limits(max_latency_ms=0.6125), "takes 0.613 ms on {}, above the limit of 0.6125 ms"),
+        (board(0.6134), Limits(max_latency_ms=0.613), "takes 0.6134 ms on {}, above the limit of 0.613 ms"),
+        (guessed(0.6134), Limits(max_latency_ms=0.61), "≈0.613 ms (0.46 to 0.77) on {}, above the limit of 0.61 ms"),
+    ):
+        (verdict,), _ = judged([row], limits)
+        assert words.format(JETSON.title) in verdict.sentence
 
 
 def test_what_is_not_known_is_unproven(variant: Callable[..., Variant]) -> None:
     limits = Limits(max_latency_ms=5.0, max_params_m=1.0)
     verdicts, found = judged([variant("student", "fp32")], limits)
     assert [(one.state, one.value, one.origin) for one in verdicts] == [("unproven", None, None)] * 2
-    assert verdicts[0].sentence == (
-        f"Student fp32 was not measured on {JETSON.title}: the limit of 5.00 ms is unproven."
-    )
-    assert verdicts[1].sentence == "Nothing says whether student fp32 holds the limit of 1.00 M parameters."
+    assert verdicts[0].sentence == (f"Student fp32 was not measured on {JETSON.title}: the limit of 5 ms is unproven.")
+    assert verdicts[1].sentence == "Nothing says whether student fp32 holds the limit of 1 M parameters."
     assert decision_of(verdicts, found) == "warn"
     (nothing,) = verdicts_of((), None, Limits(max_latency_ms=5.0), JETSON)
     assert (nothing.artefact, nothing.state) == (None, "unproven")
-    assert nothing.sentence == "Nothing was made that could hold the limit of 5.00 ms."
+    assert nothing.sentence == "Nothing was made that could hold the limit of 5 ms."
     assert decision_of([nothing], None) == "warn"
 
 
