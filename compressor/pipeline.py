@@ -50,7 +50,7 @@ from compressor.inputs.settle import checked_identity, provisional_card, settled
 from compressor.inputs.teacher import Classifier, Teacher, load_teacher
 from compressor.interruption import StopRequest
 from compressor.method_sheet import check_method
-from compressor.methods import TrainingImages, load_method
+from compressor.methods import TrainingImages, check_fit, load_method
 from compressor.progress import Reporter
 from compressor.report import text
 from compressor.report.candidate_picture import candidate_picture
@@ -531,6 +531,7 @@ def distill_the_student(run: Run, folder: Path) -> None:
     train = samples["images"][samples["train"]].to(run.device)
     with run.stop.between_steps(), run.reporter.phases(), fitting_threads(min(card.input_shape[1:])):
         images = TrainingImages(few=train, pool=train[:0])
+        check_fit(config.method, teacher, len(images.few), len(images.pool))
         distilled = load_method(config.method).distill(teacher, backbone, images, settings, context)
     with atomic_path(folder / "student.safetensors") as weights, atomic_path(folder / "student.json") as student_card:
         save_student(distilled.student, weights, student_card)
