@@ -92,8 +92,8 @@ def synthetic_sheet(generator: nn.Module, teacher: Teacher, path: Path, *, seed:
     """Write a contact sheet of generated images: the class that was asked for, if one was, and what the teacher sees.
 
     Args:
-        generator: has `latents(count, random)`, `forward(z, labels)` and `aims_at_realism`; on the teacher's device. One
-            that does not aim at realism is asked for no class.
+        generator: has `latents(count, random)`, `forward(z, labels)` and `aims_at_realism`, on the teacher's device.
+            One that does not aim at realism is asked for no class.
     """
     import torch
 

@@ -223,7 +223,8 @@ def test_wrong_words(command: str, words: str, compress: Compress) -> None:
     ("more", "words"),
     [
         ("--target jetsen", "Unknown target 'jetsen'."),
-        ("--method hidf", "Unknown method 'hidf'. Available: dafl, ddad, dfad, dfq, fast, hidfd, kd3, netgraft, noise, pool, vanilla. Did you mean 'hidfd'?"),
+        ("--method hidf", "Unknown method 'hidf'. Available: dafl, ddad, dfad, dfq, fast, hidfd, "),
+        ("--method hidf", "Did you mean 'hidfd'?"),
         ("--option generatr_steps=3", "there is no generatr_steps. Its options are generator_steps, "),
         ("--option generatr_steps=3", "Did you mean 'generator_steps'?"),
         ("--option student_steps=no", "--option does not fit the method hidfd: student_steps is False"),
