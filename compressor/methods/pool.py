@@ -2,9 +2,9 @@
 
     L = T^2 KL(softmax(teacher / T) || softmax(student / T))        trains the student, T = 4
 
-The images need not belong to the task: the teacher says something of any image, and what it says of a boot still tells
-how it tells digits apart. A selector may drop images; none does so by default, because on small pools throwing images
-away costs as much as it cleans (docs/experiments.md).
+The images need not all belong to the task, because the teacher says something of any image; but a pool without any that
+does teaches little (docs/experiments.md). A selector may drop images. None does so by default: on pools of a few
+thousand, throwing images away costs as much as it cleans.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ def fractions(count: int = 12) -> Tensor:
     [
         ("cifar_resnet8", 8, 3),
         ("cifar_resnet10", 32, 4),
-        ("resnet18", 64, 5),
-        ("mobilenet_v2", 64, 5),
+        ("resnet18", 32, 5),
+        ("mobilenet_v2", 32, 5),
         ("lenet5", 32, 3),
     ],
 )
