@@ -50,7 +50,7 @@ from compressor.inputs.settle import checked_identity, provisional_card, settled
 from compressor.inputs.teacher import Classifier, Teacher, load_teacher
 from compressor.interruption import StopRequest
 from compressor.method_sheet import check_method
-from compressor.methods import load_method
+from compressor.methods import TrainingImages, check_fit, load_method
 from compressor.progress import Reporter
 from compressor.report import text
 from compressor.report.candidate_picture import candidate_picture
@@ -530,7 +530,9 @@ def distill_the_student(run: Run, folder: Path) -> None:
     run.reporter.note(f"{config.method} in {precision} on {run.device} ({why})")
     train = samples["images"][samples["train"]].to(run.device)
     with run.stop.between_steps(), run.reporter.phases(), fitting_threads(min(card.input_shape[1:])):
-        distilled = load_method(config.method).distill(teacher, backbone, train, settings, context)
+        images = TrainingImages(few=train, pool=train[:0])
+        check_fit(config.method, teacher, len(images.few), len(images.pool))
+        distilled = load_method(config.method).distill(teacher, backbone, images, settings, context)
     with atomic_path(folder / "student.safetensors") as weights, atomic_path(folder / "student.json") as student_card:
         save_student(distilled.student, weights, student_card)
     last_terms = {row["phase"]: row["terms"] for row in read_log(folder / "log.jsonl")}

@@ -25,7 +25,7 @@ from compressor import pipeline
 from compressor.cli import invoke
 from compressor.errors import Interrupted
 from compressor.inputs.samples import SampleSet, read_samples
-from compressor.methods import hidfd
+from compressor.methods import TrainingImages, hidfd
 from compressor.report.schema import Report, read_report
 from compressor.students.student import load_student
 from exporters.onnx_files import read_onnx_metadata
@@ -293,8 +293,8 @@ def test_held_out_images_are_never_trained_on(
 ) -> None:
     seen: list[Tensor] = []
 
-    def spy(_teacher: object, _backbone: object, real_images: Tensor, *_: object) -> None:
-        seen.append(real_images)
+    def spy(_teacher: object, _backbone: object, images: TrainingImages, *_: object) -> None:
+        seen.append(images.everything)
         raise Interrupted("Enough was seen.", "The images are in the list.", "Look at them.")
 
     monkeypatch.setattr(hidfd, "distill", spy)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.teacher import Teacher
+from compressor.methods import TrainingImages
 from compressor.students.architectures import build_network
 from compressor.students.student import Backbone, named_backbone
 
@@ -49,6 +50,14 @@ def images(count: int = 16, image_shape: tuple[int, int, int] = IMAGE_SHAPE, *, 
     return (smooth * 255.0).round().to(torch.uint8)
 
 
+def training_images(
+    count: int = 16, image_shape: tuple[int, int, int] = IMAGE_SHAPE, *, num_pool: int = 24, seed: int = 0
+) -> TrainingImages:
+    """`images` as the few, and others as the pool."""
+    few, pool = images(count, image_shape, seed=seed), images(num_pool, image_shape, seed=seed + 100)
+    return TrainingImages(few, pool)
+
+
 def teacher(architecture: str = ARCHITECTURE, *, seed: int = 0, **changes: Any) -> Teacher:
     """Random weights whose batch norms have seen `images`, so that the teacher's opinion differs between images."""
     its_card = card(architecture, **changes)
@@ -81,7 +90,7 @@ def backbone_with_dropout(*, seed: int = 0) -> Backbone:
 
 def settings(config: type[BaseModel], **changes: Any) -> Any:
     """A method's settings made small by their names, as `compressor.methods` promises; every loss term switched on."""
-    small = {"_steps": 4, "_batch_size": 6, "_width": 8, "latent_dim": 4, "_weight": 0.5}
+    small = {"_steps": 4, "_every": 2, "_batch_size": 6, "_width": 8, "latent_dim": 4, "_weight": 0.5}
     fields = {name: value for name in config.model_fields for ending, value in small.items() if name.endswith(ending)}
     return config(**{**fields, **changes})
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 Mirror = Literal["auto", "on", "off"]
 MIRROR_AGREEMENT = 0.9
+MIRROR_ASKED = 256  # images that decide it
 
 
 def random_shift(images: Tensor, max_shift: int, random: torch.Generator) -> Tensor:
@@ -65,7 +66,9 @@ def student_augmentation(images: Tensor, random: torch.Generator, *, flip: bool)
 
 
 @torch.no_grad()
-def mirroring(setting: Mirror, images: Tensor, classify: Callable[[Tensor], Tensor]) -> tuple[bool, dict[str, str]]:
+def mirroring(
+    setting: Mirror, images: Tensor, classify: Callable[[Tensor], Tensor], *, numbers: bool = False
+) -> tuple[bool, dict[str, str]]:
     """Whether to mirror images in training, and why, as a choice for the report.
 
     `auto` asks the teacher: where it calls a mirrored training image what it calls the image, mirroring is harmless;
@@ -73,18 +76,33 @@ def mirroring(setting: Mirror, images: Tensor, classify: Callable[[Tensor], Tens
 
     Args:
         images: (N, C, H, W), uint8, of which at most 256 are asked about.
-        classify: images in [0, 1] to logits (B, K).
+        classify: images in [0, 1] to logits (B, K), or (B, K, H, W) in the pixels of the image that it was given.
+        numbers: what `classify` returns is K numbers, not classes.
     """
     if setting != "auto":
         return setting == "on", {"name": "mirror images", "value": setting, "reason": "as asked"}
-    # At even distances: images come in the order of their folders, and the first 256 may be of one class.
-    rows = torch.linspace(0, len(images) - 1, min(len(images), 256), device=images.device).long()
+    # At even distances: images come in the order of their folders, and the first ones may be of one class.
+    rows = torch.linspace(0, len(images) - 1, min(len(images), MIRROR_ASKED), device=images.device).long()
     sample = images[rows].float() / 255.0
-    same = float((classify(sample).argmax(dim=1) == classify(sample.flip(3)).argmax(dim=1)).float().mean())
+    original, mirrored = classify(sample), classify(sample.flip(3))
+    if original.ndim == 4:
+        mirrored = mirrored.flip(3)
+    if numbers:
+        changed = (original - mirrored).square().mean() / original.var(dim=0, correction=0).mean().clamp_min(1e-12)
+        same = max(0.0, 1.0 - float(changed))
+        finding = f"mirroring the training images leaves {same:.0%} of the variance of the teacher's output in place"
+    else:
+        same = float((original.argmax(dim=1) == mirrored.argmax(dim=1)).float().mean())
+        what = "pixels of the mirrored" if original.ndim == 4 else "mirrored"
+        finding = f"the teacher calls {same:.0%} of the {what} training images what it calls the originals"
     mirror = same >= MIRROR_AGREEMENT
     return mirror, {
         "name": "mirror images",
         "value": "on" if mirror else "off",
-        "reason": f"the teacher calls {same:.0%} of the mirrored training images what it calls the originals "
-        f"(on from {MIRROR_AGREEMENT:.0%})",
+        "reason": f"{finding} (on from {MIRROR_AGREEMENT:.0%})",
     }
+
+
+def mirroring_queries(setting: Mirror, num_images: int) -> int:
+    """How many images `mirroring` shows to the teacher, of `num_images` that it is given."""
+    return 2 * min(num_images, MIRROR_ASKED) if setting == "auto" else 0

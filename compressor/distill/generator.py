@@ -120,17 +120,29 @@ def bounded_resolution(height: int, width: int, bound: int = 64) -> tuple[int, i
 
 
 class Generator(nn.Module):
-    """z (B, Z) and labels (B,) -> images (B, C, H, W) in [0, 1], differentiable up to the teacher's input size.
+    """Whatever makes images: z (B, Z) and labels (B,) -> (B, C, H, W) in [0, 1], at the teacher's input size.
 
     Attributes:
+        shape: a dataclass with what `load_generator` needs to rebuild it.
         aims_at_realism: its images look like the real ones, so that they may stand in for them, as in calibration.
     """
+
+    shape: Any
+    aims_at_realism: bool
+
+    def latents(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents (count, Z) and labels (count,), drawn from `random` on its device."""
+        raise NotImplementedError
+
+
+class ConditionalGenerator(Generator):
+    """BigGAN's: images of the classes that the labels ask for."""
 
     aims_at_realism = True
 
     def __init__(self, shape: GeneratorShape) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape: GeneratorShape = shape
         height, width = shape.resolution
         num_blocks = max(1, int(math.log2(min(height, width) / 4)))
         self.base = (math.ceil(height / 2**num_blocks), math.ceil(width / 2**num_blocks))
@@ -165,9 +177,15 @@ class Generator(nn.Module):
 
 
 def load_generator(weights: Mapping[str, Tensor], shape: Mapping[str, Any]) -> Generator:
-    """A generator from its `state_dict` and the fields of its `GeneratorShape`, in evaluation mode on the CPU."""
+    """A generator from its `state_dict` and the fields of its shape, in evaluation mode on the CPU."""
+    from compressor.distill.adversarial_generator import AdversarialGenerator, AdversarialShape
+
     fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in shape.items()}
-    generator = Generator(GeneratorShape(**fields))
+    generator: Generator
+    if "layout" in fields:
+        generator = AdversarialGenerator(AdversarialShape(**fields))
+    else:
+        generator = ConditionalGenerator(GeneratorShape(**fields))
     generator.load_state_dict(weights)
     return generator.eval().requires_grad_(False)
 

@@ -6,9 +6,13 @@ minimised, computed in float32, and is a mean over the batch unless it says othe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from compressor.distill.batch_norm_match import LayerStatistics
 
 # --- adversarial and class terms (ADC-GAN, Hou et al. 2022) ---------------------------------------------------------
 
@@ -171,8 +175,78 @@ def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, tempe
     """KL(teacher || student) of the softened predictions, times temperature squared (Hinton et al. 2015).
 
     Args:
-        student_logits, teacher_logits: (B, K).
+        student_logits, teacher_logits: (B, K), or (B, K, H, W), where the mean is over pixels as well.
     """
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
     student = F.log_softmax(student_logits.float() / temperature, dim=1)
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+    num_predictions = student.numel() // student.shape[1]
+    return F.kl_div(student, teacher, reduction="sum", log_target=True) / num_predictions * temperature**2
+
+
+def squared_error(student_output: Tensor, teacher_output: Tensor) -> Tensor:
+    """Mean squared difference over all elements of two outputs of one shape; regression's distillation."""
+    return F.mse_loss(student_output.float(), teacher_output.float())
+
+
+# --- the discrepancy of teacher and student (DFAD, Fang et al. 2019) ------------------------------------------------
+
+
+def discrepancy(student_output: Tensor, teacher_output: Tensor) -> Tensor:
+    """Mean absolute difference over all elements (equation 1): the student lowers it.
+
+    Args:
+        student_output, teacher_output: (B, K), (B, K, H, W) or anything else of one shape, before any softmax.
+    """
+    return (student_output.float() - teacher_output.float()).abs().mean()
+
+
+def negative_discrepancy(student_output: Tensor, teacher_output: Tensor) -> Tensor:
+    """Minus the discrepancy: the generator lowers this. Unbounded below; the student's next steps answer it."""
+    return -discrepancy(student_output, teacher_output)
+
+
+def negative_log_discrepancy(student_output: Tensor, teacher_output: Tensor) -> Tensor:
+    """-log(discrepancy + 1): the same direction, slower where the gap is large. DFAD's form for segmentation."""
+    return -torch.log1p(discrepancy(student_output, teacher_output))
+
+
+# --- what training images look like to their teacher (DAFL, Chen et al. 2019; DeepInversion, Yin et al. 2020) -------
+
+
+def batch_norm_distance(statistics: Sequence[LayerStatistics]) -> Tensor:
+    """Sum over the teacher's batch norms of the Euclidean distances of batch mean and variance to the stored ones."""
+    distances = [
+        _norm(layer.mean - layer.stored_mean.float()) + _norm(layer.var - layer.stored_var.float())
+        for layer in statistics
+    ]
+    return torch.stack(distances).sum()
+
+
+def own_class(teacher_logits: Tensor) -> Tensor:
+    """Cross-entropy of the teacher's prediction to its own argmax: images that it is sure of (DAFL's one-hot loss).
+
+    Args:
+        teacher_logits: (B, K) or (B, K, H, W).
+    """
+    logits = teacher_logits.float()
+    return F.cross_entropy(logits, logits.argmax(dim=1))
+
+
+def class_balance(teacher_logits: Tensor) -> Tensor:
+    """Minus the entropy, in nats, of the mean prediction: all classes equally often (DAFL's information entropy).
+
+    Args:
+        teacher_logits: (B, K) or (B, K, H, W). The minimum is -log K.
+    """
+    mean = teacher_logits.float().softmax(dim=1).transpose(0, 1).flatten(1).mean(dim=1)
+    return category_frequency_smoothing(mean, torch.ones_like(mean))
+
+
+def activation(teacher_features: Tensor) -> Tensor:
+    """Minus the mean absolute feature (B, D): real images excite a network more than others do (DAFL)."""
+    return -teacher_features.float().abs().mean()
+
+
+def _norm(difference: Tensor) -> Tensor:
+    """Euclidean norm of (C,); the epsilon keeps the gradient finite at zero."""
+    return (difference.square().sum() + 1e-12).sqrt()

@@ -21,16 +21,23 @@ def train_classifier(
     lr: float = 0.1,
     weight_decay: float = 5e-4,
     flip: bool = False,
+    augment: bool = True,
     phase: str = "teacher",
 ) -> nn.Module:
-    """Cross-entropy on images (N, C, H, W) uint8 and labels (N,); `network` takes [0, 1] images. Trained in place."""
+    """Cross-entropy on images (N, C, H, W) uint8 and labels (N,); `network` takes [0, 1] images. Trained in place.
+
+    Args:
+        augment: shift the images, and with `flip` mirror some; off: as they are.
+    """
     network = network.to(context.device).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(parameter_groups(network, weight_decay), lr=lr, momentum=0.9, nesterov=True)
     schedule = cosine_schedule(optimiser, num_steps, warmup=num_steps // 20)
     state: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule}
     for _ in context.steps(phase, num_steps, state):
         rows = torch.randint(len(images), (batch_size,), generator=context.random, device=context.device)
-        batch = student_augmentation(images[rows].float() / 255.0, context.random, flip=flip)
+        batch = images[rows].float() / 255.0
+        if augment:
+            batch = student_augmentation(batch, context.random, flip=flip)
         with context.autocast():
             logits = network(batch)
         loss = F.cross_entropy(logits.float(), labels[rows])

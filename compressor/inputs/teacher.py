@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,15 @@ from torch import Tensor, nn
 from compressor.inputs.card import TeacherCard
 from compressor.students.architectures import ARCHITECTURES, build_network
 
+Task = Literal["classification", "segmentation", "regression"]
+
 
 @dataclass(frozen=True)
 class TeacherOutput:
     """What a white-box teacher says of B images.
 
     Attributes:
-        logits: (B, K).
+        logits: (B, K); for regression K numbers that are no logits, for segmentation (B, K, H, W).
         features: (B, D), the feature map averaged over its positions; the classifier's input.
         feature_map: (B, D, h, w), the last map before pooling.
     """
@@ -50,17 +53,29 @@ class Normalise(nn.Module):
         return (images * self.scale + self.offset - self.mean) / self.std
 
 
+def pixel_statistics(card: TeacherCard) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (C,) of images in [0, 1] that `Normalise` brings to mean 0 and deviation 1."""
+    low, high = card.value_range
+    mean = tuple((value - low) / (high - low) for value in card.mean)
+    std = tuple(value / (high - low) for value in card.std)
+    return (mean[::-1], std[::-1]) if card.channel_order == "BGR" else (mean, std)
+
+
 class Teacher(nn.Module):
     """A frozen classifier of images (B, C, H, W) in [0, 1].
 
     Attributes:
         card: what is known of the network and its input.
         classifier: the final linear layer, D -> K.
+        task: what its output means.
+        num_queries: images that it was asked about so far, whoever asked.
     """
 
-    def __init__(self, network: nn.Module, card: TeacherCard) -> None:
+    def __init__(self, network: nn.Module, card: TeacherCard, task: Task = "classification") -> None:
         super().__init__()
         self.card = card
+        self.task = task
+        self.num_queries = 0
         self.normalise = Normalise(card)
         self.network = network
         feature_layer, classifier_layer = layer_names(card)
@@ -75,6 +90,7 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> TeacherOutput:
+        self.num_queries += len(images)
         maps: list[Tensor] = []
         layer = self.network.get_submodule(self._feature_layer)
         handle = layer.register_forward_hook(lambda _module, _inputs, output: maps.append(output))

@@ -5,32 +5,64 @@ A method module has
     Config      frozen pydantic model of its own settings
     VERSION     raised when equal settings give another student; part of the distillation's fingerprint
     USES        what it needs of the teacher, from TEACHER_PARTS
+    TASKS       the tasks that it can do
+    NEEDS       the least that it trains on: "nothing", "few" images of the task, or a "pool" of any images
     LOSS_TERMS  its loss terms, each with the network that it trains, by its name in the `state` of `Context.steps`
     defaults(effort, image_shape, device) -> dict    settings that follow from the situation; the user's values win
-    distill(teacher, backbone, real_images, config, context) -> Distilled
+    num_queries(config, num_few, num_pool) -> int    images that it will show to the teacher, exactly
+    distill(teacher, backbone, images, config, context) -> Distilled
+
+`check_fit` refuses from USES, TASKS and NEEDS before anything trains. What a method cannot declare (a setting that asks
+for more than USES says, a body of another layout) it refuses itself, at the start of `distill`, as InputRefused.
 
 The contract tests run every method that is found here. They make it small, and switch all of its terms on, by the names
-of its settings: `*_steps`, `*_batch_size`, `*_width`, `latent_dim`, `*_weight`.
+of its settings: `*_steps` (one of them for each of its phases), `*_every`, `*_batch_size`, `*_width`, `latent_dim`,
+`*_weight`.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
+import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+from compressor.distill.batch_norm_match import has_batch_norm
 from compressor.distill.generator import Generator
 from compressor.distill.training import Context
-from compressor.inputs.teacher import Teacher
+from compressor.errors import InputRefused
+from compressor.inputs.teacher import Task, Teacher
 from compressor.students.student import Backbone, Student
 
-TEACHER_PARTS = ("logits", "features", "feature_map", "classifier", "input_gradient")
+__all__ = ["Distilled", "Method", "Need", "Task", "TrainingImages", "check_fit", "load_method", "method_names"]
+
+Need = Literal["nothing", "few", "pool"]
+
+TEACHER_PARTS = ("logits", "features", "feature_map", "classifier", "input_gradient", "batch_norm")
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The images that a method may train on; either part may be empty.
+
+    Attributes:
+        few: (N, C, H, W) uint8 on the device, images of the task.
+        pool: (M, C, H, W) uint8, maybe on the CPU, unlabelled images whose relation to the task is unknown.
+    """
+
+    few: Tensor
+    pool: Tensor
+
+    @property
+    def everything(self) -> Tensor:
+        """(N + M, C, H, W), the few first, where the pool is."""
+        return torch.cat([self.few.to(self.pool.device), self.pool]) if len(self.few) else self.pool
 
 
 @dataclass(frozen=True)
@@ -52,14 +84,18 @@ class Method(Protocol):
     """What a module in this package offers."""
 
     Config: type[BaseModel]
-    USES: tuple[str, ...]
     VERSION: int
+    USES: tuple[str, ...]
+    TASKS: tuple[Task, ...]
+    NEEDS: Need
     LOSS_TERMS: Mapping[str, str]
 
     def defaults(self, effort: str, image_shape: tuple[int, int, int], device: str) -> dict[str, Any]: ...
 
+    def num_queries(self, config: Any, num_few: int, num_pool: int) -> int: ...
+
     def distill(
-        self, teacher: Teacher, backbone: Backbone, real_images: Tensor, config: Any, context: Context
+        self, teacher: Teacher, backbone: Backbone, images: TrainingImages, config: Any, context: Context
     ) -> Distilled: ...
 
 
@@ -72,3 +108,39 @@ def load_method(name: str) -> Method:
     """The module of a method by its public name; the name must be one of `method_names()`."""
     module: ModuleType = importlib.import_module(f"{__name__}.{name}")
     return cast(Method, module)
+
+
+def check_fit(name: str, teacher: Teacher, num_few: int, num_pool: int) -> None:
+    """Refuse a method for a teacher and images that it cannot work with, from what the method declares.
+
+    Args:
+        num_few, num_pool: images of each kind in `TrainingImages`.
+
+    Raises:
+        InputRefused: the teacher's task or layers, or the images, are not what the method needs.
+    """
+    method = load_method(name)
+    if teacher.task not in method.TASKS:
+        raise InputRefused(
+            f"The teacher's task is {teacher.task}.",
+            f"The method {name} does {' and '.join(method.TASKS)}.",
+            f"Use a method for {teacher.task}: {', '.join(_methods_where(lambda m: teacher.task in m.TASKS))}.",
+        )
+    if "batch_norm" in method.USES and not has_batch_norm(teacher):
+        raise InputRefused(
+            f"The teacher ({teacher.card.architecture}) has no batch norm.",
+            f"The method {name} matches the statistics that batch norm layers keep of the training images.",
+            "Use --method dfad, which needs no such layer.",
+        )
+    if method.NEEDS != "nothing" and num_few == 0 and (method.NEEDS == "few" or num_pool == 0):
+        wanted = "images of the task" if method.NEEDS == "few" else "unlabelled images"
+        raise InputRefused(
+            f"There is no image of the task{f' among the {num_pool:,} of the pool' if num_pool else ''} to train on.",
+            f"The method {name} needs {wanted}.",
+            "Give images, or use a method that needs none: "
+            f"{', '.join(_methods_where(lambda m: m.NEEDS == 'nothing'))}.",
+        )
+
+
+def _methods_where(condition: Callable[[Method], bool]) -> list[str]:
+    return [name for name in method_names() if condition(load_method(name))]

@@ -19,7 +19,6 @@ B batch, K classes, D teacher features, Z latent.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,21 +28,31 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from compressor.distill import losses
-from compressor.distill.augment import Mirror, differentiable_augmentation, mirroring, student_augmentation
+from compressor.distill.augment import (
+    Mirror,
+    differentiable_augmentation,
+    mirroring,
+    mirroring_queries,
+    student_augmentation,
+)
 from compressor.distill.generator import (
+    ConditionalGenerator,
     Discriminator,
     Generator,
     GeneratorShape,
     bounded_resolution,
     standing_statistics,
 )
+from compressor.distill.monitor import class_evenness
 from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups, update_average
 from compressor.inputs.teacher import Teacher, TeacherOutput
-from compressor.methods import Distilled
+from compressor.methods import Distilled, Need, Task, TrainingImages
 from compressor.students.student import Backbone, Student, classifier_sharing, own_classifier
 
 VERSION = 1
 USES = ("logits", "features", "feature_map", "classifier", "input_gradient")
+TASKS: tuple[Task, ...] = ("classification",)
+NEEDS: Need = "few"
 LOSS_TERMS: Mapping[str, str] = {
     "discriminator_hinge": "discriminator",
     "discriminator_class": "discriminator",
@@ -68,6 +77,8 @@ DEPARTURES = (
     "momentum, a cosine schedule, no weight decay on norms and biases, and a thinner projector where the paper's "
     "outweighs the backbone.",
 )
+
+NUM_JUDGED = 512  # images on which the trained generator is described
 
 
 class Config(BaseModel):
@@ -126,8 +137,19 @@ def defaults(effort: str, image_shape: tuple[int, int, int], device: str) -> dic
     }
 
 
-def distill(teacher: Teacher, backbone: Backbone, real_images: Tensor, config: Config, context: Context) -> Distilled:
-    """Train a generator on real_images (N, C, H, W), uint8 on the context's device, then the student on both."""
+def num_queries(config: Config, num_few: int, num_pool: int) -> int:  # noqa: ARG001
+    """The survey of the real images, real and synthetic ones of every generator step, its quality, the student."""
+    queries = mirroring_queries(config.mirror, num_few) + config.student_steps * config.student_batch_size
+    if config.generator_steps > 0 and config.real_fraction < 1.0:
+        queries += num_few + config.generator_steps * 2 * config.generator_batch_size + NUM_JUDGED
+    return queries + (config.classifier_sharing == "on")  # one image shows the size of the teacher's map
+
+
+def distill(
+    teacher: Teacher, backbone: Backbone, images: TrainingImages, config: Config, context: Context
+) -> Distilled:
+    """Train a generator on the few images, then the student on both."""
+    real_images = images.few
     mirror, choice = mirroring(config.mirror, real_images, lambda images: teacher(images).logits)
     facts: dict[str, Any] = {"choices": [choice], "departures": DEPARTURES}
     generator = None
@@ -167,7 +189,7 @@ def train_generator(
     channels, height, width = card.input_shape
     resolution = bounded_resolution(height, width)
     shape = GeneratorShape(card.input_shape, resolution, card.num_classes, config.latent_dim, config.generator_width)
-    generator = Generator(shape).to(device).to(memory_format=torch.channels_last).train()
+    generator = ConditionalGenerator(shape).to(device).to(memory_format=torch.channels_last).train()
     average = copy.deepcopy(generator).requires_grad_(False)
     discriminator = Discriminator(
         channels, resolution, card.num_classes, teacher.classifier.in_features, config.discriminator_width
@@ -323,13 +345,12 @@ def synthetic_quality(teacher: Teacher, generator: Generator, context: Context) 
     classes are that it sees (the entropy of their histogram over log K: near 0 the generator has collapsed)."""
     predictions, wanted = [], []
     for _ in range(4):
-        z, labels = generator.latents(128, context.random)
+        z, labels = generator.latents(NUM_JUDGED // 4, context.random)
         predictions.append(teacher(generator(z, labels)).logits.argmax(dim=1))
         wanted.append(labels)
     predicted, asked = torch.cat(predictions), torch.cat(wanted)
-    share = torch.bincount(predicted, minlength=teacher.card.num_classes).float() / len(predicted)
-    entropy = -(share * torch.log(share.clamp_min(1e-12))).sum() / math.log(len(share))
-    return float((predicted == asked).float().mean()), float(entropy)
+    histogram = torch.bincount(predicted, minlength=teacher.card.num_classes)
+    return float((predicted == asked).float().mean()), class_evenness(histogram)
 
 
 # --- student phase ---------------------------------------------------------------------------------------------------

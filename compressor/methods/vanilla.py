@@ -1,6 +1,7 @@
 """Knowledge distillation on the few real images alone (Hinton, Vinyals and Dean 2015, arXiv 1503.02531).
 
     L = T^2 KL(softmax(teacher / T) || softmax(student / T))        trains the student, T = 4
+    L = mean (student - teacher)^2                                  instead, where the output is numbers
 
 The baseline: no generator, no labels, a student with a classifier of its own. What a method adds is what it gains over
 this.
@@ -13,17 +14,18 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
-from compressor.distill.augment import Mirror, mirroring, student_augmentation
-from compressor.distill.losses import knowledge_distillation
+from compressor.distill.augment import Mirror, mirroring, mirroring_queries, student_augmentation
+from compressor.distill.losses import knowledge_distillation, squared_error
 from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups
 from compressor.inputs.teacher import Teacher
-from compressor.methods import Distilled
+from compressor.methods import Distilled, Need, Task, TrainingImages
 from compressor.students.student import Backbone, own_classifier
 
 VERSION = 1
 USES = ("logits",)
+TASKS: tuple[Task, ...] = ("classification", "segmentation", "regression")
+NEEDS: Need = "few"
 LOSS_TERMS: Mapping[str, str] = {"knowledge_distillation": "student"}
 
 
@@ -50,27 +52,35 @@ def defaults(effort: str, image_shape: tuple[int, int, int], device: str) -> dic
     return {name: shared[name] for name in ("student_steps", "student_batch_size")}
 
 
-def distill(teacher: Teacher, backbone: Backbone, real_images: Tensor, config: Config, context: Context) -> Distilled:
-    """Train a student on real_images (N, C, H, W), uint8 on the context's device."""
+def num_queries(config: Config, num_few: int, num_pool: int) -> int:  # noqa: ARG001
+    """The question whether to mirror, and the steps."""
+    return mirroring_queries(config.mirror, num_few) + config.student_steps * config.student_batch_size
+
+
+def distill(
+    teacher: Teacher, backbone: Backbone, images: TrainingImages, config: Config, context: Context
+) -> Distilled:
+    """Train a student on the few images."""
+    real_images = images.few
     student = own_classifier(backbone, teacher).to(context.device).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(
         parameter_groups(student, config.weight_decay), lr=config.student_lr, momentum=0.9, nesterov=True
     )
     schedule = cosine_schedule(optimiser, config.student_steps, warmup=config.student_steps // 20)
-    mirror, choice = mirroring(config.mirror, real_images, lambda images: teacher(images).logits)
+    numbers = teacher.task == "regression"
+    mirror, choice = mirroring(config.mirror, real_images, lambda batch: teacher(batch).logits, numbers=numbers)
 
     state: dict[str, Stateful] = {"student": student, "optimiser": optimiser, "schedule": schedule}
     for _ in context.steps("student", config.student_steps, state):
         rows = torch.randint(
             len(real_images), (config.student_batch_size,), generator=context.random, device=context.device
         )
-        images = real_images[rows].float() / 255.0
-        images = student_augmentation(images, context.random, flip=mirror)
+        batch = student_augmentation(real_images[rows].float() / 255.0, context.random, flip=mirror)
         with torch.no_grad(), context.autocast():
-            teacher_logits = teacher(images).logits
+            target = teacher(batch).logits
         with context.autocast():
-            student_logits = student(images)
-        loss = knowledge_distillation(student_logits, teacher_logits, config.temperature)
+            output = student(batch)
+        loss = squared_error(output, target) if numbers else knowledge_distillation(output, target, config.temperature)
         context.log({"knowledge_distillation": loss})
 
         optimiser.zero_grad(set_to_none=True)

@@ -89,10 +89,11 @@ def contact_sheet(
 
 
 def synthetic_sheet(generator: nn.Module, teacher: Teacher, path: Path, *, seed: int) -> None:
-    """Write a contact sheet of generated images: the class that was asked for, and what the teacher sees.
+    """Write a contact sheet of generated images: the class that was asked for, if one was, and what the teacher sees.
 
     Args:
-        generator: has `latents(count, random)` and `forward(z, labels)`; on the teacher's device.
+        generator: has `latents(count, random)`, `forward(z, labels)` and `aims_at_realism`, on the teacher's device.
+            One that does not aim at realism is asked for no class.
     """
     import torch
 
@@ -101,8 +102,10 @@ def synthetic_sheet(generator: nn.Module, teacher: Teacher, path: Path, *, seed:
         z, labels = generator.latents(COLUMNS * 8, random)  # type: ignore[operator]
         images = generator(z, labels)
         seen = teacher_captions(teacher(images).logits, teacher.card.class_names)
-    asked = [printable(teacher.card.class_names[index], NAME_LIMIT) for index in labels.tolist()]
-    captions = [f"{name}, seen as\n{line.replace(chr(10), ' ')}" for name, line in zip(asked, seen, strict=True)]
+    captions = seen
+    if generator.aims_at_realism:
+        asked = [printable(teacher.card.class_names[index], NAME_LIMIT) for index in labels.tolist()]
+        captions = [f"{name}, seen as\n{line.replace(chr(10), ' ')}" for name, line in zip(asked, seen, strict=True)]
     contact_sheet((images * 255.0).round().to(torch.uint8).cpu(), path, captions)
 
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from compressor.deploy.calibration_images import SYNTHETIC_CANDIDATES, confidences, draw, gather
-from compressor.distill.generator import Generator, GeneratorShape
+from compressor.distill.generator import ConditionalGenerator, Generator, GeneratorShape
 from exporters.errors import ExportError
 
 
 @pytest.fixture(scope="module")
 def generator() -> Generator:
     torch.manual_seed(0)
-    return Generator(GeneratorShape((3, 8, 8), (8, 8), num_classes=3, latent_dim=4, width=8)).eval()
+    return ConditionalGenerator(GeneratorShape((3, 8, 8), (8, 8), num_classes=3, latent_dim=4, width=8)).eval()
 
 
 def images(count: int, seed: int = 0) -> Tensor:

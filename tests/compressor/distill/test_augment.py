@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import tiny
 import torch
 from torch import Tensor
 
 from compressor.distill.augment import (
     differentiable_augmentation,
     mirroring,
+    mirroring_queries,
     random_cutout,
     random_flip,
     random_shift,
@@ -165,3 +167,45 @@ def test_mirroring_asks_about_all_of_the_images() -> None:
     mirror, choice = mirroring("auto", images, which_side)
     assert not mirror
     assert "50%" in choice["reason"]
+
+
+# --- whether to mirror, of other outputs than classes -----------------------------------------------------------------
+
+
+def test_a_dense_prediction_is_mirrored_back_before_it_is_compared() -> None:
+    images = tiny.images(8)
+    assert mirroring("auto", images, lambda batch: torch.cat([batch, 1.0 - batch], dim=1))[0]
+    ramp = torch.linspace(0.0, 1.0, images.shape[-1])
+
+    def classify(batch: Tensor) -> Tensor:  # left or right half, whatever the image
+        return torch.stack([ramp - 0.5, 0.5 - ramp]).view(1, 2, 1, -1).expand(len(batch), 2, batch.shape[2], -1)
+
+    mirror, choice = mirroring("auto", images, classify)
+    assert not mirror
+    assert "calls 0% of the pixels of the mirrored training images" in choice["reason"]
+
+
+def test_numbers_are_compared_by_the_variance_that_mirroring_leaves() -> None:
+    images = tiny.images(8)
+    mirror, choice = mirroring("auto", images, lambda batch: batch.mean(dim=(2, 3)), numbers=True)
+    assert mirror
+    assert "leaves 100% of the variance" in choice["reason"]
+    # Where the brightest column is, which a mirror turns around.
+    mirror, _ = mirroring("auto", images, lambda batch: batch.mean(dim=(1, 2)).argmax(1)[:, None].float(), numbers=True)
+    assert not mirror
+
+
+def test_the_teacher_is_asked_about_a_bounded_number_of_images() -> None:
+    asked = 0
+
+    def classify(images: Tensor) -> Tensor:
+        nonlocal asked
+        asked += len(images)
+        return images.mean(dim=(2, 3))
+
+    for count in (1, 7, 300):
+        asked = 0
+        mirroring("auto", tiny.images(count), classify)
+        assert asked == mirroring_queries("auto", count)
+    assert mirroring_queries("auto", 300) == 2 * 256
+    assert mirroring_queries("on", 300) == mirroring_queries("off", 300) == 0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.distill.generator import (
+    ConditionalGenerator,
     Discriminator,
     Generator,
     GeneratorShape,
@@ -39,7 +40,7 @@ def make_generator(height: int, width: int, channels: int = 3, num_classes: int 
     shape = GeneratorShape(
         (channels, height, width), bounded_resolution(height, width), num_classes, latent_dim=4, width=8
     )
-    return Generator(shape)
+    return ConditionalGenerator(shape)
 
 
 def draw(generator: Generator, count: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compressor.distill import losses
+from compressor.distill.batch_norm_match import LayerStatistics
 from compressor.distill.losses import ClassFrequency
 
 
@@ -205,6 +206,77 @@ def test_knowledge_distillation_is_zero_for_equal_predictions_and_a_mean_over_th
     assert three.item() == pytest.approx(one.item())
 
 
+def test_knowledge_distillation_of_pixels_is_a_mean_over_them() -> None:
+    teacher, student = torch.randn(2, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    student_rows, teacher_rows = (maps.permute(0, 2, 3, 1).reshape(-1, 3) for maps in (student, teacher))
+    dense = losses.knowledge_distillation(student, teacher, temperature=4.0)
+    rows = losses.knowledge_distillation(student_rows, teacher_rows, temperature=4.0)
+    assert dense.item() == pytest.approx(rows.item(), rel=1e-5)
+
+
+def test_squared_error_is_a_mean_over_all_elements() -> None:
+    assert losses.squared_error(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 5.0]])).item() == (1 + 9) / 2
+
+
+# --- the discrepancy ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (1, 2, 1, 2), (4,)])
+def test_the_discrepancy_is_a_mean_over_all_elements_of_any_shape(shape: tuple[int, ...]) -> None:
+    student, teacher = torch.tensor([1.0, -2.0, 0.0, 4.0]).view(shape), torch.zeros(shape)
+    assert losses.discrepancy(student, teacher).item() == 7 / 4
+    assert losses.negative_discrepancy(student, teacher).item() == -7 / 4
+    assert losses.negative_log_discrepancy(student, teacher).item() == pytest.approx(-math.log(11 / 4))
+
+
+def test_the_log_form_has_the_plain_gradient_divided_by_the_gap_and_one() -> None:
+    gradients = []
+    for loss in (losses.negative_discrepancy, losses.negative_log_discrepancy):
+        student = torch.tensor([3.0, -1.0], requires_grad=True)
+        loss(student, torch.zeros(2)).backward()
+        assert student.grad is not None
+        gradients.append(student.grad)
+    assert torch.allclose(gradients[1], gradients[0] / (2.0 + 1.0))
+
+
+# --- what training images look like ---------------------------------------------------------------------------------
+
+
+def test_batch_norm_distance_is_a_sum_of_norms_over_layers() -> None:
+    def layer(mean: list[float], var: list[float]) -> LayerStatistics:
+        return LayerStatistics(torch.tensor(mean), torch.tensor(var), torch.zeros(2), torch.ones(2))
+
+    statistics = [layer([3.0, 4.0], [1.0, 1.0]), layer([0.0, 0.0], [1.0, 3.0])]
+    assert losses.batch_norm_distance(statistics).item() == pytest.approx(5.0 + 2.0, abs=1e-4)
+
+
+def test_batch_norm_distance_has_a_finite_gradient_at_zero() -> None:
+    mean = torch.zeros(2, requires_grad=True)
+    losses.batch_norm_distance([LayerStatistics(mean, torch.ones(2), torch.zeros(2), torch.ones(2))]).backward()
+    assert mean.grad is not None
+    assert mean.grad.isfinite().all()
+
+
+def test_own_class_is_cross_entropy_to_the_argmax() -> None:
+    rows = [[2.0, 0.0, -1.0], [0.0, 0.5, 0.0]]
+    expected = -(log_softmax(rows[0], 0) + log_softmax(rows[1], 1)) / 2
+    assert losses.own_class(torch.tensor(rows)).item() == pytest.approx(expected)
+    dense = torch.tensor(rows).T.reshape(1, 3, 1, 2)
+    assert losses.own_class(dense).item() == pytest.approx(expected)
+
+
+def test_class_balance_is_lowest_where_classes_are_even_over_the_batch() -> None:
+    sure = torch.eye(4) * 50.0
+    assert losses.class_balance(sure).item() == pytest.approx(-math.log(4.0), abs=1e-5)
+    assert losses.class_balance(sure[:1].expand(4, -1)).item() == pytest.approx(0.0, abs=1e-5)
+    dense = sure.T.reshape(1, 4, 2, 2)
+    assert losses.class_balance(dense).item() == pytest.approx(-math.log(4.0), abs=1e-5)
+
+
+def test_activation_rewards_large_features() -> None:
+    assert losses.activation(torch.tensor([[1.0, -3.0], [0.0, 4.0]])).item() == -2.0
+
+
 # --- all of them ----------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +296,15 @@ def bfloat16(*shape: int) -> Tensor:
         losses.category_frequency_smoothing(bfloat16(3), torch.ones(3)),
         losses.feature_alignment(bfloat16(1, 2, 3, 3), bfloat16(1, 2, 6, 6)),
         losses.knowledge_distillation(bfloat16(2, 3), bfloat16(2, 3), temperature=4.0),
+        losses.knowledge_distillation(bfloat16(2, 3, 4, 4), bfloat16(2, 3, 4, 4), temperature=4.0),
+        losses.squared_error(bfloat16(2, 3), bfloat16(2, 3)),
+        losses.discrepancy(bfloat16(2, 3), bfloat16(2, 3)),
+        losses.negative_discrepancy(bfloat16(2, 3), bfloat16(2, 3)),
+        losses.negative_log_discrepancy(bfloat16(2, 3, 4, 4), bfloat16(2, 3, 4, 4)),
+        losses.batch_norm_distance([LayerStatistics(*(bfloat16(3),) * 4)]),
+        losses.own_class(bfloat16(2, 3)),
+        losses.class_balance(bfloat16(2, 3)),
+        losses.activation(bfloat16(2, 3)),
     ],
 )
 def test_half_precision_inputs_give_a_scalar_in_float32(loss: Tensor) -> None:

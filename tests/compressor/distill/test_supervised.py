@@ -23,3 +23,19 @@ def test_it_learns_to_tell_dark_from_bright(tmp_path: Path) -> None:
     rows = read_log(tmp_path / "log.jsonl")
     assert rows[-1]["phase"] == "teacher"
     assert rows[-1]["terms"]["cross_entropy"] < 0.1 < rows[0]["terms"]["cross_entropy"]
+
+
+def test_without_augmentation_the_network_sees_the_images_themselves(tmp_path: Path) -> None:
+    images = (torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 255.0).to(torch.uint8)
+    known = {image.numpy().tobytes() for image in images.float() / 255.0}
+    for augment in (True, False):
+        folder = tmp_path / str(augment)
+        folder.mkdir()
+        seen: list[bytes] = []
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        network.register_forward_pre_hook(
+            lambda _network, inputs, seen=seen: seen.extend(image.numpy().tobytes() for image in inputs[0])
+        )
+        labels = torch.zeros(6, dtype=torch.long)
+        train_classifier(network, images, labels, Context(folder), num_steps=2, batch_size=8, augment=augment)
+        assert (set(seen) <= known) is not augment

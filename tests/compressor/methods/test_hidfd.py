@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.distill import losses
-from compressor.distill.generator import Discriminator, Generator, GeneratorShape
+from compressor.distill.generator import ConditionalGenerator, Discriminator, Generator, GeneratorShape
 from compressor.distill.training import Context, read_log
 from compressor.errors import Interrupted
 from compressor.inputs.teacher import Teacher
@@ -27,7 +27,7 @@ def settings(**changes: Any) -> Config:
 def make_generator(teacher: Teacher) -> Generator:
     torch.manual_seed(0)
     shape = teacher.card.input_shape
-    return Generator(GeneratorShape(shape, shape[1:], teacher.card.num_classes, latent_dim=4, width=8))
+    return ConditionalGenerator(GeneratorShape(shape, shape[1:], teacher.card.num_classes, latent_dim=4, width=8))
 
 
 def make_discriminator(teacher: Teacher) -> Discriminator:
@@ -217,7 +217,7 @@ def test_the_student_ends_in_the_teachers_own_classifier(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(torch.optim, "SGD", remember)
     teacher = tiny.teacher()
-    student = hidfd.distill(teacher, tiny.backbone(), tiny.images(), settings(), Context(tmp_path)).student
+    student = hidfd.distill(teacher, tiny.backbone(), tiny.training_images(), settings(), Context(tmp_path)).student
     assert torch.equal(student.classifier.weight, teacher.classifier.weight)
     assert torch.equal(student.classifier.bias, teacher.classifier.bias)
     frozen = {id(parameter) for parameter in student.classifier.parameters()}
@@ -230,7 +230,7 @@ def test_the_student_ends_in_the_teachers_own_classifier(tmp_path: Path, monkeyp
 def test_without_classifier_sharing_the_student_learns_from_logits(tmp_path: Path) -> None:
     teacher = tiny.teacher()
     options = settings(classifier_sharing="off", logit_weight=0.0)
-    student = hidfd.distill(teacher, tiny.backbone(), tiny.images(), options, Context(tmp_path)).student
+    student = hidfd.distill(teacher, tiny.backbone(), tiny.training_images(), options, Context(tmp_path)).student
     assert isinstance(student.projector, nn.Identity)
     assert student.classifier.in_features == 32
     terms = [row["terms"].keys() for row in read_log(tmp_path / "log.jsonl") if row["phase"] == "student"]
@@ -239,7 +239,7 @@ def test_without_classifier_sharing_the_student_learns_from_logits(tmp_path: Pat
 
 def test_by_default_feature_alignment_is_the_only_loss_of_the_student(tmp_path: Path) -> None:
     options = settings(logit_weight=Config().logit_weight)
-    hidfd.distill(tiny.teacher(), tiny.backbone(), tiny.images(), options, Context(tmp_path))
+    hidfd.distill(tiny.teacher(), tiny.backbone(), tiny.training_images(), options, Context(tmp_path))
     terms = [row["terms"].keys() for row in read_log(tmp_path / "log.jsonl") if row["phase"] == "student"]
     assert terms
     assert all(names == {"feature_alignment"} for names in terms)
@@ -260,7 +260,7 @@ def batches_of(monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: Any) ->
 
     monkeypatch.setattr(hidfd, "student_augmentation", look)
     options = settings(student_batch_size=20, generator_steps=1, **changes)
-    hidfd.distill(tiny.teacher(), tiny.backbone(), tiny.images(), options, Context(folder))
+    hidfd.distill(tiny.teacher(), tiny.backbone(), tiny.training_images(), options, Context(folder))
     return seen
 
 
@@ -274,7 +274,9 @@ def test_the_real_share_of_every_batch_is_exact(
 
 @pytest.mark.parametrize("changes", [{"real_fraction": 1.0}, {"generator_steps": 0}], ids=str)
 def test_without_synthetic_images_no_generator_is_trained(tmp_path: Path, changes: dict[str, Any]) -> None:
-    distilled = hidfd.distill(tiny.teacher(), tiny.backbone(), tiny.images(), settings(**changes), Context(tmp_path))
+    distilled = hidfd.distill(
+        tiny.teacher(), tiny.backbone(), tiny.training_images(), settings(**changes), Context(tmp_path)
+    )
     assert distilled.generator is None
     assert {row["phase"] for row in read_log(tmp_path / "log.jsonl")} == {"student"}
 
@@ -283,7 +285,7 @@ def test_without_synthetic_images_no_generator_is_trained(tmp_path: Path, change
 
 
 def test_the_generator_is_averaged_settled_and_described(tmp_path: Path) -> None:
-    distilled = hidfd.distill(tiny.teacher(), tiny.backbone(), tiny.images(), settings(), Context(tmp_path))
+    distilled = hidfd.distill(tiny.teacher(), tiny.backbone(), tiny.training_images(), settings(), Context(tmp_path))
     generator, facts = distilled.generator, distilled.facts
     assert isinstance(generator, Generator)
     # Batch statistics of the averaged weights, over fresh batches.

@@ -55,7 +55,7 @@ def run(
     steps = {field: STEPS for field in config.model_fields if field.endswith("_steps")}
     context = Context(folder, seed=seed, should_stop=should_stop)
     distilled = method.distill(
-        tiny.teacher(), make_backbone(), tiny.images(), tiny.settings(config, **{**steps, **changes}), context
+        tiny.teacher(), make_backbone(), tiny.training_images(), tiny.settings(config, **{**steps, **changes}), context
     )
     generator = tiny.snapshot(distilled.generator) if distilled.generator is not None else {}
     rows = [(row["phase"], row["step"]) for row in read_log(folder / "log.jsonl")]

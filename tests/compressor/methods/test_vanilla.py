@@ -15,7 +15,7 @@ from compressor.methods import hidfd, vanilla
 
 def test_the_student_is_a_plain_network(tmp_path: Path) -> None:
     settings = tiny.settings(vanilla.Config)
-    distilled = vanilla.distill(tiny.teacher(), tiny.backbone(), tiny.images(), settings, Context(tmp_path))
+    distilled = vanilla.distill(tiny.teacher(), tiny.backbone(), tiny.training_images(), settings, Context(tmp_path))
     assert distilled.generator is None
     assert isinstance(distilled.student.projector, nn.Identity)
     assert distilled.student.classifier.in_features == 32
@@ -33,13 +33,13 @@ def test_only_real_images_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(vanilla, "student_augmentation", look)
     settings = tiny.settings(vanilla.Config)
-    vanilla.distill(tiny.teacher(), tiny.backbone(), tiny.images(), settings, Context(tmp_path))
+    vanilla.distill(tiny.teacher(), tiny.backbone(), tiny.training_images(), settings, Context(tmp_path))
     assert seen == [True] * 4 * 6
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:
     settings = vanilla.Config(student_steps=60, student_batch_size=16, mirror="off")
-    vanilla.distill(tiny.teacher(), tiny.backbone(), tiny.images(), settings, Context(tmp_path))
+    vanilla.distill(tiny.teacher(), tiny.backbone(), tiny.training_images(), settings, Context(tmp_path))
     rows = [row["terms"]["knowledge_distillation"] for row in read_log(tmp_path / "log.jsonl")]
     assert rows[-1] < 0.2 * rows[0]
 
@@ -50,3 +50,15 @@ def test_it_trains_as_long_as_hidfd_does(effort: str, device: str) -> None:
     ours, theirs = (method.defaults(effort, (3, 32, 32), device) for method in (vanilla, hidfd))
     for name in ("student_steps", "student_batch_size"):
         assert ours[name] == theirs[name]
+
+
+def test_numbers_are_learned_by_squared_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = tiny.teacher()
+    teacher.task = "regression"
+    monkeypatch.setattr(vanilla, "knowledge_distillation", None)
+    settings = vanilla.Config(student_steps=60, student_batch_size=16)
+    distilled = vanilla.distill(teacher, tiny.backbone(), tiny.training_images(), settings, Context(tmp_path))
+    rows = [row["terms"]["knowledge_distillation"] for row in read_log(tmp_path / "log.jsonl")]
+    assert sum(rows[-5:]) < 0.3 * sum(rows[:5])
+    (choice,) = distilled.facts["choices"]
+    assert "of the variance of the teacher's output in place" in choice["reason"]

@@ -16,8 +16,8 @@ from compressor.students.architectures import (
     teacher_architectures,
 )
 
-# Channels of the last feature map, and by how much the image's side is divided to get its side.
-LAST_MAP = {
+# Channels of the last feature map, and by how much the image's side is divided to get its side; LeNet has no padding.
+LAST_MAP: dict[str, tuple[int, int | None]] = {
     "cifar_resnet8": (64, 4),
     "cifar_resnet14": (64, 4),
     "cifar_resnet20": (64, 4),
@@ -33,6 +33,7 @@ LAST_MAP = {
     "mobilenet_v2": (1280, 32),
     "mobilenet_v3_small": (576, 32),
     "mobilenet_v3_large": (960, 32),
+    "lenet5": (84, None),
 }
 
 architectures = pytest.mark.parametrize("name", ARCHITECTURES)
@@ -44,6 +45,14 @@ def on_meta(name: str, num_classes: int = 5, in_channels: int = 3, width: float 
         return build_network(name, num_classes, in_channels, width)
 
 
+def last_map(name: str, height: int, width: int) -> tuple[int, int, int]:
+    """Shape of the last feature map."""
+    depth, divisor = LAST_MAP[name]
+    if divisor is None:
+        return depth, ((height - 4) // 2 - 4) // 2 - 4, ((width - 4) // 2 - 4) // 2 - 4
+    return depth, height // divisor, width // divisor
+
+
 def num_params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -52,12 +61,7 @@ def num_params(module: nn.Module) -> int:
 @pytest.mark.parametrize("in_channels", [1, 3])
 def test_the_backbone_ends_in_the_last_feature_map(name: str, in_channels: int) -> None:
     network = on_meta(name, in_channels=in_channels)
-    depth, divisor = LAST_MAP[name]
-    assert feature_shape(split_backbone(network, name), (in_channels, 64, 96)) == (
-        depth,
-        64 // divisor,
-        96 // divisor,
-    )
+    assert feature_shape(split_backbone(network, name), (in_channels, 64, 96)) == last_map(name, 64, 96)
     assert network.eval()(torch.zeros(2, in_channels, 64, 96, device="meta")).shape == (2, 5)
 
 
@@ -67,8 +71,8 @@ def test_the_named_layers_are_where_the_network_says(name: str) -> None:
     maps: list[torch.Size] = []
     network.get_submodule(entry.feature_layer).register_forward_hook(lambda _m, _i, output: maps.append(output.shape))
     network.eval()(torch.zeros(1, 3, 64, 64, device="meta"))
-    depth, divisor = LAST_MAP[name]
-    assert maps == [(1, depth, 64 // divisor, 64 // divisor)]
+    depth, height, width = last_map(name, 64, 64)
+    assert maps == [(1, depth, height, width)]
     if entry.classifier_layer is not None:
         classifier = network.get_submodule(entry.classifier_layer)
         assert isinstance(classifier, nn.Linear)
@@ -108,6 +112,22 @@ def test_narrow_networks_have_multiples_of_eight_channels_and_fewer_weights(name
     assert all(count % 8 == 0 and count > 0 for count in channels)
     assert num_params(narrow) < num_params(on_meta(name))
     assert narrow.eval()(torch.zeros(1, 3, 64, 64, device="meta")).shape == (1, 5)
+
+
+@pytest.mark.parametrize(("width", "widths"), [(1.0, [6, 16, 120, 84]), (0.5, [3, 8, 60, 42])])
+def test_lenet_and_its_half_are_those_of_dfad(width: float, widths: list[int]) -> None:
+    network = on_meta("lenet5", num_classes=10, in_channels=1, width=width)
+    assert [layer.out_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)] == widths
+    assert num_params(on_meta("lenet5", num_classes=10, in_channels=1)) == 61_706  # LeCun et al. 1998, fully connected
+    assert feature_shape(split_backbone(network, "lenet5"), (1, 32, 32)) == (widths[-1], 1, 1)
+
+
+def test_lenet_pads_small_images_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    network = build_network("lenet5", 10, in_channels=1).eval()
+    small = torch.rand(2, 1, 27, 28)
+    with torch.no_grad():
+        assert torch.equal(network(small), network(nn.functional.pad(small, (2, 2, 2, 3))))
 
 
 def test_half_of_a_resnet_has_half_of_its_channels() -> None:

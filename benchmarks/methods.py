@@ -1,0 +1,359 @@
+"""Every method on the same teachers, images and budget: what it is worth, what it costs, and what it needs.
+
+    python -m benchmarks.methods --data PACKS [--only digits mnist cifar10] [--methods dfad noise] [--seeds 1]
+
+One row is one (task, pool, method, seed). A method that needs no image, or a few of the task, is run once; one that
+trains on a pool is run on three: `related` (unlabelled images of the task), `unrelated`, and `mixed` (a quarter
+related). Rows are appended to the JSON file as they finish and finished rows are skipped, so that the program survives
+being stopped; inside a row the training itself resumes. Accuracy is with the label and agreement with the teacher, both
+on test images that no stage trained or chose on, with the last weights. Queries are what the teacher counted.
+
+Tasks:
+
+    digits      8 px, scikit-learn's; the teacher of `compress demo`. Unrelated: natural images in grey
+    mnist       32 px, LeNet-5 trained on 8,000 images of the test file and judged on its other 2,000, half a LeNet-5 as
+                the student. Unrelated: natural images in grey. It has no batch norm: what matches that is refused
+    cifar10     32 px, ResNet-20, half as wide as the student. Related: natural images of the same ten words that are
+                not CIFAR-10. Unrelated: photographs of clothing
+
+All methods make the same number of student updates of the same size, but on MNIST, where each takes the setting of the
+published comparison: 2,000 updates of 64 generated images (DFAD's), 12 passes over a pool in batches of 128 (KD3's).
+The table of all rows in the file is printed at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.cpu_quality import (
+    Task,
+    append_row,
+    cifar10_task,
+    digits_task,
+    logits,
+    make_context,
+    provenance,
+)
+from benchmarks.packs import add_data_argument, cifarlike_pool, clothing, mnist
+from compressor.distill.supervised import train_classifier
+from compressor.errors import InputRefused
+from compressor.inputs.card import TeacherCard
+from compressor.inputs.teacher import Normalise, Teacher, load_teacher
+from compressor.methods import TrainingImages, check_fit, load_method, method_names
+from compressor.students.architectures import build_network
+from compressor.students.specification import build_backbone
+from compressor.students.student import own_classifier
+
+RESULTS = Path("benchmarks/results/methods.json")
+POOLS = ("related", "mixed", "unrelated")
+NO_POOL = "none"
+NUM_MIXED = 1_500  # related images in a mixed pool
+NUM_UNRELATED = 4_500
+NUM_FEW_FROM = 10_000  # MNIST's few images are among the first of its training file, and its pools among the others
+ORIGINAL = "student on original data"  # the upper anchor, beside the methods
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One task and its pools.
+
+    Attributes:
+        make: the task at one seed, from the folder of packs.
+        related, unrelated: images (N, C, H, W) uint8 in the task's own form, to fill pools from.
+        budget: settings that every method takes.
+        options: settings of one method, which win over the budget.
+        teacher_lr: of its SGD.
+        teacher_augment: whether it was trained on shifted images; DFAD's recipe for MNIST names none.
+        seeds: how many.
+    """
+
+    make: Callable[[Path, int], Task]
+    related: Callable[[Path], Tensor]
+    unrelated: Callable[[Path], Tensor]
+    budget: Mapping[str, Any]
+    options: Mapping[str, Mapping[str, Any]]
+    teacher_lr: float = 0.1
+    teacher_augment: bool = True
+    seeds: int = 3
+
+
+@cache
+def mnist_train(data: Path, side: int) -> Tensor:
+    return mnist(data, "train", side).images
+
+
+def lenet_task(data: Path, seed: int) -> Task:
+    """DFAD's networks at CPU size; one split for all seeds, and 20 images of the other file as the few."""
+    pack = mnist(data, "test", 32)
+    few = torch.randperm(NUM_FEW_FROM, generator=torch.Generator().manual_seed(seed))[:20]
+    order = torch.randperm(len(pack.images), generator=torch.Generator().manual_seed(0))
+    train, test = order[:8_000], order[8_000:]
+    card = TeacherCard(
+        architecture="lenet5",
+        num_classes=10,
+        class_names=pack.class_names,
+        input_shape=(1, 32, 32),
+        channel_order="L",
+        mean=(0.1307,),
+        std=(0.3081,),
+    )
+    return Task(
+        "mnist",
+        card,
+        (pack.images[train], pack.labels[train]),
+        (pack.images[test], pack.labels[test]),
+        mnist_train(data, 32)[few],
+        teacher_steps=1_250,
+        flip=False,
+        teacher_batch=64,
+    )
+
+
+def in_grey(images: Tensor, side: int) -> Tensor:
+    """(N, 3, H, W) to (N, 1, side, side), by the weights of ITU-R 601."""
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return resized((images.float() * weights).sum(dim=1, keepdim=True).round().to(torch.uint8), side)
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """(N, C, H, W) uint8 to (N, C, side, side) uint8."""
+    if images.shape[-1] == side:
+        return images
+    small = [
+        F.interpolate(batch.float(), (side, side), mode="bilinear", antialias=True) for batch in images.split(1_000)
+    ]
+    return torch.cat(small).round().clamp(0, 255).to(torch.uint8)
+
+
+def grey_natural(side: int) -> Callable[[Path], Tensor]:
+    return lambda data: in_grey(cifarlike_pool(data, ()).images, side)
+
+
+# The settings of the published comparison on MNIST. A pool of 6,000 passes 12 times in 562 updates of 128.
+GENERATED: Mapping[str, Any] = {"student_lr": 0.01, "weight_decay": 1e-4}
+ADVERSARIAL: Mapping[str, Any] = {**GENERATED, "generator_width": 16, "latent_dim": 100, "generator_lr": 1e-3}
+PASSES: Mapping[str, Any] = {"student_steps": 562, "student_batch_size": 128, "student_lr": 0.02, "mirror": "off"}
+
+BENCHES: Mapping[str, Bench] = {
+    "digits": Bench(
+        digits_task,
+        lambda data: mnist_train(data, 8),
+        grey_natural(8),
+        {"student_steps": 2_000, "student_batch_size": 128},
+        {},
+    ),
+    "mnist": Bench(
+        lenet_task,
+        lambda data: mnist_train(data, 32)[NUM_FEW_FROM:],
+        grey_natural(32),
+        {"student_steps": 2_000, "student_batch_size": 64},
+        {
+            "dfad": ADVERSARIAL,
+            "dafl": ADVERSARIAL,
+            "noise": GENERATED,
+            "vanilla": {"student_lr": 0.02},
+            "pool": PASSES,
+            "kd3": PASSES,
+        },
+        teacher_lr=0.02,
+        teacher_augment=False,
+    ),
+    "cifar10": Bench(
+        cifar10_task,
+        lambda data: cifarlike_pool(data, ()).images,
+        lambda data: resized(clothing(data, "train").images, 32),
+        {"student_steps": 2_000, "student_batch_size": 128},
+        {},
+        seeds=1,
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_data_argument(parser)
+    parser.add_argument("--only", nargs="+", choices=list(BENCHES), default=list(BENCHES), metavar="TASK")
+    parser.add_argument("--methods", nargs="+", choices=[*method_names(), ORIGINAL], metavar="METHOD")
+    parser.add_argument("--pools", nargs="+", choices=POOLS, default=list(POOLS), metavar="POOL")
+    parser.add_argument("--seeds", type=int, help="fewer seeds than the task's own number")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "compress-methods",
+                        help="teachers and checkpoints; may be deleted")  # fmt: skip
+    options = parser.parse_args()
+    for name in options.only:
+        for seed in range(options.seeds or BENCHES[name].seeds):
+            run_seed(name, seed, options)
+    print(table(json.loads(options.out.read_text())))
+
+
+def run_seed(name: str, seed: int, options: argparse.Namespace) -> None:
+    """All rows of one task and seed that are not in the file yet."""
+    rows = json.loads(options.out.read_text()) if options.out.exists() else []
+    done = {(row["task"], row["pool"], row["method"], row["seed"]) for row in rows}
+    wanted = [
+        (pool, method)
+        for method in options.methods or [ORIGINAL, *method_names()]
+        for pool in (options.pools if method != ORIGINAL and load_method(method).NEEDS == "pool" else [NO_POOL])
+        if (name, pool, method, seed) not in done
+    ]
+    if not wanted:
+        return
+    bench = BENCHES[name]
+    task = bench.make(options.data, seed)
+    folder = options.work / f"{name}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    teacher = trained_teacher(task, bench, seed, folder)
+    teacher_logits = logits(lambda images: teacher(images).logits, task.test[0])
+    same = {
+        "task": name,
+        "seed": seed,
+        "teacher_accuracy": share(teacher_logits.argmax(dim=1) == task.test[1]),
+        "num_test": len(task.test[1]),
+    }
+    for pool, method in wanted:
+        images = TrainingImages(task.few, pool_images(bench, pool, options.data, seed, like=task.few))
+        row = {**same, "pool": pool, "method": method, "num_few": len(images.few), "num_pool": len(images.pool)}
+        try:
+            row |= result(bench, task, teacher, teacher_logits, method, images, seed, folder)
+        except InputRefused as refused:
+            row["refused"] = refused.received
+        append_row(options.out, {**row, **provenance()})
+        print(json.dumps(row), flush=True)
+
+
+def trained_teacher(task: Task, bench: Bench, seed: int, folder: Path) -> Teacher:
+    """The task's teacher, trained once per seed and kept in the work folder."""
+    path, card = folder / "teacher.pt", task.card
+    if not path.exists():
+        context = make_context(task, folder / "teacher", seed)  # which seeds the weights
+        network = nn.Sequential(Normalise(card), build_network(card.architecture, 10, card.input_shape[0]))
+        train_classifier(
+            network, *task.train, context, num_steps=task.teacher_steps, batch_size=task.teacher_batch,
+            lr=bench.teacher_lr, flip=task.flip, augment=bench.teacher_augment,
+        )  # fmt: skip
+        torch.save(network[1].state_dict(), path)
+    return load_teacher(torch.load(path, weights_only=True), card)
+
+
+def pool_images(bench: Bench, pool: str, data: Path, seed: int, *, like: Tensor) -> Tensor:
+    """Related, mixed or unrelated images (M, C, H, W); as many unrelated ones in either as there are, up to 4,500."""
+    if pool == NO_POOL:
+        return like[:0]
+    random = torch.Generator().manual_seed(seed)
+
+    def some(images: Tensor, count: int) -> Tensor:
+        return images[torch.randperm(len(images), generator=random)[:count]]
+
+    if pool == "related":
+        return some(bench.related(data), NUM_MIXED + NUM_UNRELATED)
+    unrelated = some(bench.unrelated(data), NUM_UNRELATED)
+    return unrelated if pool == "unrelated" else torch.cat([some(bench.related(data), NUM_MIXED), unrelated])
+
+
+def result(
+    bench: Bench,
+    task: Task,
+    teacher: Teacher,
+    teacher_logits: Tensor,
+    name: str,
+    images: TrainingImages,
+    seed: int,
+    folder: Path,
+) -> dict[str, Any]:
+    """Train one student and judge it.
+
+    Raises:
+        InputRefused: by the method, of this teacher or these images.
+    """
+    work = folder / f"{name.replace(' ', '-')}-{len(images.pool)}"
+    backbone = build_backbone("width:0.5", teacher, channel_multiple=1, seed=seed)
+    facts: dict[str, Any] = {}
+    queries_before, started = teacher.num_queries, time.monotonic()
+    student: Callable[[Tensor], Tensor]
+    if name == ORIGINAL:
+        context = make_context(task, work, seed)
+        network = own_classifier(backbone, teacher)
+        steps, batch_size = bench.budget["student_steps"], bench.budget["student_batch_size"]
+        train_classifier(
+            network, *task.train, context, num_steps=steps, batch_size=batch_size, lr=0.05, flip=task.flip,
+            phase="student",
+        )  # fmt: skip
+        student = network
+    else:
+        method = load_method(name)
+        check_fit(name, teacher, len(images.few), len(images.pool))
+        fitted = method.defaults("quick", task.card.input_shape, "cpu")
+        asked = {**bench.budget, **bench.options.get(name, {})}
+        config = method.Config(**{**fitted, **{key: asked[key] for key in asked if key in method.Config.model_fields}})
+        context = make_context(task, work, seed)
+        distilled = method.distill(teacher, backbone, images, config, context)
+        student = distilled.student
+        facts = {
+            "settings": config.model_dump(mode="json"),
+            "synthetic_class_entropy": distilled.facts.get("synthetic_class_entropy"),
+        }
+    # All sessions that worked on this row, where it was stopped and resumed.
+    seconds = max(time.monotonic() - started, sum(phase.seconds for phase in context.phases))
+    queries = teacher.num_queries - queries_before
+    predicted = logits(student, task.test[0]).argmax(dim=1)
+    shutil.rmtree(work)
+    return {
+        "accuracy": share(predicted == task.test[1]),
+        "agreement": share(predicted == teacher_logits.argmax(dim=1)),
+        "seconds": round(seconds, 1),
+        "teacher_queries": queries,
+        **facts,
+    }
+
+
+def share(hits: Tensor) -> float:
+    return float(hits.float().mean())
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Mean and standard deviation over the seeds, in Markdown, a task at a time."""
+    lines: list[str] = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        of_task = [row for row in rows if row["task"] == task]
+        teachers = [row["teacher_accuracy"] for row in of_task]
+        lines += [
+            f"**{task}**: teacher {100 * statistics.mean(teachers):.1f} %, {of_task[0]['num_test']:,} test images",
+            "",
+            "| method | pool | accuracy % | agreement % | seconds | teacher queries | seeds |",
+            "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        for method, pool in dict.fromkeys((row["method"], row["pool"]) for row in of_task):
+            cell = [row for row in of_task if (row["method"], row["pool"]) == (method, pool)]
+            if "refused" in cell[0]:
+                lines.append(f"| {method} | {pool} | refused: {cell[0]['refused']} | | | | |")
+                continue
+            accuracy, agreement = (spread([row[key] for row in cell]) for key in ("accuracy", "agreement"))
+            seconds, queries = (statistics.mean(row[key] for row in cell) for key in ("seconds", "teacher_queries"))
+            numbers = f"{accuracy} | {agreement} | {seconds:.0f} | {queries:,.0f} | {len(cell)}"
+            lines.append(f"| {method} | {pool} | {numbers} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def spread(shares: list[float]) -> str:
+    """Per cent, with the standard deviation where there is more than one."""
+    mean = f"{100 * statistics.mean(shares):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(shares):.1f}" if len(shares) > 1 else mean
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Which method fits what is there, and why: the rule behind `--method auto`.
+
+The rule is a pure function of a few facts. Its thresholds stand together below, each with where it comes from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compressor.inputs.teacher import Task
+
+SURE = 0.95  # confidence that counts as sure (KD3's cutoff)
+
+# Measured: a pool of digits scores 0.91 or more with digit teachers (a LeNet5, a ResNet), one digit in four images
+# 0.16 to 0.21; images like CIFAR-10's score 0.38 and CIFAR-10's own 0.59 with its teacher of 85 %. Photographs for
+# digits, digits or clothing for CIFAR-10, and noise score 0.03 or less. The thresholds lie between these.
+RELATED = 0.3
+UNRELATED = 0.05
+
+# Distillation on a pool is measured with 4,500 and 6,000 images; below a third of that nothing is known.
+ENOUGH_IMAGES = 2_000
+# Feature alignment through the teacher's classifier was worth more than distillation on logits wherever both were
+# measured on the same images and steps: few digits, few CIFAR-like ones (benchmarks/cpu_quality.py), pools with digits.
+ON_IMAGES = "kd3"
+# HiDFD's GAN is measured with 10 images a class; below two, most of what it could learn of a class is one image.
+FEW_PER_CLASS = 2
+# Vectors and label maps: about what CamVid has for training (367), on which DFAD equals distillation on the real data.
+ENOUGH_DENSE = 300
+# Above, nothing is published that works: at 224 px FastMeta's MobileNetV2 reaches 43 % under a teacher of 75 %.
+LARGEST_WITHOUT_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Relatedness:
+    """What a teacher's answers say of a pool as a whole; they cannot tell a single image.
+
+    A teacher may be sure of images that have nothing to do with its task: a ResNet for digits is sure of 97 % of
+    photographs, but calls nearly all of them by one name. A LeNet for digits spreads its answers, but is sure of few.
+    So it takes both: sure answers, evenly over the classes. A pool that is related but lacks most classes looks
+    unrelated by this, and one whose strange images fall evenly on the classes looks partly related.
+
+    Attributes:
+        sure: share of the images that the teacher is sure of.
+        coverage: how evenly its answers fall on the classes, from 0 (one class) to 1 (all alike):
+            (exp(entropy of the histogram) - 1) / (K - 1).
+    """
+
+    sure: float
+    coverage: float
+
+    @property
+    def score(self) -> float:
+        """Between 0 and 1."""
+        return self.sure * self.coverage
+
+
+def relatedness(teacher_logits: Tensor) -> Relatedness:
+    """How related a pool is to the teacher's task, from its logits (M, K) on the pool; M and K - 1 are not 0."""
+    confidence, labels = teacher_logits.float().softmax(dim=1).max(dim=1)
+    num_classes = teacher_logits.shape[1]
+    shares = torch.bincount(labels, minlength=num_classes) / len(labels)
+    entropy = -torch.special.xlogy(shares, shares).sum()
+    return Relatedness(
+        sure=float((confidence > SURE).float().mean()),
+        coverage=float((entropy.exp() - 1.0) / (num_classes - 1)),
+    )
+
+
+@dataclass(frozen=True)
+class SituationFacts:
+    """What is there.
+
+    Attributes:
+        num_few: images of the task to train on.
+        num_pool: unlabelled images besides.
+        relatedness: of the pool; None where there is none.
+        image_side: the longer one, in pixels.
+        effort: quick, standard or full.
+        same_layout: the student is a pruned copy of its teacher.
+    """
+
+    task: Task
+    num_classes: int
+    num_few: int
+    num_pool: int
+    relatedness: Relatedness | None
+    has_batch_norm: bool
+    image_side: int
+    effort: str
+    same_layout: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method by name, and one sentence that says why."""
+
+    method: str
+    reason: str
+
+
+def choose_method(facts: SituationFacts) -> Choice:
+    """The first of these that applies: real images where there are enough, few where there are some, none otherwise."""
+    if facts.task != "classification":
+        return _without_classes(facts)
+    related = facts.relatedness is not None and facts.relatedness.score >= UNRELATED
+    usable = facts.num_few + (facts.num_pool if related else 0)
+    if usable >= ENOUGH_IMAGES and (related or facts.num_pool == 0):  # an unrelated pool would be trained on as well
+        return _on_images(facts, usable)
+    if facts.num_few >= facts.num_classes and facts.same_layout:
+        return Choice(
+            "netgraft",
+            f"the student is a pruned copy of its teacher, whose blocks {_images(facts.num_few)} repair one by one",
+        )
+    if facts.num_few >= FEW_PER_CLASS * facts.num_classes:
+        return Choice(
+            "hidfd", f"{_images(facts.num_few)} of {facts.num_classes} classes are enough to teach a generator theirs"
+        )
+    if facts.image_side > LARGEST_WITHOUT_IMAGES and facts.num_few + facts.num_pool > 0:
+        return Choice(
+            ON_IMAGES,
+            f"at {facts.image_side} px no method without images makes a useful student, so the "
+            f"{_images(facts.num_few + facts.num_pool)} are used although they are few or of another kind",
+        )
+    return _without_images(facts)
+
+
+def _without_classes(facts: SituationFacts) -> Choice:
+    if facts.num_few >= ENOUGH_DENSE:
+        return Choice(
+            "vanilla", f"{_images(facts.num_few)} of the task are enough for {facts.task} to learn from alone"
+        )
+    return Choice(
+        "dfad", f"{_images(facts.num_few)} of the task are too few for {facts.task}, and this method needs none"
+    )
+
+
+def _on_images(facts: SituationFacts, usable: int) -> Choice:
+    if facts.relatedness is None:
+        return Choice(ON_IMAGES, f"{_images(usable)} of the task are enough to learn the teacher's features on")
+    how = "related" if facts.relatedness.score >= RELATED else "partly related"
+    return Choice(
+        ON_IMAGES,
+        f"{_images(usable)} are enough to learn the teacher's features on, and the pool is {how} to its task (sure of "
+        f"{facts.relatedness.sure:.0%}, covering {facts.relatedness.coverage:.0%} of the classes evenly)",
+    )
+
+
+def _without_images(facts: SituationFacts) -> Choice:
+    have = "there is no image"
+    if facts.num_few + facts.num_pool > 0:
+        have = f"{_images(facts.num_few)} of the task {'is' if facts.num_few == 1 else 'are'} too few to learn from"
+    if facts.num_pool > 0:
+        have += f" and the {facts.num_pool:,} of the pool are unrelated or few"
+    if facts.image_side > LARGEST_WITHOUT_IMAGES:
+        have += f" (at {facts.image_side} px do not expect much: give images if you can)"
+    if not facts.has_batch_norm:
+        return Choice("dfad", f"{have}, and the teacher has no batch norm whose statistics could guide a generator")
+    if facts.effort == "quick":
+        return Choice("fast", f"{have}, the teacher's batch norms describe its training images, and minutes matter")
+    return Choice("dfq", f"{have}, and the teacher's batch norms describe its training images")
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
