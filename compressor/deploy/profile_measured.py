@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from compressor.deploy.child_process import ChildFailed
 from compressor.deploy.latencies import Timed, Timing, in_words, measure_files, threads_in_words, unmeasurable
 from compressor.deploy.layer_profiles import engine_layers, onnx_layers
 from compressor.deploy.peak_memory import peak_memory
 from compressor.deploy.profile_record import ProfiledFile
 from compressor.deploy.profile_sources import Source
+from compressor.report import text
 from compressor.report.layers_picture import layers_picture
 from exporters.errors import ExportError
 from profiles.host_speed import HostSpeed, host_speed
@@ -44,7 +47,10 @@ def measured_files(
         for size in source.batches_of(batches)
     ]
     note(f"timing {len(timed)} in turn, each in sessions of its own")
-    stats = iter(measure_files(timed, target, timing))
+    try:
+        stats = iter(measure_files(timed, target, timing))
+    except ExportError as error:
+        raise _blaming_the_batch(error, timed) from error
     speed = host_speed() if any(_against_peak(source) for source in sources) else None
     if speed is not None and speed.warnings:
         speed = None  # a peak that others took part of is none
@@ -59,6 +65,22 @@ def measured_files(
             note(f"{source.name}, batch {latency.batch_size}: {in_words(latency)}")
         files.append(_looked_into(source, latencies, source.left_out(batches), speed, folder))
     return files, speed
+
+
+def _blaming_the_batch(error: ExportError, timed: Sequence[Timed]) -> ExportError:
+    """The same refusal; where memory may have run out, with the largest batch as the likely cause."""
+    largest = max(timed, key=lambda file: file.batch_size * math.prod(file.image_shape))
+    # A process that gave no answer was killed or could not hold the images; ONNX Runtime speaks of allocation.
+    no_memory = isinstance(error.__cause__, ChildFailed) or "alloc" in error.received.lower()
+    if largest.batch_size == 1 or not no_memory:
+        return error
+    images_gib = largest.batch_size * math.prod(largest.image_shape) * 4 / 2**30
+    return ExportError(
+        error.received,
+        f"The batch of {largest.batch_size:,} is the likely cause: its images alone take "
+        f"{text.significant(images_gib)} GiB of memory.",
+        "Give a smaller --batch.",
+    )
 
 
 def _looked_into(

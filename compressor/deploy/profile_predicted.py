@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.deploy.profile_record import KernelShare, ProfiledFile
 from compressor.deploy.profile_sources import Found, Source
+from compressor.report import text
 from compressor.report.predicted import Prediction
+from exporters.errors import ExportError
+from exporters.tensorrt_operators import check_operators
 from profiles.errors import ProfileError
 from profiles.latency import LatencyStats
 from profiles.schema import DeviceProfile, Precision
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
     from profiles.predict import Anchor
 
 
+BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+
+
 def predicted_files(
     sources: Sequence[Source], found: Found, folder: Path, target: DeviceProfile, batches: Sequence[int] | None
 ) -> list[ProfiledFile]:
@@ -26,33 +33,45 @@ def predicted_files(
 
     Raises:
         StaleResult, BoardResultError: what the device sent back is not of the run in `folder` as it is now.
+        ExportError: the target's runtime does not read a lone file; of one in a run it is a note.
     """
-    sent, anchors = _sent_back(folder, found, target)
+    sent, anchors, why_none = _sent_back(folder, found, target)
     files = []
     for source in sources:
         for precision in _precisions(source, found, target):
             own = precision == source.variant.precision
+            made = _predicted(source, precision, target, batches, anchors, alone=found.kind == "onnx")
             files.append(
                 source.record(
                     name=source.name if own else f"{source.name}, as {precision}",
                     precision=precision,
                     merged=[stats for key, stats in sent.items() if key == source.name],
-                    **_predicted(source, precision, target, batches, anchors),
+                    **made | {"notes": [*made["notes"], *why_none]},
                 )
             )
     return files
 
 
-def how_to_measure(source: Path, found: Found, target: DeviceProfile) -> tuple[str, str]:
-    """That nothing was measured, and how it can be."""
+def how_to_measure(
+    source: Path, found: Found, files: Sequence[ProfiledFile], target: DeviceProfile, named: str
+) -> tuple[str, ...]:
+    """Of which files nothing was measured, and how it can be; nothing where the device has sent back all.
+
+    Args:
+        named: the target as the user typed it.
+    """
+    left = [file.name for file in files if not file.merged]
+    if not left:
+        return ()
+    which = "" if len(left) == len(files) else f"{text.joined(left)}: "
     if found.kind == "run":
-        how = f"run its kit on the device and bring the result back with `compress merge {source} result.json`"
+        merge = shlex.join(["compress", "merge", str(source), "result.json"])
+        how = f"run its kit on the device and bring the result back with `{merge}`; "
+        how += "`compress run --board <ssh name>` does all of it itself."
     else:
-        how = f"make a kit with `compress export --from {source} --samples ./images --target {target.name}`"
-    return (
-        f"Predicted, not measured: {target.title} is not this machine.",
-        f"To measure, {how}; `compress run --board <ssh name>` does all of it itself.",
-    )
+        export = ["compress", "export", "--from", str(source), "--samples", "./images", "--target", named]
+        how = f"make a kit with `{shlex.join(export)}` and run it on the device."
+    return f"{which}Predicted, not measured: {target.title} is not this machine.", f"To measure, {how}"
 
 
 def _precisions(source: Source, found: Found, target: DeviceProfile) -> tuple[Precision, ...]:
@@ -67,6 +86,7 @@ def _predicted(
     target: DeviceProfile,
     batches: Sequence[int] | None,
     anchors: Sequence[Anchor],
+    alone: bool,
 ) -> dict[str, Any]:
     """Fields of the record: the predictions, and what they are made of at the first batch size."""
     from profiles.kernels import fused_kernels
@@ -75,27 +95,53 @@ def _predicted(
     assert source.graph is not None
     made: dict[str, Any] = {"predicted": [], "notes": source.left_out(batches)}
     try:
+        check_operators(source.graph, target)
         for size in source.batches_of(batches):
             kernels = fused_kernels(source.graph, batch_size=size)
+            if (too_large := _beyond_memory(kernels, precision, target, size)) is not None:
+                made["notes"].append(too_large)
+                continue
             made.setdefault("kernels", _shares(kernels))
             found = predict_latency(kernels, target, precision, batch_size=size, anchors=anchors)
             made.setdefault("parts_ms", expected_parts_ms(kernels, target, precision, anchors=anchors))
             made["predicted"].append(Prediction.model_validate(found.to_dict()))
-    except ProfileError as error:  # a graph whose kernels cannot be counted, or what would be a guess
-        made["notes"].insert(0, f"{error.received} {error.action}")
+    except (ExportError, ProfileError) as error:  # not read there, kernels that cannot be counted, or a guess
+        if alone and isinstance(error, ExportError):
+            raise
+        made["notes"].insert(0, f"{error.received} {error.expected}")
     return made
 
 
-def _sent_back(folder: Path, found: Found, target: DeviceProfile) -> tuple[dict[str, LatencyStats], Sequence[Anchor]]:
-    """What the device itself measured of this run, and the anchors that it gives to predictions."""
+def _beyond_memory(
+    kernels: Sequence[Kernel], precision: Precision, target: DeviceProfile, batch_size: int
+) -> str | None:
+    """Why there is no latency: the least that any runtime needs, all weights and one kernel's values, does not fit."""
+    values = sum(kernel.weight_elements for kernel in kernels)
+    values += max((kernel.input_elements + kernel.output_elements for kernel in kernels), default=0)
+    needed_gib = values * BYTES[precision] / 2**30
+    if target.memory_gib is None or needed_gib <= target.memory_gib.value:
+        return None
+    needed = text.beside(needed_gib, target.memory_gib.value)
+    return (
+        f"Batch {batch_size:,} has no latency in {precision}: it needs at least {needed} GiB for weights and "
+        f"activations, and {target.title} has {target.memory_gib.value:g} GiB."
+    )
+
+
+def _sent_back(
+    folder: Path, found: Found, target: DeviceProfile
+) -> tuple[dict[str, LatencyStats], Sequence[Anchor], tuple[str, ...]]:
+    """What the device itself measured of this run, the anchors that it gives to predictions, or why it gives none."""
     from compressor.deploy.board_results import latencies_of, merged_result
 
     result = merged_result(folder, target.name) if found.kind == "run" else None
     if result is None:
-        return {}, ()
-    from compressor.deploy.expected_latency import run_anchors
+        return {}, (), ()
+    from compressor.deploy.expected_latency import other_mode, run_anchors
 
-    return latencies_of(result, target), run_anchors(folder, target)
+    if (reason := other_mode(result, target)) is not None:
+        return {}, (), (reason,)
+    return latencies_of(result, target), run_anchors(folder, target), ()
 
 
 def _shares(kernels: Sequence[Kernel]) -> tuple[KernelShare, ...]:

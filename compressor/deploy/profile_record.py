@@ -49,7 +49,9 @@ class ProfiledFile(Record):
     memory: PeakMemory | None = Field(default=None, description="of a fresh process at the first batch size")
     layers: LayerTimes | None = Field(default=None, description="at the first batch size")
     layers_picture: RunPath | None = None
-    kernels: tuple[KernelShare, ...] = Field(default=(), description="at batch 1, what a prediction is made of")
+    kernels: tuple[KernelShare, ...] = Field(
+        default=(), description="at the first batch size that is predicted, what that is made of"
+    )
     parts_ms: dict[str, float] = Field(
         default={}, description="the prediction at the first batch size, by what the time is expected to go to"
     )

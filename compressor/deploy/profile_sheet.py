@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from compressor.deploy.latencies import slower_trials
-from compressor.deploy.profile_record import LatencyProfile, ProfiledFile
+from compressor.deploy.profile_record import LatencyProfile, ProfiledFile, ProfileTarget
 from compressor.layout import columns
 from compressor.report import text
 from compressor.report.untrusted import printable
@@ -21,8 +21,7 @@ def profile_text(profile: LatencyProfile, folder: str) -> str:
     """The tables, then what is to be known of them; `folder` is where pictures and profile.json lie."""
     measured = [file for file in profile.files if file.measured]
     elsewhere = [file for file in profile.files if file.predicted or file.merged]
-    mode = f", {profile.target.power_mode}" if profile.target.power_mode else ""
-    lines = [f"{profile.source} on {profile.target.title}{mode}"]
+    lines = [f"{profile.source} on {_device(profile.target)}"]
     if measured:
         lines += ["", *_conditions(measured[0].measured[0]), "", *columns(_measured_rows(measured))]
         for file in measured:
@@ -34,6 +33,12 @@ def profile_text(profile: LatencyProfile, folder: str) -> str:
     if doubts:
         lines += ["", *(line for doubt in doubts for line in columns([("-", doubt)]))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _device(target: ProfileTarget) -> str:
+    """Title and power mode; the title of a device in a mode that was asked for says it already."""
+    mode = target.power_mode
+    return target.title if mode is None or target.title.endswith(f" in mode {mode}") else f"{target.title}, {mode}"
 
 
 def _conditions(stats: LatencyStats) -> list[str]:
@@ -96,9 +101,15 @@ def _basis(files: Sequence[ProfiledFile]) -> Iterator[str]:
         return
     yield ""
     number = max(guess.num_measurements for guess in guesses)
-    yield f"The predictions rest on {text.count(number, 'measurement')}, the nearest being:"
     # Of each file the nearest: profile.json has them all.
     anchors = dict.fromkeys(guess.anchors[0] for guess in guesses if guess.anchors)
+    if number:
+        yield f"The predictions rest on {text.count(number, 'measurement')}, the nearest being:"
+    elif anchors:
+        yield "No measurement of this device is known. The predictions rest on those of its relatives, the nearest:"
+    else:
+        yield "No measurement of this device or of a relative is known. The predictions rest on its peak rates and on"
+        yield "what other devices reach of theirs."
     yield from (line for anchor in anchors for line in columns([("-", anchor)]))
     for file in files:
         whole_ms = sum(file.parts_ms.values())

@@ -56,9 +56,10 @@ class ProfileRequest:
 
     @property
     def folder(self) -> Path:
-        """Where the profile goes: by default `timings/<source>-<target>`."""
-        target = Path(self.target or "here").stem.replace("@", "-")
-        return self.out or Path("timings") / f"{self.source.resolve().stem}-{target}"
+        """Where the profile goes: by default `timings/<source>-<target>`, with the target as a run's folder has it."""
+        device, at, mode = Path(self.target or "here").name.partition("@")
+        device = device.removesuffix(".yaml").removesuffix(".yml")
+        return self.out or Path("timings") / f"{self.source.resolve().stem}-{device}{at}{mode}"
 
 
 def profile_request(
@@ -89,7 +90,7 @@ def profile_source(request: ProfileRequest, note: Callable[[str], None], timing:
         UsageFault: no file takes the batches, an engine is for another device, or the folder is another command's.
         ProfileError: there is no such target.
         EnvironmentFault: an engine cannot run here.
-        ExportError: a file does not run here.
+        ExportError: a file does not run here, or the target does not read it.
     """
     wanted = None if request.target is None else load_target(request.target)
     _check_folder(request.folder)
@@ -98,6 +99,7 @@ def profile_source(request: ProfileRequest, note: Callable[[str], None], timing:
     create_run_folder(request.folder)
     with exclusive(request.folder), TemporaryDirectory(dir=request.folder, prefix=".new-") as pictures:
         profile = _profiled(request, found, wanted or load_target("cpu"), Path(pictures), note, timing)
+        profile = profile.model_copy(update={"notes": (*profile.notes, *_replaced(request.folder, profile))})
         _replace(request.folder, profile, Path(pictures))
     return profile
 
@@ -119,6 +121,7 @@ def _profiled(
     if here:
         measured, speed = measured_files(here, target, request.batches, timing, pictures, note)
     predicted = predicted_files(elsewhere, found, request.source, target, request.batches) if elsewhere else []
+    named = request.target or target.name
     on_gpu = found.kind == "engine" and request.target is None
     return LatencyProfile(
         tool_version=__version__,
@@ -134,7 +137,7 @@ def _profiled(
         host=host_name(),
         host_speed=speed,
         files=tuple([*measured, *predicted]),
-        notes=(*found.left_out, *(how_to_measure(request.source, found, target) if predicted else ())),
+        notes=(*found.left_out, *how_to_measure(request.source, found, predicted, target, named)),
     )
 
 
@@ -164,6 +167,17 @@ def _not_ours(folder: Path, what: str) -> UsageFault:
         "A profile needs a new folder, an empty one, or that of an earlier profile, which it replaces.",
         "Name another folder with --out.",
     )
+
+
+def _replaced(folder: Path, profile: LatencyProfile) -> tuple[str, ...]:
+    """Said of an earlier profile in the folder that is of another source or target: it is gone."""
+    earlier = read_profile(folder / PROFILE)
+    if earlier is None:
+        return ()
+    same_source = Path(earlier.source).resolve() == Path(profile.source).resolve()
+    if same_source and earlier.target == profile.target:
+        return ()
+    return (f"This replaced the profile of {earlier.source} on {earlier.target.title} that was in {folder}.",)
 
 
 def _replace(folder: Path, profile: LatencyProfile, pictures: Path) -> None:

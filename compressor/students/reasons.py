@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from compressor.errors import InputRefused
 from compressor.report import text
-from compressor.students.bounds import Bound, Quantity, spelled
+from compressor.students.bounds import DIGITS, MOST_DIGITS, PREDICTED_DIGITS, Bound, Quantity
 from compressor.students.trial import Row
 
 CLOSEST = 3
@@ -34,7 +34,7 @@ def reason_of(chosen: Row, whole: Row, bounds: Sequence[Bound], given_up: Sequen
     kind = KINDS[chosen.candidate.kind]
     held = [bound for bound in bounds if bound not in given_up and bound.source in ("limit", "wish")]
     known = [bound for bound in held if bound.quantity in chosen.costs]
-    within = [f"{_cost(chosen, bound)} of {bound}" for bound in known]
+    within = [bound.within(chosen.costs, _origin(chosen)) for bound in known]
     half = [bound for bound in bounds if bound.source == "half"]
     if half and half[0] in given_up:
         first = f"No candidate has half of the teacher's MACs or fewer; {chosen.candidate.spec} has the fewest, {share}"
@@ -42,11 +42,14 @@ def reason_of(chosen: Row, whole: Row, bounds: Sequence[Bound], given_up: Sequen
         first = f"{chosen.candidate.spec} is the {kind} with the most MACs up to half of the teacher's, {share} of them"
     else:
         first = f"{chosen.candidate.spec} is the {kind} with the most MACs ({share} of the teacher's) that fits"
-    sentences = [f"{first}: {text.joined(within)}." if within else f"{first}."]
+    sentences = [f"{first}: {'; '.join(within)}." if within else f"{first}."]
     sentences += [
-        f"No candidate holds the target's wish of {bound}; this one has {_cost(chosen, bound)}."
-        for bound in given_up
-        if bound.source == "wish" and bound.quantity in chosen.costs
+        f"No candidate holds the target's wish of {most}; this one has {cost}."
+        for cost, most in (
+            bound.side_by_side(chosen.costs, _origin(chosen))
+            for bound in given_up
+            if bound.source == "wish" and bound.quantity in chosen.costs
+        )
     ]
     return " ".join([*sentences, *_unproven(chosen, held)])
 
@@ -56,7 +59,11 @@ def no_faster(chosen: Row, whole: Row) -> str | None:
     student, teacher = chosen.candidate.latency, whole.candidate.latency
     if student is None or teacher is None or student.latency_p50_ms < teacher.latency_p50_ms:
         return None
-    times = " against ".join(f"{text.significant(found.latency_p50_ms)} ms" for found in (student, teacher))
+    digits, about = (PREDICTED_DIGITS, "≈") if student.origin == "predicted" else (DIGITS, "")
+    pair = student.latency_p50_ms, teacher.latency_p50_ms
+    while pair[0] != pair[1] and digits < MOST_DIGITS and len({text.significant(ms, digits) for ms in pair}) == 1:
+        digits += 1
+    times = " against ".join(f"{about}{text.significant(ms, digits)} ms" for ms in pair)
     return f"{chosen.candidate.spec} is smaller but no faster than the teacher: {times} {student.origin}."
 
 
@@ -78,19 +85,20 @@ def nothing_fits(whole: Row, rows: Sequence[Row], bounds: Sequence[Bound]) -> No
 
 
 def _way_out(closest: Row, hard: Sequence[Bound]) -> str:
-    missed = {bound.quantity: closest.costs[bound.quantity] for bound in closest.missed(hard)}
+    missed = {bound.quantity: bound for bound in closest.missed(hard)}
     if "macs_g" in missed:
         return "Deploy the teacher as it is, or name a network with --student."
     if "memory_gib" in missed:
         return "Choose a target with more memory, or a teacher for smaller images."
-    raised = text.joined(f"{FLAGS[quantity]} above {text.significant(cost)}" for quantity, cost in missed.items())
+    raised = text.joined(
+        f"{FLAGS[quantity]} above {text.significant(closest.costs[quantity], bound.digits(closest.costs))}"
+        for quantity, bound in missed.items()
+    )
     return f"Use {raised}, a faster target, or a smaller teacher."
 
 
-def _cost(row: Row, bound: Bound) -> str:
-    latency = row.candidate.latency
-    origin = f" {latency.origin}" if bound.quantity == "latency_ms" and latency is not None else ""
-    return f"{spelled(bound.quantity, row.costs[bound.quantity])}{origin}"
+def _origin(row: Row) -> str:
+    return row.candidate.latency.origin if row.candidate.latency is not None else ""
 
 
 def _unproven(chosen: Row, held: Sequence[Bound]) -> list[str]:
@@ -104,5 +112,6 @@ def _unproven(chosen: Row, held: Sequence[Bound]) -> list[str]:
     low, high = latency.latency_p50_interval_ms or (latency.latency_p50_ms, latency.latency_p50_ms)
     if high <= limit.most:
         return []
-    span = f"{text.significant(low)} to {text.significant(high)} ms"
+    digits = PREDICTED_DIGITS if latency.origin == "predicted" else DIGITS
+    span = f"{text.significant(low, digits)} to {text.beside(high, limit.most, digits)} ms"
     return [f"The {latency.origin} latency may be {span}, so that it holds {limit} is unproven."]

@@ -6,6 +6,7 @@ import json
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_tensorrt
@@ -26,6 +27,7 @@ from compressor.errors import EnvironmentFault, InputRefused, UsageFault
 from compressor.stage_files import save_facts
 from exporters import tensorrt_backend
 from exporters.engine_card import BatchProfile
+from exporters.errors import ExportError
 from exporters.onnx_files import load_onnx
 from exporters.onnx_to_tensorrt import engine_from_onnx
 from exporters.tensorrt_backend import load_backend
@@ -69,6 +71,14 @@ def run_folder(folder: Path, made_for: str = "ONNX Runtime") -> Path:
     ]
     save_facts(folder / "precision", variants=[variant.to_dict() for variant in variants])
     return folder
+
+
+def hard_swish(path: Path) -> Path:
+    """The same file with the activation that TensorRT reads from 8.5 on."""
+    model = onnx.load(path)
+    next(node for node in model.graph.node if node.op_type == "Relu").op_type = "HardSwish"
+    onnx.save(model, path)
+    return path
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -145,6 +155,31 @@ def test_layers_that_cannot_be_had_are_told_and_the_rest_stays(tmp_path: Path, m
     assert file.notes == ("No layers: ONNX Runtime gave no profile.",)
 
 
+@pytest.mark.parametrize(
+    ("problem", "batch", "blamed"),
+    [
+        ("The process that times m.onnx gave no answer.", 100_000_000, True),
+        ("ONNX Runtime failed in m.onnx: Failed to allocate memory.", 100_000_000, True),
+        ("ONNX Runtime failed in m.onnx: Failed to allocate memory.", 1, False),
+        ("ONNX Runtime could not load m.onnx.", 100_000_000, False),
+    ],
+)
+def test_a_batch_that_memory_does_not_hold_is_named_as_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str, batch: int, blamed: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        cause = profile_measured.ChildFailed("it ended with code -9") if "no answer" in problem else None
+        raise ExportError(problem, "It was expected to run.", "Check with `compress doctor`.") from cause
+
+    monkeypatch.setattr(profile_measured, "measure_files", refuse)
+    with pytest.raises(ExportError) as error:
+        profile(tiny_onnx.write(tmp_path / "m.onnx"), tmp_path / "out", batches=(batch,))
+    assert error.value.received == problem
+    assert (error.value.action == "Give a smaller --batch.") == blamed
+    named = "The batch of 100,000,000 is the likely cause: its images alone take 71.5 GiB of memory."
+    assert (error.value.expected == named) == blamed
+
+
 # --- predicting -------------------------------------------------------------------------------------------------------
 
 
@@ -160,11 +195,61 @@ def test_a_device_that_is_not_here_is_predicted_and_said_to_be(tmp_path: Path) -
         assert {share.kind for share in file.kernels} >= {"convolution", "gemm"}
     assert made.host_speed is None
     assert made.notes[0] == f"Predicted, not measured: {made.target.title} is not this machine."
-    assert f"`compress export --from {source} --samples ./images --target" in made.notes[1]
+    assert f"`compress export --from {source} --samples ./images --target jetson` and run it" in made.notes[1]
+    assert "--board" not in made.notes[1]
     text = profile_text(made, "out")
     assert "Predicted, not measured" in text
     assert text.count("predicted, ") >= 6
     assert " ~" in text
+
+
+def test_what_does_not_fit_into_the_devices_memory_has_a_note_in_place_of_a_number(tmp_path: Path) -> None:
+    source = tiny_onnx.write(tmp_path / "m.onnx")
+    made = profile(source, tmp_path / "out", target="jetson", batches=(1, 4_000_000))
+    fp32 = made.files[0]
+    assert [[guess.batch_size for guess in file.predicted] for file in made.files] == [
+        [1],
+        [1, 4_000_000],
+        [1, 4_000_000],
+    ]
+    # 3 x 8 x 8 values in and 8 x 8 x 8 out, in the convolution
+    assert fp32.notes[0].startswith("Batch 4,000,000 has no latency in fp32: it needs at least 10.5 GiB for weights")
+    assert fp32.notes[0].endswith(f"and {made.target.title} has 8 GiB.")
+    nothing = profile(source, tmp_path / "out", target="jetson", batches=(100_000_000,))
+    assert all(file.predicted == () and file.parts_ms == {} for file in nothing.files)
+    assert "Batch 100,000,000 has no latency in int8" in profile_text(nothing, "out")
+
+
+def test_a_target_is_said_as_it_was_typed(tmp_path: Path) -> None:
+    source, board = tiny_onnx.write(tmp_path / "m.onnx"), tmp_path / "ok.yaml"
+    board.write_text("extends: jetson\n")
+    for target in (str(board), "jetson@15W", f"{board}@25W"):
+        made = profile(source, tmp_path / "out", target=target)
+        assert f"--target {target}`" in made.notes[1]
+    slower = profile(source, tmp_path / "out", target="jetson@15W")
+    assert slower.notes[-1].startswith(f"This replaced the profile of {source} on ok in mode 25W that was in ")
+    assert profile_text(slower, "out").splitlines()[0].endswith(" in mode 15W")
+    assert profile_text(slower, "out").splitlines()[0].count("15W") == 1
+    plain = profile(source, tmp_path / "plain", target="jetson")
+    assert profile_text(plain, "plain").splitlines()[0].endswith(", MAXN_SUPER")
+
+
+def test_what_predictions_without_a_measurement_of_the_device_rest_on(tmp_path: Path) -> None:
+    made = profile(tiny_onnx.write(tmp_path / "m.onnx"), tmp_path / "out", target="t4", batches=(1,))
+
+    def basis(number: int, anchors: tuple[str, ...]) -> str:
+        changed = {"num_measurements": number, "anchors": anchors}
+        guesses = [(file, file.predicted[0].model_copy(update=changed)) for file in made.files]
+        files = tuple(file.model_copy(update={"predicted": (guess,)}) for file, guess in guesses)
+        return " ".join(profile_text(made.model_copy(update={"files": files}), "out").split())
+
+    assert "rest on 2 measurements, the nearest being: - a network: 1 ms" in basis(2, ("a network: 1 ms",))
+    kin = basis(0, ("a network: 1 ms",))
+    assert "No measurement of this device is known. The predictions rest on those of its relatives" in kin
+    assert ", the nearest: - a network: 1 ms" in kin
+    alone = basis(0, ())
+    assert "No measurement of this device or of a relative is known. The predictions rest on its peak rates" in alone
+    assert "nearest" not in alone.partition("No measurement")[2].partition(", ms by cause")[0]
 
 
 def test_of_a_run_the_devices_own_files_are_predicted_and_what_it_sent_back_stands_beside(
@@ -175,7 +260,8 @@ def test_of_a_run_the_devices_own_files_are_predicted_and_what_it_sent_back_stan
     run = run_folder(tmp_path / "run", "TensorRT 10 and 11, typed")
     (stats,) = profile(tmp_path / "run" / "onnx" / "student.onnx", tmp_path / "here").files[0].measured
     sent = stats.model_copy(update={"origin": "merged", "device": "NVIDIA Jetson Orin Nano", "latency_p50_ms": 0.5})
-    monkeypatch.setattr(board_results, "merged_result", lambda folder, target: (folder, target))
+    board = SimpleNamespace(power_mode="MAXN_SUPER")
+    monkeypatch.setattr(board_results, "merged_result", lambda *_: SimpleNamespace(board=board))
     monkeypatch.setattr(board_results, "latencies_of", lambda *_: {"student.fp16": sent})
     monkeypatch.setattr(expected_latency, "run_anchors", lambda *_: ())
     made = profile(run, tmp_path / "out", target="jetson")
@@ -183,14 +269,39 @@ def test_of_a_run_the_devices_own_files_are_predicted_and_what_it_sent_back_stan
     assert fp32.merged == ()
     assert [stats.latency_p50_ms for stats in fp16.merged] == [0.5]
     assert "measured on NVIDIA Jetson Orin Nano" in " ".join(profile_text(made, "out").split())
+    assert made.notes[1].startswith("student.fp32: Predicted, not measured: ")
     assert f"`compress merge {run} result.json`" in made.notes[2]
+    both = {"student.fp32": sent, "student.fp16": sent}
+    monkeypatch.setattr(board_results, "latencies_of", lambda *_: both)
+    assert profile(run, tmp_path / "out", target="jetson").notes == made.notes[:1]
+
+    slower = profile(run, tmp_path / "slower", target="jetson@15W")
+    assert [file.merged for file in slower.files] == [(), ()]
+    said = "What the board sent back is left out: it ran in power mode MAXN_SUPER, and this is about 15W."
+    assert [file.notes for file in slower.files] == [(said,), (said,)]
+    text = " ".join(profile_text(slower, "slower").split())
+    assert (text.count(said), "measured on NVIDIA" in text) == (1, False)
 
 
 def test_a_guess_is_refused_and_said(tmp_path: Path) -> None:
     made = profile(tiny_onnx.write(tmp_path / "m.onnx", precision="int8"), tmp_path / "out", target="jetson-nano")
     (file,) = made.files
     assert file.predicted == ()
-    assert "int8" in file.notes[0]
+    assert file.notes == ("A latency in int8 was to be predicted for NVIDIA Jetson Nano 4 GB. It runs fp32, fp16.",)
+
+
+def test_a_file_that_the_target_does_not_read_is_refused_and_one_in_a_run_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="does not read HardSwish") as refused:
+        profile(hard_swish(tiny_onnx.write(tmp_path / "m.onnx")), tmp_path / "out", target="jetson-nano")
+    assert "Export at opset 13 or lower" in refused.value.action
+    assert len(profile(tmp_path / "m.onnx", tmp_path / "out", target="jetson", batches=(1,)).files[0].predicted) == 1
+
+    run = run_folder(tmp_path / "run")
+    hard_swish(run / "onnx" / "student.onnx")
+    fp32, fp16 = profile(run, tmp_path / "of-run", target="jetson-nano").files
+    assert fp32.predicted == ()
+    assert fp32.notes[0].startswith("The ONNX parser of TensorRT 8.2.1 does not read HardSwish, which node 'node_relu'")
+    assert len(fp16.predicted) == 1
 
 
 # --- engines ----------------------------------------------------------------------------------------------------------
@@ -309,7 +420,10 @@ def test_a_network_of_two_inputs_is_refused(tmp_path: Path) -> None:
 
 def test_the_folder_is_named_after_source_and_target(tmp_path: Path) -> None:
     assert ProfileRequest(Path("a/m.onnx")).folder == Path("timings/m-here")
-    assert ProfileRequest(Path("m.onnx"), "jetson@15W").folder == Path("timings/m-jetson-15W")
+    assert ProfileRequest(Path("m.onnx"), "jetson@15W").folder == Path("timings/m-jetson@15W")
+    assert ProfileRequest(Path("m.onnx"), "ok.yaml@25W").folder == Path("timings/m-ok@25W")
+    assert ProfileRequest(Path("m.onnx"), "ok.yaml").folder == Path("timings/m-ok")
+    assert ProfileRequest(Path("m.onnx"), "./b@home.yml").folder == Path("timings/m-b@home.yml")
     assert ProfileRequest(Path("runs/t-cpu/"), "./boards/mine.yaml").folder == Path("timings/t-cpu-mine")
 
 
@@ -330,9 +444,12 @@ def test_a_folder_of_others_is_refused_before_anything_is_measured(tmp_path: Pat
 def test_a_profile_replaces_an_earlier_one_whole_and_touches_nothing_else(tmp_path: Path) -> None:
     one, other = (tiny_onnx.write(tmp_path / name) for name in ("one.onnx", "other.onnx"))
     out = tmp_path / "out"
-    profile(one, out)
+    assert profile(one, out).notes == profile(one, out).notes == ()
     (out / "mine.txt").write_text("kept")
-    assert profile(other, out).files[0].name == "other"
+    made = profile(other, out)
+    assert made.files[0].name == "other"
+    assert made.notes == (f"This replaced the profile of {one} on This computer's CPU that was in {out}.",)
+    assert made == read_profile(out / "profile.json")
     assert sorted(path.name for path in out.iterdir() if path.suffix != ".TAG") == [
         ".lock",
         "layers-other.png",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from torchvision import models
 
 from compressor.errors import exit_code_of
 from compressor.inputs.teacher import Teacher
+from compressor.report import text
 from compressor.students import trial
 from compressor.students.architectures import ARCHITECTURES, Architecture
+from compressor.students.bounds import Bound
 from compressor.students.search import (
     PRUNE_RATIOS,
     WIDTHS,
@@ -31,7 +34,7 @@ from exporters.macs import count_macs, count_params
 from exporters.onnx_files import OnnxFile
 from profiles.errors import ProfileError
 from profiles.latency import LatencyStats
-from profiles.predict import Prediction
+from profiles.predict import Prediction, PredictionRefused
 
 MS_PER_MAC = 1e-6
 GRAPH_MIB = 0.25
@@ -169,7 +172,9 @@ def test_a_limit_of_latency_takes_the_most_capable_below_it(bench: Bench) -> Non
     assert chosen is not None
     assert chosen.latency_p50_ms == max(ms for ms in times if ms <= limit)
     first = found.candidates[0]
-    assert first.misses == (f"{times[0]:.2f} ms predicted, above the limit of {limit:.2f} ms",)
+    assert first.misses == (
+        f"≈{text.beside(times[0], round(limit, 2), 2)} ms predicted, above the limit of {limit:.2f} ms",
+    )
 
 
 @pytest.mark.parametrize("quantity", ["size_mib", "params_m"])
@@ -287,7 +292,8 @@ def test_a_wish_counts_as_long_as_something_holds_it(bench: Bench) -> None:
     chosen = found.choice().latency
     assert chosen is not None
     assert chosen.latency_p50_ms <= wish
-    assert f"{chosen.latency_p50_ms:.3f} ms predicted of {wish:.3f} ms" in found.reason
+    about = text.beside(chosen.latency_p50_ms, float(f"{wish:.3g}"), 2)
+    assert f": ≈{about} ms predicted, {text.significant(wish)} ms allowed." in found.reason
 
 
 def test_a_wish_that_nothing_holds_is_given_up_and_said(bench: Bench) -> None:
@@ -324,7 +330,7 @@ def test_where_no_latency_can_be_had_the_limit_is_unproven_and_half_of_the_macs_
 
     def refuse(path: Path) -> Prediction:
         asked.append(path)
-        raise ProfileError("The profile of a board has no peaks.", "A prediction needs them.", "Add them.")
+        raise PredictionRefused("The profile of a board has no peaks.", "A prediction needs them.", "Add them.")
 
     teacher = tiny.teacher("cifar_resnet20")
     found = search(teacher, bench, latency_of=refuse, limits=StudentLimits(max_latency_ms=1.0))
@@ -333,6 +339,41 @@ def test_where_no_latency_can_be_had_the_limit_is_unproven_and_half_of_the_macs_
     assert found.reason.endswith("Without a latency, 1.00 ms is unproven.")
     assert found.notes == ("No candidate has a latency: The profile of a board has no peaks. A prediction needs them.",)
     assert all(row.latency is None for row in (found.teacher, *found.candidates))
+
+
+def untimed(bench: Bench, number: int, error: Exception) -> Callable[[Path], LatencyStats | Prediction]:
+    """Latencies of the bench, but for the network of this number: the teacher is the first."""
+    asked = 0
+
+    def latency_of(path: Path) -> LatencyStats | Prediction:
+        nonlocal asked
+        asked += 1
+        if asked == number:
+            raise error
+        return bench.latency(path)
+
+    return latency_of
+
+
+def test_a_candidate_that_nobody_can_time_fails_alone(bench: Bench) -> None:
+    teacher = tiny.teacher("cifar_resnet20")
+    error = ProfileError("No shape is known for 'odd'.", "Every shape was expected.", "Export it again.")
+    plain = search(teacher, bench)
+    found = search(teacher, bench, latency_of=untimed(bench, 4, error))
+    assert plain.chosen == "prune:0.3" == found.candidates[2].spec
+    assert found.candidates[2].failure == "No shape is known for 'odd'."
+    assert [row.latency is None for row in found.candidates] == [row is found.candidates[2] for row in found.candidates]
+    assert (found.chosen, found.notes) == ("prune:0.4", ())
+
+
+@pytest.mark.parametrize("refusal", [ProfileError, PredictionRefused])
+def test_a_candidate_without_a_latency_is_no_way_around_the_limit(bench: Bench, refusal: type[ProfileError]) -> None:
+    bench.result = lambda ms: predicted(9.0 + ms)
+    last = len(search(tiny.teacher(), bench).candidates) + 1  # with the teacher; all before it are too slow
+    latency_of = untimed(bench, last, refusal("No latency.", "One was expected.", "Measure."))
+    with pytest.raises(NoStudentFits) as none:
+        search(tiny.teacher(), bench, limits=StudentLimits(max_latency_ms=5.0), latency_of=latency_of)
+    assert "predicted, above the limit of 5.00 ms" in none.value.expected
 
 
 def test_a_limit_inside_the_interval_is_unproven(bench: Bench) -> None:
@@ -345,7 +386,7 @@ def test_a_limit_inside_the_interval_is_unproven(bench: Bench) -> None:
     bench.result = measured
     found = search(teacher, bench, limits=StudentLimits(max_latency_ms=100.0))
     assert "unproven" not in found.reason
-    assert " ms measured of 100 ms" in found.reason
+    assert " ms measured, 100 ms allowed." in found.reason
 
 
 def test_a_student_that_is_no_faster_than_its_teacher_says_so(bench: Bench) -> None:
@@ -353,8 +394,56 @@ def test_a_student_that_is_no_faster_than_its_teacher_says_so(bench: Bench) -> N
     found = search(tiny.teacher("cifar_resnet20"), bench)
     assert found.choice().latency.latency_p50_ms > found.teacher.latency.latency_p50_ms  # type: ignore[union-attr]
     (note,) = found.notes
-    assert note.startswith(f"{found.chosen} is smaller but no faster than the teacher: 1.0")
+    assert note.startswith(f"{found.chosen} is smaller but no faster than the teacher: ≈1.0")
     assert note.endswith(" ms predicted.")
+
+
+@pytest.mark.parametrize(
+    ("bound", "cost", "words"),
+    [
+        (Bound("latency_ms", 1.2, "limit"), 1.2034, "≈1.203 ms predicted, above the limit of 1.200 ms"),
+        (Bound("latency_ms", 1.2, "wish"), 1.3, "≈1.3 ms predicted, above the target's wish of 1.20 ms"),
+        (Bound("latency_ms", 1.22, "limit"), 1.24, "≈1.24 ms predicted, above the limit of 1.22 ms"),
+        (Bound("params_m", 0.1, "limit"), 0.10001, "0.10001 M parameters, above the limit of 0.10000 M parameters"),
+        (Bound("size_mib", 2.0, "limit"), 2.0 + 2**-40, "MiB, above the limit of 2.000"),
+        (
+            Bound("memory_gib", 8.0, "device"),
+            8.002,
+            "8.002 GiB of weights and activations, above the target's 8.000 GiB of memory",
+        ),
+    ],
+)
+def test_a_cost_just_above_its_bound_is_told_from_it(bound: Bound, cost: float, words: str) -> None:
+    said = bound.words({bound.quantity: cost}, "predicted")
+    assert words in said
+    first, second = re.findall(r"\d[\d.]*", said)
+    assert float(first) > float(second)
+
+
+def test_a_cost_just_above_its_limit_is_said_once_and_the_way_out_is_above_it(bench: Bench) -> None:
+    bench.result = lambda _: predicted(1.2004)
+    lines: list[str] = []
+    with pytest.raises(NoStudentFits) as refused:
+        search(tiny.teacher(), bench, limits=StudentLimits(max_latency_ms=1.2), note=lines.append)
+    assert lines[1].endswith(" MACs; ≈1.2004 ms predicted, above the limit of 1.2000 ms")
+    assert refused.value.action == "Use --max-latency-ms above 1.2004, a faster target, or a smaller teacher."
+
+
+@pytest.mark.parametrize(
+    ("bound", "cost", "how", "words"),
+    [
+        (Bound("latency_ms", 33.3, "wish"), 0.7234, "predicted", "≈0.72 ms predicted, 33.3 ms allowed"),
+        (Bound("latency_ms", 33.3, "wish"), 0.7234, "measured", "0.723 ms measured, 33.3 ms allowed"),
+        (Bound("latency_ms", 1.2004, "limit"), 1.2, "predicted", "≈1.2 ms predicted, 1.2004 ms allowed"),
+        (Bound("latency_ms", 1.24, "limit"), 1.239, "predicted", "≈1.2 ms predicted, 1.240 ms allowed"),
+        (Bound("latency_ms", 1.2, "limit"), 1.2, "predicted", "≈1.2 ms predicted, 1.20 ms allowed"),
+        (Bound("size_mib", 2.0, "limit"), 0.5, "predicted", "512 KiB, 2.00 MiB allowed"),
+    ],
+)
+def test_a_cost_within_its_bound_is_said_in_the_digits_that_it_is_worth(
+    bound: Bound, cost: float, how: str, words: str
+) -> None:
+    assert bound.within({bound.quantity: cost}, how) == words
 
 
 # --- nothing fits -----------------------------------------------------------------------------------------------------

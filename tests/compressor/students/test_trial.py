@@ -15,8 +15,8 @@ from compressor.students.student import classifier_sharing
 from compressor.students.trial import TRIAL_OPSET, Trial
 from exporters.onnx_files import load_onnx, opset_of
 from exporters.torch_to_onnx import onnx_from_torch
-from profiles.errors import ProfileError
 from profiles.kernels import fused_kernels
+from profiles.predict import PredictionRefused
 
 
 @pytest.mark.parametrize("architecture", ["cifar_resnet8", pytest.param("mobilenet_v2", marks=pytest.mark.slow)])
@@ -38,7 +38,7 @@ def test_a_file_is_written_at_an_opset_that_the_target_reads(tmp_path: Path) -> 
 
     def latency_of(path: Path) -> None:
         seen.append(opset_of(load_onnx(path)))
-        raise ProfileError("No peaks.", "Peaks.", "Add them.")
+        raise PredictionRefused("No peaks.", "Peaks.", "Add them.")
 
     trial = Trial(
         tiny.teacher(),
