@@ -69,15 +69,16 @@ def measured_files(
 
 def _blaming_the_batch(error: ExportError, timed: Sequence[Timed]) -> ExportError:
     """The same refusal; where memory may have run out, with the largest batch as the likely cause."""
-    largest = max(timed, key=lambda file: file.batch_size * math.prod(file.image_shape))
+    sizes = [(file.batch_size or 1, file.image_shape) for file in timed]
+    images, shape = max(sizes, key=lambda size: size[0] * math.prod(size[1]))
     # A process that gave no answer was killed or could not hold the images; ONNX Runtime speaks of allocation.
     no_memory = isinstance(error.__cause__, ChildFailed) or "alloc" in error.received.lower()
-    if largest.batch_size == 1 or not no_memory:
+    if images == 1 or not no_memory:
         return error
-    images_gib = largest.batch_size * math.prod(largest.image_shape) * 4 / 2**30
+    images_gib = images * math.prod(shape) * 4 / 2**30
     return ExportError(
         error.received,
-        f"The batch of {largest.batch_size:,} is the likely cause: its images alone take "
+        f"The batch of {images:,} is the likely cause: its images alone take "
         f"{text.significant(images_gib)} GiB of memory.",
         "Give a smaller --batch.",
     )
