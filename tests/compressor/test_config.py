@@ -240,7 +240,7 @@ def test_values_out_of_range_in_a_file_are_named_by_key_and_file(tmp_path: Path)
             "--select-fraction 0.5 and --evidence-fraction 0.5",
             "below 1",
         ),
-        ({"latency.max_s": 0.4}, "--latency-max-s 0.4", "room for at least one window"),
+        ({"latency.max_s": 0.05}, "--latency-max-s 0.05", "room for at least one window"),
         ({"out": "few/run"}, "inside --samples", "--out is outside of --samples"),
         ({"out": "val", "report.eval": "val"}, "inside --eval", "--out is outside of --eval"),
         ({"samples.folder": "."}, "inside --samples", "--out is outside of --samples"),

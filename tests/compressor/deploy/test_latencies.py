@@ -61,7 +61,8 @@ def test_the_batch_is_the_wanted_one_or_the_files_own(
     file = timed(tiny_onnx.write(tmp_path / "m.onnx", batch=fixed), wanted)
     (stats,) = measure_files([file], load_target("cpu"), SHORT)
     assert stats.batch_size == expected
-    assert stats.throughput_ips == pytest.approx(expected * 1e3 / stats.latency_p50_ms, rel=0.9)
+    # At least half of the calls take the median or longer, whatever else the machine does.
+    assert 0 < stats.throughput_ips <= 2 * expected * 1e3 / stats.latency_p50_ms
 
 
 def test_every_variant_has_a_latency_or_a_reason(tmp_path: Path) -> None:
