@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--height", type=int, default=860, help="pixels")
+    parser.add_argument("--height", type=int, default=1640, help="pixels")
     options = parser.parse_args()
     markdown = (options.run / "report.md").read_text().split(LAST_SECTION)[0]
     body = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
