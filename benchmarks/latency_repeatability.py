@@ -137,6 +137,8 @@ def _measured(model: Path) -> dict[str, Any]:
         "model": model.name,
         "p50_ms": stats.latency_p50_ms,
         "interval_ms": stats.latency_p50_interval_ms,
+        "as_timed_ms": stats.latency_p50_as_timed_ms,
+        "pace": stats.pace,
         "threads": stats.threads,
         "sessions": stats.num_sessions,
         "stable": stats.stable,

@@ -1,10 +1,11 @@
 """How fast this machine computes and copies, measured at first use and then read from the user's cache.
 
 A peak from a data sheet is of little use for a CPU: cores, clocks and vector units of a virtual machine are its
-host's secret. So both are measured, as the best of many short tries over about two seconds:
+host's secret. So both are measured, as the best of many short tries over less than three seconds:
 
     fp32    matrix products of 1024 x 1024, by numpy's BLAS and by ONNX Runtime with all cores; the faster counts
     memory  copies between two arrays, with one thread and with all cores; reading and writing both count
+    pace    the small work by which later measurements tell how fast the processor runs just then (`pace`)
 
 The cache is one file for each machine name, in $XDG_CACHE_HOME/compress or ~/.cache/compress.
 """
@@ -25,6 +26,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from profiles.host import contention, host_name, host_snapshot, usable_cores
+from profiles.pace import reference_s
 from profiles.schema import DeviceProfile, Figure
 
 SIDE = 1024
@@ -41,6 +43,7 @@ class HostSpeed(BaseModel):
         copy_gb_s: 10^9 bytes a second, read and written.
         copy_mib: size of the arrays; a cache of the processor that is larger makes this the speed of the cache.
         fp32_by, copy_threads: what was fastest.
+        probe_us: what the probe of the pace takes at the reference pace, in microseconds; None in older records.
         warnings: what cast doubt on it.
     """
 
@@ -53,6 +56,7 @@ class HostSpeed(BaseModel):
     copy_gb_s: float = Field(gt=0)
     copy_mib: float = Field(gt=0)
     copy_threads: int = Field(ge=1)
+    probe_us: float | None = Field(default=None, gt=0)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -65,7 +69,7 @@ class HostSpeed(BaseModel):
 def host_speed(*, remeasure: bool = False, cache: Path | None = None) -> HostSpeed:
     """The speed of this machine, from the cache where it is known; `remeasure` replaces what is there.
 
-    A cache that cannot be read or written, or is of another machine, costs two seconds and nothing else. What was
+    A cache that cannot be read or written, or is of another machine, costs three seconds and nothing else. What was
     measured while others used the machine is returned with its warnings and not kept.
     """
     path = cache_file(cache)
@@ -109,7 +113,7 @@ def cache_file(cache: Path | None = None) -> Path:
 
 
 def measure_host_speed(seconds: float = TRY_S) -> HostSpeed:
-    """Measure now; each of the four tries takes `seconds` and its preparation."""
+    """Measure now; each of the five tries takes `seconds` and its preparation."""
     before, cores = host_snapshot(), usable_cores()
     compute = {"numpy": _numpy_product(), **_onnxruntime_product(cores)}
     gflops = {by: 2 * SIDE**3 / _shortest_s(work, seconds) / 1e9 for by, work in compute.items()}
@@ -124,6 +128,7 @@ def measure_host_speed(seconds: float = TRY_S) -> HostSpeed:
         copy_gb_s=copied[threads],
         copy_mib=size / 2**20,
         copy_threads=threads,
+        probe_us=reference_s(seconds) * 1e6,
         warnings=tuple(contention(before, host_snapshot())),
     )
 
@@ -133,7 +138,7 @@ def _read(path: Path) -> HostSpeed | None:
         known = HostSpeed.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
-    return known if known.host == host_name() else None
+    return known if known.host == host_name() and known.probe_us is not None else None
 
 
 def _shortest_s(work: Callable[[], object], seconds: float) -> float:

@@ -6,6 +6,10 @@ speed by some per cent and stays as it is for as long as it is open. Several sub
 that each is spread over the whole time and all of them meet the same disturbances. A session in which others used the
 CPU is repeated, which is decided by the system's accounts alone, never by the times.
 
+The clock of a processor changes from second to second and from minute to minute. So a small work of fixed size, the
+probe, is timed between slices of calls, and every call is scaled to the pace at which the probe takes its reference
+time (`pace`). A latency is thus that of the machine at its reference pace; how it was as timed stands beside it.
+
 The interval comes from the medians of sessions, not from single calls: calls that follow each other share clock, cache
 and neighbours, so an interval over them would be far too narrow. It says where the median of a repetition will lie
 (`timing_statistics.repeat_interval`). Whatever casts doubt on the number is in `warnings`.
@@ -26,13 +30,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from profiles.host import HostSnapshot, contention, disturbed, host_snapshot
-from profiles.timing_statistics import CONFIDENCE, repeat_interval, two_speeds
+from profiles.pace import SLICE_S, Probe
+from profiles.timing_statistics import CONFIDENCE, DRIFT, repeat_interval, two_speeds
 
 __all__ = ["LatencyStats", "Session", "Subject", "ThreadTrial", "measure_in_turn", "timed_session"]
 
 STABLE_WINDOWS = 6
-MOST_SESSIONS = 12
+MOST_SESSIONS = 2  # times the fewest
 WARMUP_CALLS = 3
+UNLIKE_THE_PROBE = 2.0  # how many times wider sessions may spread when scaled before that is said
 
 
 class ThreadTrial(BaseModel):
@@ -57,6 +63,9 @@ class LatencyStats(BaseModel):
         is_target: whether `device` is the target that the user named; only then it may fill its column.
         other_power_mode: the power mode that the target ran in, where that is not the one of its profile. Such a
             latency is shown and decides nothing; None: it is that mode, or nobody knows.
+        pace: how fast the machine ran meanwhile, relative to its reference pace, to which the times are scaled; None:
+            they are as timed.
+        latency_p50_as_timed_ms: before the scaling; None where there was none.
         latency_p50_interval_ms: where the median lies with probability `interval_confidence`; of separate
             sessions, where that of a repetition lies.
         throughput_ips: images a second, calls one after the other.
@@ -85,6 +94,8 @@ class LatencyStats(BaseModel):
     latency_p50_ms: float
     latency_p90_ms: float
     latency_p99_ms: float
+    pace: float | None = None
+    latency_p50_as_timed_ms: float | None = None
     latency_p50_interval_ms: tuple[float, float] | None
     interval_confidence: float | None
     interval_method: str | None = "order statistics of window medians"
@@ -128,19 +139,26 @@ class Session:
 
     Attributes:
         times_s: of each call that counts.
+        probes_s: what the probe took around each of these calls; empty without a probe.
         took_s: all of it, with opening and warm-up.
         before, after: the accounts of the system around the calls.
     """
 
     times_s: list[float]
+    probes_s: list[float]
     warmup_count: int
     took_s: float
     before: HostSnapshot
     after: HostSnapshot
 
     @property
-    def median_ms(self) -> float:
-        return statistics.median(self.times_s) * 1e3
+    def as_timed_ms(self) -> NDArray[np.float64]:
+        """Milliseconds of the calls that count."""
+        return np.asarray(self.times_s) * 1e3
+
+    def scaled_ms(self, probe_s: float) -> NDArray[np.float64]:
+        """The same at the pace at which the probe takes `probe_s`."""
+        return self.as_timed_ms * (probe_s / np.asarray(self.probes_s))
 
     @property
     def quiet(self) -> bool:
@@ -160,19 +178,21 @@ def timed_session(
     open_model: Callable[[], AbstractContextManager[Callable[[], object]]],
     warmup_s: float,
     window_s: float,
+    probe: Probe | None = None,
     clock: Callable[[], float] = time.perf_counter,
     snapshot: Callable[[], HostSnapshot] = host_snapshot,
 ) -> Session:
     """Open a model, warm it up and time a window of calls. What is opened runs one batch and returns when its result
-    is there: on a GPU it must synchronise.
+    is there: on a GPU it must synchronise. With a probe the window is cut into slices, and the probe is timed before,
+    between and after them.
     """
     start = clock()
     with open_model() as infer:
         before = snapshot()
         warmup_count = len(_window(infer, warmup_s, WARMUP_CALLS, clock))
-        times_s = _window(infer, window_s, 1, clock)
+        times_s, probes_s = _timed_window(infer, window_s, probe, clock)
         after = snapshot()
-    return Session(times_s, warmup_count, clock() - start, before, after)
+    return Session(times_s, probes_s, warmup_count, clock() - start, before, after)
 
 
 def measure_in_turn(
@@ -181,20 +201,24 @@ def measure_in_turn(
     *,
     window_s: float,
     max_s: float = 10.0,
+    least_sessions: int = STABLE_WINDOWS,
+    probe_s: float | None = None,
     cv_bound: float = 0.05,
     clock: Callable[[], float] = time.perf_counter,
     snapshot: Callable[[], HostSnapshot] = host_snapshot,
 ) -> list[LatencyStats]:
     """Time several subjects in sessions, one session of each a round, until each is stable.
 
-    A subject is stable when its last six quiet sessions agree within `cv_bound`. It ends as unstable after twelve
-    sessions, or when its share of the rounds has taken `max_s`; the round under way is finished. Where not even two
-    sessions were quiet, all count, and the warnings tell.
+    A subject is stable when it has `least_sessions` quiet ones and the last six of them agree within `cv_bound`. It
+    ends as unstable after twice as many, or when its share of the rounds has taken `max_s`; the round under way is
+    finished. Where not even two sessions were quiet, all count, and the warnings tell.
 
     Args:
         sessions_of: one new session of each of the subjects with these indices, in their order; what it raises passes
             through.
         window_s: of a session, for the record.
+        probe_s: what the probe takes at the reference pace; None: the median of what it took here, so that the times
+            of one measurement compare with each other and less well with those of another.
     """
     sessions: list[list[Session]] = [[] for _ in subjects]
     spent_s = [0.0] * len(subjects)
@@ -210,56 +234,99 @@ def measure_in_turn(
         pending = [
             index
             for index in pending
-            if len(sessions[index]) < MOST_SESSIONS
+            if len(sessions[index]) < MOST_SESSIONS * least_sessions
             and spent_s[index] < max_s
-            and not _agree(_counting(sessions[index]), cv_bound)
+            and not _stable(_Paced.of(sessions[index], probe_s), least_sessions, cv_bound)
         ]
     around = contention(before, snapshot())
     return [
-        _of_sessions(subject, found, window_s, cv_bound, before, around)
+        _of_sessions(subject, found, window_s, least_sessions, probe_s, cv_bound, before, around)
         for subject, found in zip(subjects, sessions, strict=True)
     ]
 
 
-def _counting(sessions: Sequence[Session]) -> list[Session]:
-    """Those that others did not disturb; all where fewer than two are left."""
-    quiet = [session for session in sessions if session.quiet]
-    return quiet if len(quiet) > 1 else list(sessions)
+@dataclass(frozen=True)
+class _Paced:
+    """The sessions that count, with their calls at one pace.
+
+    Attributes:
+        times_ms: of each session's calls.
+        pace: as in LatencyStats; None: the calls are as timed.
+    """
+
+    sessions: Sequence[Session]
+    times_ms: Sequence[NDArray[np.float64]]
+    pace: float | None
+
+    @classmethod
+    def of(cls, sessions: Sequence[Session], probe_s: float | None) -> _Paced:
+        """All but those that others disturbed; all where fewer than two are left."""
+        quiet = [session for session in sessions if session.quiet]
+        counting = quiet if len(quiet) > 1 else list(sessions)
+        probes = [probe for session in counting for probe in session.probes_s]
+        if not probes:
+            return cls(counting, [session.as_timed_ms for session in counting], None)
+        typical_s = statistics.median(probes)
+        reference_s = probe_s or typical_s
+        return cls(counting, [session.scaled_ms(reference_s) for session in counting], reference_s / typical_s)
+
+    @property
+    def medians_ms(self) -> list[float]:
+        return [float(np.median(times)) for times in self.times_ms]
+
+    @property
+    def follows_the_pace(self) -> bool:
+        """Whether the scaling made the sessions more alike, or at least not much less."""
+        as_timed = [session.as_timed_ms for session in self.sessions]
+        return _spread(self.times_ms) <= UNLIKE_THE_PROBE * max(_spread(as_timed), DRIFT)
 
 
-def _agree(sessions: Sequence[Session], cv_bound: float) -> bool:
-    cv = _variation(sessions)
-    return len(sessions) >= STABLE_WINDOWS and cv is not None and cv <= cv_bound
+def _spread(times_ms: Sequence[NDArray[np.float64]]) -> float:
+    """Standard deviation of the logarithms of the sessions' medians; 0 of a single session."""
+    return float(np.std(np.log([np.median(times) for times in times_ms])))
 
 
-def _variation(sessions: Sequence[Session]) -> float | None:
-    medians = [session.median_ms for session in sessions[-STABLE_WINDOWS:]]
-    return statistics.stdev(medians) / statistics.fmean(medians) if len(medians) > 1 else None
+def _stable(paced: _Paced, least_sessions: int, cv_bound: float) -> bool:
+    cv = _variation(paced.medians_ms)
+    return len(paced.sessions) >= least_sessions and cv is not None and cv <= cv_bound
+
+
+def _variation(medians_ms: Sequence[float]) -> float | None:
+    last = medians_ms[-STABLE_WINDOWS:]
+    return statistics.stdev(last) / statistics.fmean(last) if len(last) > 1 else None
 
 
 def _of_sessions(
     subject: Subject,
     sessions: Sequence[Session],
     window_s: float,
+    least_sessions: int,
+    probe_s: float | None,
     cv_bound: float,
     before: HostSnapshot,
     around: Sequence[str],
 ) -> LatencyStats:
-    counting = _counting(sessions)
-    stable, cv = _agree(counting, cv_bound), _variation(counting)
-    calls = _calls_ms([session.times_s for session in counting])
+    paced = _Paced.of(sessions, probe_s)
+    counting, medians = paced.sessions, paced.medians_ms
+    stable, cv = _stable(paced, least_sessions, cv_bound), _variation(medians)
+    calls = np.concatenate(paced.times_ms)
     percentiles = _of_calls(calls, subject.batch_size)
-    medians = [session.median_ms for session in counting]
     several = len(medians) > 1
     warnings = []
-    if len(counting) < STABLE_WINDOWS:
-        warnings.append(f"Unstable: only {len(counting)} of the {STABLE_WINDOWS} sessions that are compared.")
+    if len(counting) < least_sessions:
+        warnings.append(f"Unstable: only {len(counting)} of the {least_sessions} sessions that are needed.")
     elif not stable:
         warnings.append(f"Unstable: the last sessions' medians varied by {cv:.1%} (bound {cv_bound:.1%}).")
     if left_out := len(sessions) - len(counting):
         warnings.append(f"{left_out} of {len(sessions)} sessions were left out: other programs used the CPU meanwhile.")
     if len(calls) < 100:
         warnings.append(_few_calls(len(calls)))
+    if not paced.follows_the_pace:
+        warnings.append(
+            "Its times do not follow the processor's pace, as where memory is what it waits for: scaled to that pace "
+            "they vary more than as timed."
+        )
+    as_timed = np.concatenate([session.as_timed_ms for session in counting])
     return LatencyStats(
         device=subject.device,
         is_target=subject.is_target,
@@ -267,6 +334,8 @@ def _of_sessions(
         versions=_software(subject.versions),
         conditions=subject.conditions,
         **percentiles,
+        pace=paced.pace,
+        latency_p50_as_timed_ms=None if paced.pace is None else float(np.median(as_timed)),
         latency_p50_interval_ms=repeat_interval(percentiles["latency_p50_ms"], medians) if several else None,
         interval_confidence=CONFIDENCE if several else None,
         interval_method="prediction for a repetition, from the medians of sessions" if several else None,
@@ -283,11 +352,6 @@ def _of_sessions(
         threads=subject.threads,
         warnings=(*warnings, *around, *_two_speeds_sentence(calls)),
     )
-
-
-def _calls_ms(windows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    """Milliseconds of every call of some windows of seconds."""
-    return np.concatenate([np.asarray(window) for window in windows]) * 1e3
 
 
 def _of_calls(times_ms: NDArray[np.float64], batch_size: int) -> dict[str, Any]:
@@ -316,6 +380,24 @@ def _window(infer: Callable[[], object], seconds: float, min_calls: int, clock: 
         earlier, now = now, clock()
         times.append(now - earlier)
     return times
+
+
+def _timed_window(
+    infer: Callable[[], object], seconds: float, probe: Probe | None, clock: Callable[[], float]
+) -> tuple[list[float], list[float]]:
+    """Seconds of each call, and with a probe the mean of what that took before and after the slice of the call."""
+    if probe is None:
+        return _window(infer, seconds, 1, clock), []
+    times: list[float] = []
+    probes: list[float] = []
+    before, spent = probe(), 0.0
+    while spent < seconds:
+        found = _window(infer, min(SLICE_S, seconds - spent), 1, clock)
+        after = probe()
+        times += found
+        probes += [(before + after) / 2] * len(found)
+        before, spent = after, spent + sum(found)
+    return times, probes
 
 
 def _few_calls(count: int) -> str:

@@ -20,18 +20,20 @@ import torch
 from compressor.deploy.timed_sessions import OnnxSession, sessions_in_a_child
 from compressor.deploy.variants import Variant
 from profiles.host import gpu_conditions, host_conditions, host_name, usable_cores
+from profiles.host_speed import host_speed
 from profiles.latency import LatencyStats, Session, Subject, ThreadTrial, measure_in_turn, timed_session
 from profiles.schema import DeviceProfile
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long is timed, in seconds (`profiles.latency.measure_in_turn`), and with how many threads; None: try."""
+    """How long is timed, in seconds, how often, and with how many threads (None: try): `profiles.latency`."""
 
     warmup_s: float = 0.1
     window_s: float = 0.1
     max_s: float = 10.0
     threads: int | None = None
+    least_sessions: int = 6
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def measure_files(files: Sequence[Timed], target: DeviceProfile, timing: Timing)
         partial(_sessions, tried, timing),
         window_s=timing.window_s,
         max_s=timing.max_s,
+        least_sessions=timing.least_sessions,
+        probe_s=_probe_s(),
     )
     return [
         _fastest([found for found, setting in zip(stats, tried, strict=True) if setting.file is file]) for file in files
@@ -91,9 +95,11 @@ def measure_files(files: Sequence[Timed], target: DeviceProfile, timing: Timing)
 
 
 def in_words(stats: LatencyStats) -> str:
-    """`p50 1.21 ms (1.16 to 1.25), p99 1.4 ms, 1 thread (2: 1.8 ms)`."""
+    """`p50 1.21 ms (1.16 to 1.25; as timed 1.3), p99 1.4 ms, 1 thread (2: 1.8 ms)`."""
     between = stats.latency_p50_interval_ms
-    interval = f" ({between[0]:.3g} to {between[1]:.3g})" if between else ""
+    told = [f"{between[0]:.3g} to {between[1]:.3g}"] if between else []
+    told += [] if stats.latency_p50_as_timed_ms is None else [f"as timed {stats.latency_p50_as_timed_ms:.3g}"]
+    interval = f" ({'; '.join(told)})" if told else ""
     others = [f"{trial.threads}: {trial.latency_p50_ms:.3g} ms" for trial in slower_trials(stats)]
     threads = "" if stats.threads is None else f", {threads_in_words(stats.threads)}"
     tried = f" ({', '.join(others)})" if others else ""
@@ -118,6 +124,12 @@ def onnxruntime_version() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return "none"
+
+
+def _probe_s() -> float | None:
+    """What the probe takes at this machine's reference pace; None where that cannot be measured undisturbed."""
+    speed = host_speed()
+    return None if speed.warnings or speed.probe_us is None else speed.probe_us / 1e6
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """profile.json: what `compress profile` found out about the speed of one file or of all files of a run.
 
-A latency stands in the list of its origin: `measured` here, `merged` from the device, or `predicted`. Version 1.0;
+A latency stands in the list of its origin: `measured` here, `merged` from the device, or `predicted`. Version 1.1;
 keys may be added in 1.x, and none changes its meaning.
 """
 
@@ -70,7 +70,7 @@ class ProfileTarget(Record):
 class LatencyProfile(Record):
     """The whole of profile.json."""
 
-    schema_version: Literal["1.0"] = "1.0"
+    schema_version: Literal["1.0", "1.1"] = "1.1"
     tool_version: str
     created: datetime
     source: str = Field(description="as it was named")

@@ -47,6 +47,7 @@ def _conditions(stats: LatencyStats) -> list[str]:
     settings = [
         *([f"{stats.cpu_mhz:.0f} MHz"] if stats.cpu_mhz else []),
         *([f"load {stats.load_average:.1f}"] if stats.load_average is not None else []),
+        *([f"at {stats.pace:.0%} of its reference pace"] if stats.pace is not None else []),
         *stats.conditions,
     ]
     return columns([("measured on", ", ".join([stats.device, *settings, *software]))])
@@ -54,7 +55,7 @@ def _conditions(stats: LatencyStats) -> list[str]:
 
 def _measured_rows(files: Sequence[ProfiledFile]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [
-        ("file", "batch", "p50 ms", "95 % interval", "p90", "p99", "images/s", "threads", "tried", "memory")
+        ("file", "batch", "p50 ms", "95 % interval", "as timed", "p90", "p99", "images/s", "threads", "tried", "memory")
     ]
     for file in files:
         for stats in file.measured:
@@ -66,6 +67,7 @@ def _measured_rows(files: Sequence[ProfiledFile]) -> list[tuple[str, ...]]:
                     str(stats.batch_size),
                     text.significant(stats.latency_p50_ms) + ("" if stats.stable else " !"),
                     _interval(stats.latency_p50_interval_ms),
+                    "" if stats.latency_p50_as_timed_ms is None else text.significant(stats.latency_p50_as_timed_ms),
                     text.significant(stats.latency_p90_ms),
                     text.significant(stats.latency_p99_ms),
                     text.significant(stats.throughput_ips),

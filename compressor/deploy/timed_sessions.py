@@ -23,6 +23,7 @@ from compressor.deploy.child_process import ChildFailed, answer_of_child
 from exporters.errors import ExportError
 from exporters.runners import OnnxRunner
 from profiles.latency import Session, timed_session
+from profiles.pace import pace_probe
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ def sessions_in_a_child(files: Sequence[OnnxSession], warmup_s: float, window_s:
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """The child's side."""
     try:
+        probe = pace_probe()
         sessions = [
-            timed_session(partial(_opened, OnnxSession(**file)), question["warmup_s"], question["window_s"])
+            timed_session(partial(_opened, OnnxSession(**file)), question["warmup_s"], question["window_s"], probe)
             for file in question["files"]
         ]
     except ExportError as error:

@@ -18,6 +18,7 @@ SPEED = HostSpeed(
     copy_gb_s=11.26,
     copy_mib=256.0,
     copy_threads=1,
+    probe_us=87.5,
 )
 
 
@@ -51,6 +52,14 @@ def test_another_machine_is_measured_anew(measured: list[int], tmp_path: Path, m
     assert cache_file(tmp_path) != first
     cache_file(tmp_path).write_text(first.read_text())  # a home that two machines share, copied by hand
     host_speed(cache=tmp_path)
+    assert len(measured) == 2
+
+
+def test_a_record_of_an_earlier_version_is_measured_anew(measured: list[int], tmp_path: Path) -> None:
+    host_speed(cache=tmp_path)
+    older = SPEED.model_copy(update={"probe_us": None})
+    cache_file(tmp_path).write_text(older.model_dump_json(exclude_none=True))
+    assert host_speed(cache=tmp_path).probe_us == SPEED.probe_us
     assert len(measured) == 2
 
 

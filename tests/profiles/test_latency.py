@@ -13,14 +13,23 @@ from profiles.host import HostSnapshot
 from profiles.latency import LatencyStats, Session, Subject, measure_in_turn, timed_session
 from profiles.timing_statistics import DRIFT, T_95
 
+PROBE_S = 1e-4  # at the reference pace
 QUIET = HostSnapshot(cores=2, load_average=0.1, total_s=0, busy_s=0, steal_s=0, own_s=0, cpu_mhz=2600.0)
 
 
 class Machine:
-    """A clock that only sessions move: session n of subject s takes `seconds(s, n)` a call. `order` notes them."""
+    """A clock that only sessions move: session n of subject s takes `seconds(s, n)` a call. `order` notes them.
 
-    def __init__(self, seconds: Callable[[int, int], float], others: Callable[[int], float] = lambda _: 0.0) -> None:
-        self.seconds, self.others = seconds, others
+    `slowness` is how many times longer than at the reference pace everything takes in the session with this number.
+    """
+
+    def __init__(
+        self,
+        seconds: Callable[[int, int], float],
+        others: Callable[[int], float] = lambda _: 0.0,
+        slowness: Callable[[int], float] | None = None,
+    ) -> None:
+        self.seconds, self.others, self.slowness = seconds, others, slowness
         self.now = self.foreign_s = 0.0
         self.order: list[int] = []
 
@@ -37,7 +46,11 @@ class Machine:
 
             yield infer
 
-        return timed_session(opened, 0.125, 0.25, self.clock, self.snapshot)
+        def probe() -> float:
+            assert self.slowness is not None
+            return PROBE_S * self.slowness(len(self.order) - 1)
+
+        return timed_session(opened, 0.125, 0.25, probe if self.slowness else None, self.clock, self.snapshot)
 
     def clock(self) -> float:
         return self.now
@@ -46,12 +59,13 @@ class Machine:
         """This process keeps one of two cores busy; the cores that others use are `others`."""
         return replace(QUIET, total_s=2 * self.now, busy_s=self.now + self.foreign_s, own_s=self.now)
 
-    def measure(self, count: int, max_s: float = 10.0) -> list[LatencyStats]:
+    def measure(self, count: int, max_s: float = 10.0, probe_s: float | None = PROBE_S) -> list[LatencyStats]:
         return measure_in_turn(
             [Subject(batch_size=2, device="a test", runtime="none", threads=index + 1) for index in range(count)],
             lambda indices: [self.session(index) for index in indices],
             window_s=0.25,
             max_s=max_s,
+            probe_s=probe_s,
             clock=self.clock,
             snapshot=self.snapshot,
         )
@@ -111,7 +125,7 @@ def test_the_time_of_a_subject_is_its_own() -> None:
     assert (slow.num_sessions, slow.stable) == (1, False)
     assert (slow.latency_p50_interval_ms, slow.interval_confidence, slow.interval_method) == (None, None, None)
     assert slow.warnings[:2] == (
-        "Unstable: only 1 of the 6 sessions that are compared.",
+        "Unstable: only 1 of the 6 sessions that are needed.",
         "Only 1 call: p99 is close to the slowest of them.",
     )
     assert fast.stable
@@ -130,6 +144,48 @@ def test_the_time_around_the_sessions_counts_in_equal_parts() -> None:
         subjects, after_a_start, window_s=0.25, max_s=4.5, clock=machine.clock, snapshot=machine.snapshot
     )
     assert (first.num_sessions, second.num_sessions) == (2, 2)  # 2.375 s of each round are one subject's
+
+
+@pytest.mark.parametrize("throughout", [1.0, 1.2])
+def test_a_pace_that_changes_is_taken_out(throughout: float) -> None:
+    """A processor a tenth slower in two sessions of three, and a fifth slower throughout a repetition."""
+
+    def slowness(session: int) -> float:
+        return throughout * (1.0 if session % 3 == 0 else 1.1)
+
+    (stats,) = Machine(lambda _, session: 0.008 * slowness(session), slowness=slowness).measure(1)
+    assert stats.latency_p50_ms == pytest.approx(8)
+    assert stats.latency_p50_interval_ms == pytest.approx((8 / math.exp(DRIFT), 8 * math.exp(DRIFT)))
+    assert stats.latency_p50_as_timed_ms == pytest.approx(8.8 * throughout)
+    assert stats.pace == pytest.approx(1 / (1.1 * throughout))
+    assert stats.cv == pytest.approx(0, abs=1e-9)
+
+
+def test_without_a_reference_the_pace_is_the_typical_one_of_the_measurement() -> None:
+    machine = Machine(lambda _, session: 0.01 * (1.0 + (session == 1)), slowness=lambda session: 1.0 + (session == 1))
+    (stats,) = machine.measure(1, probe_s=None)
+    assert stats.pace == pytest.approx(1)
+    assert stats.latency_p50_ms == pytest.approx(10)
+
+
+def test_what_does_not_follow_the_pace_is_told() -> None:
+    """A model that waits for memory: scaled by the clock, equal sessions are spread apart."""
+    (stats,) = Machine(lambda *_: 0.01, slowness=lambda session: 1.0 + 0.2 * (session % 2)).measure(1)
+    assert stats.latency_p50_as_timed_ms == pytest.approx(10)
+    assert any("do not follow the processor's pace" in warning for warning in stats.warnings)
+
+
+def test_calls_are_scaled_by_the_probes_around_their_slice() -> None:
+    probes = iter([1e-4, 1e-4, 3e-4, 1e-4, *[1e-4] * 10])
+    now = [0.0]
+
+    def infer() -> None:
+        now[0] += 2.0**-5
+
+    session = timed_session(lambda: nullcontext(infer), 0.0, 0.125, lambda: next(probes), lambda: now[0], lambda: QUIET)
+    assert session.times_s == [2.0**-5] * 4  # slices of 1/20 s hold two calls each
+    assert session.probes_s == pytest.approx([1e-4, 1e-4, 2e-4, 2e-4])
+    assert session.scaled_ms(1e-4) == pytest.approx([31.25, 31.25, 15.625, 15.625])
 
 
 def test_percentiles_are_of_the_calls() -> None:
@@ -169,7 +225,8 @@ def test_an_error_of_the_model_passes_through() -> None:
 def test_the_real_clock_works() -> None:
     session = timed_session(lambda: nullcontext(lambda: sum(range(2000))), 0.01, 0.01)
     assert session.warmup_count >= 3
-    assert session.median_ms > 0
+    assert session.probes_s == []
+    assert session.as_timed_ms.min() > 0
     assert session.took_s >= 0.02
     assert sum(session.times_s) >= 0.01
 

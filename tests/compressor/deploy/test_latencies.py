@@ -93,6 +93,12 @@ def test_the_words_say_what_else_was_tried(tmp_path: Path) -> None:
         ThreadTrial(threads=threads, latency_p50_ms=p50, latency_p50_interval_ms=None, stable=True)
         for threads, p50 in ((1, 1.25), (2, 1.875))
     )
-    fields = {"latency_p50_ms": 1.25, "latency_p99_ms": 2.0, "latency_p50_interval_ms": (1.2, 1.3), "threads": 1}
+    fields = {
+        "latency_p50_ms": 1.25,
+        "latency_p99_ms": 2.0,
+        "latency_p50_interval_ms": (1.2, 1.3),
+        "latency_p50_as_timed_ms": 1.4,
+        "threads": 1,
+    }
     known = stats.model_copy(update={**fields, "stable": False, "thread_trials": trials})
-    assert in_words(known) == "p50 1.25 ms (1.2 to 1.3), p99 2 ms, 1 thread (2: 1.88 ms), unstable"
+    assert in_words(known) == "p50 1.25 ms (1.2 to 1.3; as timed 1.4), p99 2 ms, 1 thread (2: 1.88 ms), unstable"

@@ -88,7 +88,7 @@ def test_a_file_is_measured_at_every_batch_size_with_its_layers_and_memory(tmp_p
     source, out = tiny_onnx.write(tmp_path / "m.onnx"), tmp_path / "out"
     made = profile(source, out, batches=(1, 4))
     assert read_profile(out / "profile.json") == made
-    assert (made.schema_version, made.kind, made.target.name, made.target.this_host) == ("1.0", "onnx", "cpu", True)
+    assert (made.schema_version, made.kind, made.target.name, made.target.this_host) == ("1.1", "onnx", "cpu", True)
     (file,) = made.files
     assert [stats.batch_size for stats in file.measured] == [1, 4]
     assert file.predicted == ()
