@@ -244,9 +244,9 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """The machine, the versions and the revision that made a row."""
+    """The machine, the versions and the revision that made a row; `-dirty` with changes that were not committed."""
     revision = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()
     return {
         "device": host_name(),

@@ -1,12 +1,14 @@
 """Every method on the same teachers, images and budget: what it is worth, what it costs, and what it needs.
 
     python -m benchmarks.methods --data PACKS [--only digits mnist cifar10] [--methods dfad noise] [--seeds 1]
+    python -m benchmarks.methods --table    # the tables of docs/methods.md, from the results
 
 One row is one (task, pool, method, seed). A method that needs no image, or a few of the task, is run once; one that
 trains on a pool is run on three: `related` (unlabelled images of the task), `unrelated`, and `mixed` (a quarter
-related). Rows are appended to the JSON file as they finish and finished rows are skipped, so that the program survives
-being stopped; inside a row the training itself resumes. Accuracy is with the label and agreement with the teacher, both
-on test images that no stage trained or chose on, with the last weights. Queries are what the teacher counted.
+related); the few images are in each. Rows are appended to the JSON file as they finish and finished rows are skipped,
+so that the program survives being stopped; inside a row the training itself resumes. Accuracy is with the label and
+agreement with the teacher, both on test images that no stage trained or chose on, with the last weights. Queries are
+what the teacher counted. Times are of one core; those of the clock are longer where other programs ran.
 
 Tasks:
 
@@ -29,14 +31,13 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.cpu_quality import (
@@ -48,22 +49,28 @@ from benchmarks.cpu_quality import (
     make_context,
     provenance,
 )
-from benchmarks.packs import add_data_argument, cifarlike_pool, clothing, mnist
+from benchmarks.packs import add_data_argument, cifarlike_pool, clothing, mnist, resized
 from compressor.distill.supervised import train_classifier
 from compressor.errors import InputRefused
 from compressor.inputs.card import TeacherCard
-from compressor.inputs.teacher import Normalise, Teacher, load_teacher
+from compressor.inputs.teacher import Classifier, Normalise, Teacher, load_teacher
 from compressor.methods import TrainingImages, check_fit, load_method, method_names
 from compressor.students.architectures import build_network
 from compressor.students.specification import build_backbone
 from compressor.students.student import own_classifier
 
 RESULTS = Path("benchmarks/results/methods.json")
+PAGE = Path("docs/methods.md")
+BEGIN, END = "<!-- tables, made by benchmarks/methods.py -->", "<!-- end of the tables of benchmarks/methods.py -->"
+NEEDS_BEGIN, NEEDS_END = "<!-- needs, made by benchmarks/methods.py -->", "<!-- end of the needs -->"
 POOLS = ("related", "mixed", "unrelated")
 NO_POOL = "none"
 NUM_MIXED = 1_500  # related images in a mixed pool
 NUM_UNRELATED = 4_500
 NUM_FEW_FROM = 10_000  # MNIST's few images are among the first of its training file, and its pools among the others
+CANDIDATE_SHIFTS = (0, 1, 2, 4)  # pixels; 4 is an eighth of 32
+CHOOSING_SEEDS = (3, 4, 5)  # none of the table's
+NUM_HELD_OUT = 1_000  # for that choice
 ORIGINAL = "student on original data"  # the upper anchor, beside the methods
 
 
@@ -126,17 +133,7 @@ def lenet_task(data: Path, seed: int) -> Task:
 def in_grey(images: Tensor, side: int) -> Tensor:
     """(N, 3, H, W) to (N, 1, side, side), by the weights of ITU-R 601."""
     weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return resized((images.float() * weights).sum(dim=1, keepdim=True).round().to(torch.uint8), side)
-
-
-def resized(images: Tensor, side: int) -> Tensor:
-    """(N, C, H, W) uint8 to (N, C, side, side) uint8."""
-    if images.shape[-1] == side:
-        return images
-    small = [
-        F.interpolate(batch.float(), (side, side), mode="bilinear", antialias=True) for batch in images.split(1_000)
-    ]
-    return torch.cat(small).round().clamp(0, 255).to(torch.uint8)
+    return resized((images.float() * weights).sum(dim=1, keepdim=True).round().to(torch.uint8), side, side)
 
 
 def grey_natural(side: int) -> Callable[[Path], Tensor]:
@@ -153,7 +150,7 @@ BENCHES: Mapping[str, Bench] = {
         digits_task,
         lambda data: mnist_train(data, 8),
         grey_natural(8),
-        {"student_steps": 2_000, "student_batch_size": 128},
+        {"student_steps": 1_500, "student_batch_size": 128},
         {},
     ),
     "mnist": Bench(
@@ -175,8 +172,8 @@ BENCHES: Mapping[str, Bench] = {
     "cifar10": Bench(
         cifar10_task,
         lambda data: cifarlike_pool(data, ()).images,
-        lambda data: resized(clothing(data, "train").images, 32),
-        {"student_steps": 2_000, "student_batch_size": 128},
+        lambda data: resized(clothing(data, "train").images, 32, 32),
+        {"student_steps": 500, "student_batch_size": 128},
         {},
         seeds=1,
     ),
@@ -185,15 +182,27 @@ BENCHES: Mapping[str, Bench] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_argument(parser)
+    add_data_argument(parser, required=False)
+    parser.add_argument("--table", action="store_true", help=f"print the tables of {PAGE} from the results")
     parser.add_argument("--only", nargs="+", choices=list(BENCHES), default=list(BENCHES), metavar="TASK")
     parser.add_argument("--methods", nargs="+", choices=[*method_names(), ORIGINAL], metavar="METHOD")
     parser.add_argument("--pools", nargs="+", choices=POOLS, default=list(POOLS), metavar="POOL")
     parser.add_argument("--seeds", type=int, help="fewer seeds than the task's own number")
+    parser.add_argument("--choose-shift", action="store_true",
+                        help="how far to move the images of a pool, from images that are no evidence")  # fmt: skip
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "compress-methods",
                         help="teachers and checkpoints; may be deleted")  # fmt: skip
     options = parser.parse_args()
+    if options.table:
+        print(f"{NEEDS_BEGIN}\n{needs_table()}\n{NEEDS_END}\n")
+        print(f"{BEGIN}\n{table(json.loads(options.out.read_text()))}\n{END}")
+        return
+    if options.data is None:
+        parser.error("--data is needed to run")
+    if options.choose_shift:
+        choose_shift(options)
+        return
     for name in options.only:
         for seed in range(options.seeds or BENCHES[name].seeds):
             run_seed(name, seed, options)
@@ -217,7 +226,7 @@ def run_seed(name: str, seed: int, options: argparse.Namespace) -> None:
     folder = options.work / f"{name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     teacher = trained_teacher(task, bench, seed, folder)
-    teacher_logits = logits(lambda images: teacher(images).logits, task.test[0])
+    teacher_logits = logits(Classifier(teacher), task.test[0])
     same = {
         "task": name,
         "seed": seed,
@@ -233,6 +242,36 @@ def run_seed(name: str, seed: int, options: argparse.Namespace) -> None:
             row["refused"] = refused.received
         append_row(options.out, {**row, **provenance()})
         print(json.dumps(row), flush=True)
+
+
+def choose_shift(options: argparse.Namespace) -> None:
+    """How far `pool` and `kd3` should move MNIST's images: the student's agreement on images that are no evidence.
+
+    These are 1,000 more of the file that the few images are from, which no pool is made of, and 1,000 of the pool that
+    are then not trained on. No label takes part, and no seed of the table.
+    """
+    bench = BENCHES["mnist"]
+    for seed in CHOOSING_SEEDS:
+        task, folder = bench.make(options.data, seed), options.work / f"mnist-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        teacher = trained_teacher(task, bench, seed, folder)
+        mixed = pool_images(bench, "mixed", options.data, seed, like=task.few)
+        order = torch.randperm(len(mixed), generator=torch.Generator().manual_seed(seed))
+        images = TrainingImages(task.few, mixed[order[NUM_HELD_OUT:]])
+        candidates = torch.randperm(NUM_FEW_FROM, generator=torch.Generator().manual_seed(seed))
+        of_task = mnist_train(options.data, 32)[candidates[len(task.few) :][:NUM_HELD_OUT]]
+        held_out = {"the task": of_task, "the pool": mixed[order[:NUM_HELD_OUT]]}
+        expected = {source: logits(Classifier(teacher), views).argmax(dim=1) for source, views in held_out.items()}
+        for name in ("pool", "kd3"):
+            method = load_method(name)
+            for shift in CANDIDATE_SHIFTS:
+                config = method.Config(**{**PASSES, "max_shift": shift})
+                context = make_context(task, folder / f"{name}-shift-{shift}", seed)
+                backbone = build_backbone("width:0.5", teacher, channel_multiple=1, seed=seed)
+                student = method.distill(teacher, backbone, images, config, context).student
+                for source, views in held_out.items():
+                    agreement = share(logits(student, views).argmax(dim=1) == expected[source])
+                    print(f"{name}, seed {seed}, shift {shift} px, images of {source}: {agreement:.4f}", flush=True)
 
 
 def trained_teacher(task: Task, bench: Bench, seed: int, folder: Path) -> Teacher:
@@ -280,9 +319,10 @@ def result(
         InputRefused: by the method, of this teacher or these images.
     """
     work = folder / f"{name.replace(' ', '-')}-{len(images.pool)}"
+    resumed = work.exists()  # what an earlier session took of the processor nobody knows any more
     backbone = build_backbone("width:0.5", teacher, channel_multiple=1, seed=seed)
     facts: dict[str, Any] = {}
-    queries_before, started = teacher.num_queries, time.monotonic()
+    queries_before, started, processor = teacher.num_queries, time.monotonic(), time.process_time()
     student: Callable[[Tensor], Tensor]
     if name == ORIGINAL:
         context = make_context(task, work, seed)
@@ -315,6 +355,7 @@ def result(
         "accuracy": share(predicted == task.test[1]),
         "agreement": share(predicted == teacher_logits.argmax(dim=1)),
         "seconds": round(seconds, 1),
+        "processor_seconds": None if resumed else round(time.process_time() - processor, 1),
         "teacher_queries": queries,
         **facts,
     }
@@ -324,28 +365,50 @@ def share(hits: Tensor) -> float:
     return float(hits.float().mean())
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def needs_table() -> str:
+    """What every method declares, in Markdown."""
+    marks = {"input_gradient": "gradients to the image", "batch_norm": "batch norm", "feature_map": "feature map"}
+    images = {"nothing": "none", "few": "few, of the task", "pool": "a pool, or many of the task"}
+    lines = ["| method | images | of the teacher | tasks |", "| --- | --- | --- | --- |"]
+    for name in method_names():
+        method = load_method(name)
+        uses = ", ".join(marks.get(part, part) for part in method.USES)
+        lines.append(f"| `{name}` | {images[method.NEEDS]} | {uses} | {', '.join(method.TASKS)} |")
+    return "\n".join(lines)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Mean and standard deviation over the seeds, in Markdown, a task at a time."""
-    lines: list[str] = []
-    for task in dict.fromkeys(row["task"] for row in rows):
-        of_task = [row for row in rows if row["task"] == task]
-        teachers = [row["teacher_accuracy"] for row in of_task]
-        lines += [
-            f"**{task}**: teacher {100 * statistics.mean(teachers):.1f} %, {of_task[0]['num_test']:,} test images",
-            "",
-            "| method | pool | accuracy % | agreement % | seconds | teacher queries | seeds |",
-            "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-        ]
-        for method, pool in dict.fromkeys((row["method"], row["pool"]) for row in of_task):
-            cell = [row for row in of_task if (row["method"], row["pool"]) == (method, pool)]
+    return "\n\n".join(
+        task_table([row for row in rows if row["task"] == task])
+        for task in BENCHES
+        if any(row["task"] == task for row in rows)
+    )
+
+
+def task_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of one task: the upper anchor, then method by method, each with its pools."""
+    teachers = {row["seed"]: row["teacher_accuracy"] for row in rows}
+    lines = [
+        f"**{rows[0]['task']}**: teacher {spread(list(teachers.values()))} %, {rows[0]['num_few']} few images, "
+        f"{rows[0]['num_test']:,} test images",
+        "",
+        "| method | pool | accuracy % | agreement % | processor seconds | teacher queries | seeds |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for method in (ORIGINAL, *method_names()):
+        for pool in (NO_POOL, *POOLS):
+            cell = [row for row in rows if (row["method"], row["pool"]) == (method, pool)]
+            if not cell:
+                continue
             if "refused" in cell[0]:
                 lines.append(f"| {method} | {pool} | refused: {cell[0]['refused']} | | | | |")
                 continue
-            accuracy, agreement = (spread([row[key] for row in cell]) for key in ("accuracy", "agreement"))
-            seconds, queries = (statistics.mean(row[key] for row in cell) for key in ("seconds", "teacher_queries"))
-            numbers = f"{accuracy} | {agreement} | {seconds:.0f} | {queries:,.0f} | {len(cell)}"
-            lines.append(f"| {method} | {pool} | {numbers} |")
-        lines.append("")
+            worth = " | ".join(spread([row[key] for row in cell]) for key in ("accuracy", "agreement"))
+            times = [row["processor_seconds"] for row in cell if row["processor_seconds"] is not None]
+            cost = f"{statistics.mean(times):,.0f}" if times else ""
+            queries = statistics.mean(row["teacher_queries"] for row in cell)
+            lines.append(f"| {method} | {pool} | {worth} | {cost} | {queries:,.0f} | {len(cell)} |")
     return "\n".join(lines)
 
 

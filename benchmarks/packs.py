@@ -10,11 +10,14 @@ import argparse
 import io
 import itertools
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -31,8 +34,8 @@ class Pack:
     class_names: tuple[str, ...]
 
 
-def add_data_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, help="folder with the image packs (*.npz)")
+def add_data_argument(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    parser.add_argument("--data", type=Path, required=required, help="folder with the image packs (*.npz)")
 
 
 def cifar10(data: Path, part: str) -> Pack:
@@ -56,18 +59,46 @@ def cifarlike_pool(data: Path, class_names: tuple[str, ...]) -> Pack:
     return Pack(images.permute(0, 3, 1, 2).contiguous(), labels, class_names)
 
 
+@dataclass(frozen=True)
+class MaskPack:
+    """images (N, 3, H, W) uint8, masks (N, H, W) uint8 with 255 where nothing is said, class names in index order."""
+
+    images: Tensor
+    masks: Tensor
+    class_names: tuple[str, ...]
+
+
+def camvid(data: Path, part: str, height: int, width: int) -> MaskPack:
+    """CamVid road scenes, SegNet's split: `train` (367), `val` (101) or `test` (233), 11 classes, from 180x240 px.
+
+    Images are brought to size by area averaging, masks by the nearest pixel.
+    """
+    with np.load(_pack(data, "camvid_180x240.npz")) as pack:
+        images, masks = (_blob(pack[f"{kind}_blob_{part}"], pack[f"{kind}_off_{part}"]) for kind in ("img", "lab"))
+        names = tuple(str(name) for name in pack["classes"][:-1])  # the last one is void
+    colours = torch.from_numpy(np.stack([np.asarray(picture.convert("RGB")) for picture in images]))
+    colours = resized(colours.permute(0, 3, 1, 2), height, width)
+    labels = torch.from_numpy(np.stack([np.asarray(picture) for picture in masks]))
+    labels = F.interpolate(labels[:, None].float(), (height, width), mode="nearest")[:, 0].to(torch.uint8)
+    return MaskPack(colours, labels.masked_fill(labels >= len(names), 255), names)
+
+
 def mnist(data: Path, part: str, side: int) -> Pack:
     """MNIST `train` (60,000) or `test` (10,000), brought from 28 px to `side` px by area averaging."""
     with np.load(_pack(data, "mnist.npz")) as pack:
         images, labels = pack[f"x_{part}"], pack[f"y_{part}"].astype(np.int64)
     grey = torch.from_numpy(images.reshape(-1, 1, 28, 28))
-    if side != 28:
-        small = [
-            torch.nn.functional.interpolate(batch.float(), (side, side), mode="bilinear", antialias=True)
-            for batch in grey.split(5_000)
-        ]
-        grey = torch.cat(small).round().clamp(0, 255).to(torch.uint8)
-    return Pack(grey, torch.from_numpy(labels), tuple(str(digit) for digit in range(10)))
+    return Pack(resized(grey, side, side), torch.from_numpy(labels), tuple(str(digit) for digit in range(10)))
+
+
+def resized(images: Tensor, height: int, width: int) -> Tensor:
+    """(N, C, H, W) uint8 to (N, C, height, width) uint8, each pixel the mean of those that it covers."""
+    if images.shape[-2:] == (height, width):
+        return images
+    small = [
+        F.interpolate(batch.float(), (height, width), mode="bilinear", antialias=True) for batch in images.split(1_000)
+    ]
+    return torch.cat(small).round().clamp(0, 255).to(torch.uint8)
 
 
 def write_folder(pack: Pack, rows: Tensor, folder: Path) -> None:
@@ -84,12 +115,14 @@ def _decoded(path: Path) -> Pack:
     with np.load(path) as pack:
         blob, offsets, labels = pack["blob"], pack["off"], pack["y"].astype(np.int64)
         names = tuple(str(name) for name in pack["classes"])
-    pictures = [
-        np.asarray(Image.open(io.BytesIO(blob[start:end].tobytes())).convert("RGB"))
-        for start, end in itertools.pairwise(offsets)
-    ]
+    pictures = [np.asarray(picture.convert("RGB")) for picture in _blob(blob, offsets)]
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
     return Pack(images, torch.from_numpy(labels), names)
+
+
+def _blob(blob: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Iterator[Image.Image]:
+    for start, end in itertools.pairwise(offsets):
+        yield Image.open(io.BytesIO(blob[start:end].tobytes()))
 
 
 def _pack(data: Path, name: str) -> Path:

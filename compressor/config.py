@@ -91,6 +91,9 @@ class TeacherConfig(Section):
     std: PerChannel | None = Field(None, description="what the teacher then divides by per channel")
     input_size: Size | None = Field(None, description="height and width of the teacher's input, such as 32x32")
     class_names: AbsolutePath | None = Field(None, description="text file, one class per line in index order")
+    task: Literal["classification", "segmentation", "regression"] | None = Field(
+        None, description="what its outputs mean; default: what its card or its architecture says"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> TeacherConfig:
@@ -108,12 +111,18 @@ class TeacherConfig(Section):
 
 
 class SamplesConfig(Section):
-    """The few real images and their split, which is made once, before anything trains."""
+    """The real images: a few of the task, whose split is made once before anything trains, and any others."""
 
-    folder: AbsolutePath = Field(description="a folder with a few real images, flat or one folder per class")
+    folder: AbsolutePath | None = Field(
+        None, description="a folder with a few real images, flat or one folder per class; without it no image is needed"
+    )
     select_fraction: float = Field(0.1, ge=0, lt=1, description="share of the images kept for choosing")
     evidence_fraction: float = Field(0.15, ge=0, lt=1, description="share of the images kept for the report")
     max_images: int | None = Field(None, ge=1, description="use at most this many images; default: all")
+    pool: AbsolutePath | None = Field(
+        None, description="a folder of any unlabelled images, such as collected ones: trained on where a method can"
+    )
+    max_pool_images: int = Field(20_000, ge=2, description="use at most this many images of --pool, spread evenly")
 
     @model_validator(mode="after")
     def _consistent(self) -> SamplesConfig:
@@ -142,7 +151,9 @@ class StudentConfig(Section):
 class DistillConfig(Section):
     """How the student learns from the teacher."""
 
-    method: str = Field("hidfd", min_length=1, description="distillation method; `compress methods` lists them")
+    method: str = Field(
+        "auto", min_length=1, description="auto (what fits the images and the teacher), or one of `compress methods`"
+    )
     effort: Literal["quick", "standard", "full"] = Field("standard", description="how long to train")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the training")
     options: dict[str, bool | int | float | str] = Field(
@@ -259,7 +270,8 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
         # A run folder below an input folder would change that input with every file that it writes.
-        for flag, folder in (("--samples", self.samples.folder), ("--eval", self.report.eval)):
+        inputs = {"--samples": self.samples.folder, "--pool": self.samples.pool, "--eval": self.report.eval}
+        for flag, folder in inputs.items():
             if folder is not None and self.out.is_relative_to(folder):
                 raise ValueError(
                     f"the run folder {self.out} lies inside {flag} {folder}", f"--out is outside of {flag}"
@@ -294,10 +306,13 @@ FLAGS: Mapping[str, str] = {
     "teacher.std": "--std",
     "teacher.input_size": "--input-size",
     "teacher.class_names": "--class-names",
+    "teacher.task": "--task",
     "samples.folder": "--samples",
     "samples.select_fraction": "--select-fraction",
     "samples.evidence_fraction": "--evidence-fraction",
     "samples.max_images": "--max-images",
+    "samples.pool": "--pool",
+    "samples.max_pool_images": "--max-pool-images",
     "student.spec": "--student",
     "student.anchors": "--anchors",
     "distill.method": "--method",

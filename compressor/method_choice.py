@@ -12,6 +12,8 @@ from torch import Tensor
 
 from compressor.inputs.teacher import Task
 
+AUTO_METHOD = "auto"
+
 SURE = 0.95  # confidence that counts as sure (KD3's cutoff)
 
 # Measured: a pool of digits scores 0.91 or more with digit teachers (a LeNet5, a ResNet), one digit in four images

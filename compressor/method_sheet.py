@@ -11,10 +11,13 @@ from pydantic import ValidationError
 from compressor.errors import UsageFault
 from compressor.inputs.nearest import did_you_mean
 from compressor.layout import columns
+from compressor.method_choice import AUTO_METHOD
 from compressor.methods import load_method, method_names
 
 FITTED = "fitted"
 """Stands for a default that follows from effort, image size and device."""
+
+IMAGES = {"nothing": "no image", "few": "images of the task", "pool": "images of the task or a pool"}
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class MethodSheet:
     """One method.
 
     Attributes:
+        tasks: what a teacher may do for it.
+        needs: the images that it cannot do without: nothing, few (of the task), or pool (any).
         uses: what it needs of the teacher.
         loss_terms: each loss term and what it trains.
         options: name, default (FITTED where there is no single one) and meaning.
@@ -29,6 +34,8 @@ class MethodSheet:
 
     name: str
     summary: str
+    tasks: tuple[str, ...]
+    needs: str
     uses: tuple[str, ...]
     loss_terms: Mapping[str, str]
     options: tuple[tuple[str, Any, str], ...]
@@ -54,15 +61,19 @@ def _sheet(name: str) -> MethodSheet:
         for option, field in method.Config.model_fields.items()
     )
     summary = (method.__doc__ or "").strip().splitlines()[0]
-    return MethodSheet(name, summary, tuple(method.USES), method.LOSS_TERMS, options)
+    return MethodSheet(name, summary, method.TASKS, method.NEEDS, method.USES, method.LOSS_TERMS, options)
 
 
 def methods_text(sheets: Iterable[MethodSheet]) -> str:
     """All sheets for a terminal."""
-    lines: list[str] = []
+    lines = ["--method auto, the default, chooses by the images that are there and the teacher.", ""]
     for sheet in sheets:
         uses = ", ".join(use.replace("_", " ") for use in sheet.uses)
-        lines += [f"{sheet.name}: {sheet.summary}", f"  needs the teacher's {uses}", ""]
+        lines += [
+            f"{sheet.name}: {sheet.summary}",
+            f"  {', '.join(sheet.tasks)}; needs {IMAGES[sheet.needs]}, and the teacher's {uses}",
+            "",
+        ]
         rows = [("option", "default", ""), *((name, str(value), text) for name, value, text in sheet.options)]
         lines += [*columns(rows, indent=2), ""]
     lines.append(f"Set an option with --option NAME=VALUE. '{FITTED}' follows from effort, image size and device:")
@@ -71,16 +82,20 @@ def methods_text(sheets: Iterable[MethodSheet]) -> str:
 
 
 def check_method(name: str, options: Mapping[str, object]) -> None:
-    """Refuse what is no method, and options that it does not have.
+    """Refuse what is no method, and options that it does not have; for `auto`, those that no method has.
 
     Raises:
         UsageFault: names every problem.
     """
+    if name == AUTO_METHOD:
+        _check_for_any(options)
+        return
     if name not in method_names():
+        available = (AUTO_METHOD, *method_names())
         raise UsageFault(
             f"Unknown method {name!r}.",
-            f"Available: {', '.join(method_names())}.",
-            did_you_mean(name, method_names()) or "`compress methods` describes them.",
+            f"Available: {', '.join(available)}.",
+            did_you_mean(name, available) or "`compress methods` describes them.",
         )
     settings = load_method(name).Config
     try:
@@ -100,3 +115,26 @@ def check_method(name: str, options: Mapping[str, object]) -> None:
             (did_you_mean(unknown[0], settings.model_fields) if unknown else "")
             or f"`compress methods` describes the options of {name}.",
         ) from error
+
+
+def _check_for_any(options: Mapping[str, object]) -> None:
+    """Which method it will be shows once the images are read; then the options are checked again."""
+    for option, value in options.items():
+        methods = [name for name in method_names() if option in load_method(name).Config.model_fields]
+        if not methods:
+            known = {name for method in method_names() for name in load_method(method).Config.model_fields}
+            raise UsageFault(
+                f"--option has {option}, which no method has.",
+                "Options belong to a method, and --method auto chooses one when the images are read.",
+                did_you_mean(option, known) or "`compress methods` lists the options of each.",
+            )
+        if not any(_fits(name, option, value) for name in methods):
+            check_method(methods[0], {option: value})
+
+
+def _fits(method: str, option: str, value: object) -> bool:
+    try:
+        load_method(method).Config(**{option: value})
+    except ValidationError:
+        return False
+    return True

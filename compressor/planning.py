@@ -8,9 +8,13 @@ from typing import Any
 
 from compressor.config import Resolved, get
 from compressor.layout import columns
-from compressor.pipeline import Run, declare, planned_search, prepare
+from compressor.method_choice import AUTO_METHOD
+from compressor.pipeline import declare
+from compressor.pipeline.choices import planned_search
+from compressor.pipeline.run import Run, prepare
 from compressor.progress import Reporter
 from compressor.report.student_search import StudentSearch, candidate_lines, latency_kind, search_notes
+from compressor.stage_files import read_facts
 from compressor.stages import Status, plan
 from profiles.catalogue import resolved_alias
 
@@ -22,7 +26,8 @@ class Plan:
     """What a run would do.
 
     Attributes:
-        method_settings: every setting of the method; None before the teacher's input size is known.
+        method: by name; "auto" before it is chosen.
+        method_settings: every setting of the method; None before it and the teacher's input size are known.
         search: what `--student auto` comes to; None where the student is named.
     """
 
@@ -47,6 +52,7 @@ class Plan:
             "run_folder": self.run_folder,
             "stages": [{"name": name, "state": found.state, "reason": found.reason} for name, found in self.stages],
             "settings": records(self.settings),
+            "method": self.method,
             "method_settings": None if self.method_settings is None else records(self.method_settings),
             "student_search": None if self.search is None else self.search.model_dump(mode="json"),
         }
@@ -59,7 +65,9 @@ class Plan:
         if self.search is not None:
             lines += ["", *_search_lines(self.search)]
         lines += ["", *_table("setting", self.settings)]
-        if self.method_settings is None:
+        if self.method == AUTO_METHOD:
+            lines += ["", "The method is chosen by the images and the teacher when they have been read."]
+        elif self.method_settings is None:
             lines += ["", f"The settings of {self.method} itself follow once the teacher has been read."]
         else:
             lines += ["", *_table(f"setting of {self.method}", self.method_settings)]
@@ -77,24 +85,27 @@ def plan_run(resolved: Resolved, reporter: Reporter | None = None) -> Plan:
     statuses = plan(stages, run.config.out)
     alias = resolved_alias(run.config.target)
     cached = {stage.name for stage, status in zip(stages, statuses, strict=True) if status.state == "cached"}
-    known = "teacher" in cached
+    method = run.config.distill.method
+    if method == AUTO_METHOD and "distill" in cached:
+        method = read_facts(run.path("distill"))["method"]
+    known = "teacher" in cached and method != AUTO_METHOD
     return Plan(
         target=run.target.title + (f" ({run.config.target} means {alias})" if alias else ""),
         device=run.device,
         run_folder=str(run.config.out),
         stages=tuple(zip((stage.name for stage in stages), statuses, strict=True)),
         settings=tuple((name, get(run.config, name), origin) for name, origin in resolved.origins.items()),
-        method=run.config.distill.method,
-        method_settings=tuple(_method_settings(run, resolved)) if known else None,
+        method=method,
+        method_settings=tuple(_method_settings(run, resolved, method)) if known else None,
         search=planned_search(run, cached),
     )
 
 
-def _method_settings(run: Run, resolved: Resolved) -> Iterator[Setting]:
+def _method_settings(run: Run, resolved: Resolved, method: str) -> Iterator[Setting]:
     card = run.card()
-    fitted = run.fitting_settings(card)
+    fitted = run.fitting_settings(method, card)
     size = "x".join(str(side) for side in card.input_shape)
-    for name, value in run.method_settings(card):
+    for name, value in run.method_settings(method, card):
         given = resolved.origins.get(f"distill.options.{name}")
         yield (
             name,

@@ -29,7 +29,8 @@ from compressor.deploy.board_results import (
 from compressor.errors import StageFailed, UsageFault
 from compressor.inputs.card import TeacherCard
 from compressor.interruption import interruptible, stopped
-from compressor.pipeline import Run, declare, limits_for, prepare
+from compressor.pipeline import declare
+from compressor.pipeline.run import Run, limits_for, prepare
 from compressor.progress import Reporter
 from compressor.report.assemble import build_report
 from compressor.report.markdown import report_markdown
@@ -262,7 +263,7 @@ def _built(config: RunConfig, target: DeviceProfile, merged: BoardResult | None,
         facts=facts,
         card=TeacherCard.model_validate_json((config.out / "teacher" / "card.json").read_text(encoding="utf-8")),
         student_spec=facts["student"].get("spec", config.student.spec),
-        method=config.distill.method,
+        method=facts["distill"].get("method", config.distill.method),
         effort=config.distill.effort,
         seed=config.seed,
         target=target,

@@ -2,9 +2,10 @@
 
     kit/  run_on_board.sh   checks the board, builds, checks the outputs, times, writes result.json
           README.md         for the person at the board
-          infer.py, infer.cpp   one image to one class, to copy from
+          infer.py, infer.cpp   one image to one class or one class map, to copy from
           models/*.onnx     what the target's runtime takes
-          golden/*.bin      raw float32, little-endian: one input for each call, and the outputs of every model file
+          golden/*.bin      raw float32, little-endian: one input for each call, and the outputs of every model file, of
+                            class maps every so many pixels (`golden_stride`)
           plan.tsv          what the script reads; manifest.json is the same and more for programs, with every SHA-256
     kit.tar.gz              all of it; the same content gives the same bytes
 

@@ -2,7 +2,8 @@
 
 The outputs come from ONNX Runtime on the very file that the board gets, with its optimisations off (on CPUs these
 compute graphs that mix fp16 with int8 wrongly). The bounds catch an engine that computes something else; how good a
-precision is for the task is not measured here. Shape letters: N images, B batch, K classes.
+precision is for the task is not measured here. Shape letters: N images, B batch, K classes, H and W pixels of a class
+map. Of a map only every so many pixels are golden, since the board's awk holds them all.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from profiles.schema import Precision
 # Each call costs the board one start of trtexec, a few seconds.
 NUM_PATTERNS = 8
 MAX_GOLDEN = 16
+MAX_PIXELS = 4096  # of a class map
 
 # Share of the largest logit. TensorRT's fp32 is TF32 from Ampere on, with the mantissa of fp16; int8 rounds to one of
 # 256 steps, so that a value at the border of two of them moves on a runtime that sums in another order.
@@ -77,16 +79,31 @@ def golden_calls(images: NDArray[np.float32] | None, interface: ClassifierInterf
     return list(np.resize(images, (math.ceil(len(images) / batch), batch, *interface.image_shape)))
 
 
+def golden_stride(interface: ClassifierInterface) -> int:
+    """Every so many pixels of a class map, in reading order, are golden; 1 where an image has one answer.
+
+    It shares no divisor with the width, so that the pixels do not all lie in a few columns.
+    """
+    pixels = math.prod(interface.output_size)
+    stride = math.ceil(pixels / MAX_PIXELS)
+    while stride > 1 and math.gcd(stride, interface.output_size[-1]) > 1:
+        stride += 1
+    return stride
+
+
 def reference_logits(
     path: Path, calls: Sequence[NDArray[np.float32]], interface: ClassifierInterface
 ) -> NDArray[np.float32]:
-    """The logits (N, K) of a file for all calls one after the other.
+    """The logits of a file for all calls one after the other: (N, K), or (N, K, P) of the golden pixels.
 
     Raises:
         ExportError: ONNX Runtime cannot run the file, or some logit is not finite.
     """
     with OnnxRunner(path, optimise=False) as runner:
-        logits = [runner.infer({interface.input_name: images})[interface.output_name] for images in calls]
+        logits = [
+            _golden_part(runner.infer({interface.input_name: images})[interface.output_name], interface)
+            for images in calls
+        ]
     reference = np.concatenate(logits).astype(np.float32)
     if not np.isfinite(reference).all():
         raise ExportError(
@@ -95,3 +112,10 @@ def reference_logits(
             "Keep the layers that overflow in fp32, or leave this precision out.",
         )
     return reference
+
+
+def _golden_part(logits: NDArray[np.float32], interface: ClassifierInterface) -> NDArray[np.float32]:
+    """(B, K) as it is; (B, K, H, W) to (B, K, P)."""
+    if not interface.output_size:
+        return logits
+    return logits.reshape(*logits.shape[:2], -1)[:, :, :: golden_stride(interface)].copy()

@@ -1,4 +1,4 @@
-"""The int8 file that keeps a classifier's answers: which calibration, and which layers go back to float.
+"""The int8 file that keeps a network's answers: which calibration, and which layers go back to float.
 
 In: a float32 ONNX classifier, images to calibrate on, and other images to judge on. Out: a file, and every trial.
 
@@ -14,12 +14,13 @@ images of `judge` choose; they are no evidence afterwards.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +28,20 @@ from numpy.typing import NDArray
 from exporters.calibration import ActivationRanges, Images, collect_ranges, merge
 from exporters.errors import ExportError
 from exporters.int8_placement import Group, place, quantisable_groups
-from exporters.logits import onnx_logits
-from exporters.onnx_files import OnnxFile, classifier_interface, load_onnx, opset_of
+from exporters.logits import BATCH, fitting_batch, logits_in_batches, onnx_logits
+from exporters.onnx_files import ClassifierInterface, OnnxFile, classifier_interface, load_onnx, opset_of
 from exporters.onnx_to_int8 import Range, check_quantisable, int8_from_onnx
+from exporters.parity import Outputs, explained, same_class
 from exporters.routes import Int8Form
+from exporters.runners import OnnxRunner
 
 Method = Literal["min-max", "entropy", "percentile"]
 
 # Logit errors rank the groups with far fewer images than agreement needs; there are up to 16 groups to rank.
 SENSITIVITY_IMAGES = 64
+KEPT = 2**26  # logits of the reference, 256 MiB: those of a classifier always fit
+
+Pair: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ class Trial:
         method: how its ranges were chosen.
         float_groups: names of the groups of layers that it keeps in float.
         logit_error: ||logits - reference|| / ||reference|| over all of them; infinite where a logit is not finite.
-        agreement: share of images with the float32 file's class, in [0, 1].
+        agreement: with the float32 file, in [0, 1]: share of images with its class, of pixels in class maps; of a
+            regression's variance, what is explained.
         num_images: how many images it was judged on.
     """
 
@@ -95,6 +102,7 @@ def search_int8(
     finish: Callable[[Path], None] | None = None,
     optimise: bool = True,
     reduce_range: bool = False,
+    outputs: Outputs = "classes",
     metadata: Mapping[str, str] | None = None,
     observer: Callable[[Trial], None] | None = None,
 ) -> Int8Choice:
@@ -110,6 +118,7 @@ def search_int8(
         max_drop: how much agreement may be lost, in points (hundredths).
         finish: applied to every candidate file in place before it is judged, such as a conversion of its float part.
         optimise: False judges without ONNX Runtime's optimisations, which compute int8 beside fp16 wrongly.
+        outputs: what two-dimensional outputs are; it decides what agreement is.
         reduce_range, metadata: as for `int8_from_onnx`.
         observer: told of every trial.
 
@@ -119,7 +128,7 @@ def search_int8(
     """
     proto = load_onnx(source)
     check_quantisable(proto, source.name)
-    classifier_interface(proto, source.name)  # refuses anything else
+    interface = classifier_interface(proto, source.name)
     groups = quantisable_groups(proto, form)
     _check(source.name, form, groups, calibration_sets, judge, max_drop)
     ranges = _collect(source, calibration_sets)
@@ -128,7 +137,7 @@ def search_int8(
         "entropy": ranges.entropy(),
         "percentile": ranges.percentile(),
     }
-    reference = onnx_logits(source, judge)
+    reference = _Reference(source, judge, interface)
     trials: list[Trial] = []
 
     def holds(trial: Trial) -> bool:
@@ -153,8 +162,8 @@ def search_int8(
 
         def attempt(method: Method, in_float: Sequence[Group], count: int | None = None) -> Trial:
             make(method, in_float)
-            logits = onnx_logits(candidate, judge[:count], optimise=optimise)
-            trials.append(_judged(method, [group.name for group in in_float], reference[:count], logits))
+            pairs = reference.beside(candidate, count, optimise=optimise)
+            trials.append(_judged(method, [group.name for group in in_float], pairs, outputs))
             if observer is not None:
                 observer(trials[-1])
             return trials[-1]
@@ -234,17 +243,46 @@ def _collect(source: Path, calibration_sets: Sequence[Images | ActivationRanges]
     return reduce(merge, collected)
 
 
-def _judged(
-    method: Method, float_groups: Sequence[str], reference: NDArray[np.float32], logits: NDArray[np.float32]
-) -> Trial:
-    finite = np.isfinite(logits).all(axis=1)
-    agreement = float((finite & (logits.argmax(axis=1) == reference.argmax(axis=1))).mean())
-    scale = float(np.linalg.norm(reference.astype(np.float64)))
-    if not finite.all() or scale == 0.0:
-        error = float("inf")
+class _Reference:
+    """What the float32 file says of the judging images; class maps of many images are computed anew each time."""
+
+    def __init__(self, source: Path, judge: NDArray[np.float32], interface: ClassifierInterface) -> None:
+        self._source, self._judge, self._size = source, judge, interface.output_size
+        keep = len(judge) * interface.num_classes * math.prod(interface.output_size) <= KEPT
+        self._logits = onnx_logits(source, judge) if keep else None
+
+    def beside(self, candidate: Path, count: int | None, *, optimise: bool) -> Iterator[Pair]:
+        """Its logits and a candidate's, of the first `count` images, batch by batch."""
+        judge = self._judge[:count]
+        if self._logits is not None:
+            yield self._logits[:count], onnx_logits(candidate, judge, optimise=optimise)
+            return
+        batch = fitting_batch(self._size, BATCH)
+        with OnnxRunner(self._source) as exact, OnnxRunner(candidate, optimise=optimise) as runner:
+            yield from zip(logits_in_batches(exact, judge, batch), logits_in_batches(runner, judge, batch), strict=True)
+
+
+def _judged(method: Method, float_groups: Sequence[str], pairs: Iterable[Pair], outputs: Outputs) -> Trial:
+    count, agreed, finite = 0, 0.0, True
+    error_square = reference_square = 0.0
+    values: list[Pair] = []
+    for reference, logits in pairs:
+        sound = np.isfinite(logits).reshape(len(logits), -1).all(axis=1)
+        finite = finite and bool(sound.all())
+        agreed += float((sound * same_class(reference, logits)).sum())
+        count += len(reference)
+        with np.errstate(invalid="ignore"):
+            error_square += float(np.linalg.norm(logits.astype(np.float64) - reference)) ** 2
+        reference_square += float(np.linalg.norm(reference.astype(np.float64))) ** 2
+        if outputs == "values":
+            values.append((reference, logits))
+    known = finite and reference_square > 0.0
+    error = math.sqrt(error_square) / math.sqrt(reference_square) if known else float("inf")
+    if outputs == "values":
+        agreement = explained(*(np.concatenate(part) for part in zip(*values, strict=True)))
     else:
-        error = float(np.linalg.norm(logits.astype(np.float64) - reference)) / scale
-    return Trial(method, tuple(float_groups), error, agreement, len(reference))
+        agreement = agreed / count
+    return Trial(method, tuple(float_groups), error, agreement, count)
 
 
 def _described(path: Path) -> OnnxFile:

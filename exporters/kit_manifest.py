@@ -6,10 +6,11 @@ nothing (tabs next to each other would be one to a shell).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exporters.golden import TOLERANCE
+from exporters.golden import TOLERANCE, golden_stride
 from exporters.onnx_files import ClassifierInterface
 from exporters.routes import Build
 from profiles.schema import DeviceProfile, VersionRange
@@ -49,9 +50,10 @@ def manifest_of(
         "output_name": interface.output_name,
         "image_shape": list(interface.image_shape),
         "num_classes": interface.num_classes,
+        "output_size": list(interface.output_size),
         "batch": interface.batch or 1,
         "fixed_batch": interface.batch is not None,
-        "golden": {"images": list(golden), "origin": origin},
+        "golden": {"images": list(golden), "origin": origin, "stride": golden_stride(interface)},
         "models": list(models),
         "notes": list(notes),
         "metadata": dict(sorted(metadata.items())),
@@ -88,6 +90,7 @@ def plan_of(manifest: Mapping[str, Any]) -> str:
         ("shape", "-" if manifest["fixed_batch"] else shape),  # trtexec refuses shapes for a graph of fixed size
         ("batch", manifest["batch"]),
         ("classes", manifest["num_classes"]),
+        ("pixels", math.prod(manifest["output_size"]), manifest["golden"]["stride"]),  # of a class map, else 1 and 1
         ("calls", len(manifest["golden"]["images"])),
     ]
     keys = ("name", "precision", "file", "sha256", "reference", "tolerance")

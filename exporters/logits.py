@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from exporters.onnx_files import classifier_interface, load_onnx
 from exporters.runners import OnnxRunner, Runner, TensorSpec
 
 BATCH = 32
+PIXELS = 2**20  # of a batch of class maps: 88 MB of logits with 21 classes
 
 Images = NDArray[np.float32] | NDArray[np.uint8]
 
@@ -26,36 +28,51 @@ class SpecifiedRunner(Runner, Protocol):
     def inputs(self) -> tuple[TensorSpec, ...]: ...
 
 
-def logits_of(runner: SpecifiedRunner, images: Images) -> NDArray[np.float32]:
-    """(N, C, H, W) to (N, K) in batches, N >= 1. uint8 images are brought to [0, 1] batch by batch, without a copy.
+def logits_in_batches(runner: SpecifiedRunner, images: Images, batch: int = BATCH) -> Iterator[NDArray[np.float32]]:
+    """(N, C, H, W) to logits (B, K) or (B, K, H, W), at most `batch` images at once, so that nothing has to keep all.
+
+    uint8 images are brought to [0, 1] batch by batch, without a copy.
 
     Raises:
         ExportError: the model takes other images, or failed.
     """
     (spec,) = runner.inputs
-    batch = spec.shape[0] if isinstance(spec.shape[0], int) else None
-    size = batch or min(BATCH, runner.max_batch or BATCH)
-    logits = []
+    fixed = spec.shape[0] if isinstance(spec.shape[0], int) else None
+    size = fixed or min(batch, runner.max_batch or batch)
     for first in range(0, len(images), size):
         some = images[first : first + size]
         scale = np.float32(255.0 if some.dtype == np.uint8 else 1.0)
-        (outputs,) = runner.infer({spec.name: filled_up(some.astype(np.float32) / scale, batch)}).values()
-        logits.append(outputs[: len(some)])
-    return np.concatenate(logits)
+        (outputs,) = runner.infer({spec.name: filled_up(some.astype(np.float32) / scale, fixed)}).values()
+        yield outputs[: len(some)]
+
+
+def fitting_batch(size: Sequence[int], most: int) -> int:
+    """So many images at once that the logits of all their H x W pixels are no burden; `most` where `size` is empty."""
+    return max(1, min(most, PIXELS // math.prod(size)))
+
+
+def logits_of(runner: SpecifiedRunner, images: Images) -> NDArray[np.float32]:
+    """All of them, (N, K) or (N, K, H, W), N >= 1; for class maps of many images use the batches.
+
+    Raises:
+        ExportError: the model takes other images, or failed.
+    """
+    return np.concatenate(list(logits_in_batches(runner, images)))
 
 
 def onnx_logits(path: Path, images: Images, *, optimise: bool = True) -> NDArray[np.float32]:
     """The same for an ONNX file; `optimise` as for `OnnxRunner`."""
+    size = fitting_batch(classifier_interface(load_onnx(path), path.name).output_size, BATCH)
     with OnnxRunner(path, optimise=optimise) as runner:
-        return logits_of(runner, images)
+        return np.concatenate(list(logits_in_batches(runner, images, size)))
 
 
 def batches(path: Path, images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     """Images (N, C, H, W) in batches that the ONNX file takes."""
-    batch = classifier_interface(load_onnx(path), path.name).batch
-    size = batch or BATCH
+    interface = classifier_interface(load_onnx(path), path.name)
+    size = interface.batch or fitting_batch(interface.output_size, BATCH)
     for first in range(0, len(images), size):
-        yield filled_up(images[first : first + size], batch)
+        yield filled_up(images[first : first + size], interface.batch)
 
 
 def filled_up(images: NDArray[np.float32], batch: int | None) -> NDArray[np.float32]:

@@ -49,8 +49,9 @@ class ClassifierInterface:
         input_name: its only input, float32.
         batch: the fixed number of images of one call; None where any number goes.
         image_shape: (C, H, W).
-        output_name: its only output, float32 (B, K).
+        output_name: its only output, float32 (B, K), or (B, K, H, W) with a class for each pixel.
         num_classes: K.
+        output_size: (H, W) of the output; empty where it has one answer for each image.
     """
 
     input_name: str
@@ -58,6 +59,7 @@ class ClassifierInterface:
     image_shape: tuple[int, int, int]
     output_name: str
     num_classes: int
+    output_size: tuple[int, ...] = ()
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -120,7 +122,7 @@ def opset_of(proto: onnx.ModelProto) -> int:
 
 
 def classifier_interface(proto: onnx.ModelProto, name: str = "The model") -> ClassifierInterface:
-    """The interface of a model that maps images (B, C, H, W) to logits (B, K), both float32.
+    """The interface of a model that maps images (B, C, H, W) to logits (B, K) or (B, K, H, W), all float32.
 
     Raises:
         ExportError: it takes or gives something else.
@@ -133,18 +135,22 @@ def classifier_interface(proto: onnx.ModelProto, name: str = "The model") -> Cla
         value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for value in (*inputs, *outputs)
     ):
         match _dimensions(inputs[0]), _dimensions(outputs[0]):
-            case ((batch, int(channels), int(height), int(width)), (_, int(classes))):
+            case (
+                (batch, int(channels), int(height), int(width)),
+                (_, int(classes)) | (_, int(classes), int(), int()),
+            ):
                 return ClassifierInterface(
                     inputs[0].name,
                     batch if isinstance(batch, int) else None,
                     (channels, height, width),
                     outputs[0].name,
                     classes,
+                    tuple(int(size) for size in _dimensions(outputs[0])[2:]),
                 )
     raise ExportError(
         f"{name} takes {', '.join(takes) or 'nothing'} and gives {', '.join(gives) or 'nothing'}.",
         "A classifier was expected: one float32 input (batch, channels, height, width) of a fixed image size, and one "
-        "float32 output (batch, classes).",
+        "float32 output (batch, classes), or (batch, classes, height, width) where each pixel has a class.",
         "Export only the part from the image to the logits, with a fixed image size.",
     )
 

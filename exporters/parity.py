@@ -1,13 +1,14 @@
 """Does the exported model compute what the module computes? Numbers first, then a verdict.
 
-Shape letters: B batch, K classes.
+Shape letters: B batch, K classes or outputs, H and W pixels of a class map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,12 @@ from exporters.runners import INPUT_NAME, OUTPUT_NAME, Runner
 # Faithful fp32 exports differ by 1e-7 to 1e-6. A hundred times that still refuses one that was computed in
 # TF32 or fp16 (3e-4 and up).
 RTOL = 1e-4
+
+Outputs: TypeAlias = Literal["classes", "values"]
+"""What (B, K) holds: logits, of which the largest is the answer, or the numbers of a regression."""
+
+# An output whose variance is below this share of its mean square does not vary but by rounding.
+CONSTANT = 1e-12
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class Parity:
         max_rel: max |candidate - reference| / max |reference|. One scale for all values: a division of each
             difference by its own reference would be ruled by the logits that happen to lie near zero. 0 where
             nothing differs, infinite where only the reference is all zeros.
-        top1_agreement: share of images with the same largest logit, in [0, 1].
+        top1_agreement: share of images with the same largest logit, in [0, 1]: of class maps the share of pixels, of a
+            regression's values what `explained` says.
 
     A value that is not finite in one of the two makes max_abs and max_rel infinite or NaN.
     """
@@ -49,30 +57,79 @@ class Parity:
         return self.max_rel <= rtol
 
 
-def compare(reference: NDArray[Any], candidate: NDArray[Any]) -> Parity:
-    """Compare two sets of logits of the same images, both (B, K) with B >= 1.
+def compare(reference: NDArray[Any], candidate: NDArray[Any], *, outputs: Outputs = "classes") -> Parity:
+    """Compare two sets of logits of the same images, both (B, K) or (B, K, H, W) with B >= 1.
 
     Raises:
-        ExportError: the shapes differ from each other, or are not (B, K).
+        ExportError: the shapes differ from each other, or are of another rank.
     """
-    if reference.shape != candidate.shape or reference.ndim != 2 or reference.size == 0:
-        raise ExportError(
-            f"Logits of shape {candidate.shape} were compared with a reference of shape {reference.shape}.",
-            "Both must have the same shape (images, classes), with one image at least.",
-            "Check that both models were given the same images and have the same classes.",
-        )
-    reference, candidate = reference.astype(np.float64), candidate.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # infinity minus infinity is the NaN that we want
-        max_abs = float(np.abs(candidate - reference).max())
-    scale = float(np.abs(reference).max())
+    return compare_batches([(reference, candidate)], outputs=outputs)
+
+
+def compare_batches(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], *, outputs: Outputs = "classes") -> Parity:
+    """The same of many batches, reference and candidate, of which only a regression's values are kept.
+
+    Raises:
+        ExportError: the shapes of a pair differ, or are of another rank; there is no batch.
+    """
+    count, max_abs, scale, agreed = 0, 0.0, 0.0, 0.0
+    values: list[tuple[NDArray[Any], NDArray[Any]]] = []
+    for reference, candidate in pairs:
+        if reference.shape != candidate.shape or reference.ndim not in (2, 4) or reference.size == 0:
+            raise _incomparable(f"Logits of shape {candidate.shape}", f"a reference of shape {reference.shape}")
+        exact, found = reference.astype(np.float64), candidate.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # infinity minus infinity is the NaN that we want
+            max_abs = float(np.maximum(max_abs, np.abs(found - exact).max()))
+        scale = float(np.maximum(scale, np.abs(exact).max()))
+        agreed += float(same_class(exact, found).sum())
+        count += len(exact)
+        if outputs == "values":
+            values.append((exact, found))
+    if not count:
+        raise _incomparable("No logits", "none")
     if max_abs == 0.0:
         max_rel = 0.0
     elif scale == 0.0:
         max_rel = float("inf")
     else:
         max_rel = max_abs / scale
-    agreement = float((reference.argmax(axis=1) == candidate.argmax(axis=1)).mean())
-    return Parity(len(reference), max_abs, max_rel, agreement)
+    if outputs == "values":
+        share = explained(*(np.concatenate(part) for part in zip(*values, strict=True)))
+    else:
+        share = agreed / count
+    return Parity(count, max_abs, max_rel, share)
+
+
+def same_class(reference: NDArray[Any], candidate: NDArray[Any]) -> NDArray[np.float64]:
+    """(B,): 1 for the same largest logit and 0 for another; of class maps, the share of the pixels with the same."""
+    same = reference.argmax(axis=1) == candidate.argmax(axis=1)
+    shares: NDArray[np.float64] = same.reshape(len(same), -1).mean(axis=1)
+    return shares
+
+
+def explained(reference: NDArray[Any], candidate: NDArray[Any]) -> float:
+    """Of the variance of outputs (B, K), the share that a candidate explains: R², at least 0, mean over the outputs.
+
+    For one image, and for an output that does not vary, its mean square takes the place of its variance. Values that
+    are not finite explain nothing.
+    """
+    exact, found = reference.astype(np.float64), candidate.astype(np.float64)
+    if not (np.isfinite(exact).all() and np.isfinite(found).all()):
+        return 0.0
+    square, spread = (exact**2).mean(axis=0), exact.var(axis=0)
+    size = np.where(spread > CONSTANT * square, spread, square)
+    error = ((found - exact) ** 2).mean(axis=0)
+    missing = np.divide(error, size, out=(error > 0).astype(np.float64), where=size > 0)
+    return float(np.clip(1.0 - missing, 0.0, 1.0).mean())
+
+
+def _incomparable(received: str, reference: str) -> ExportError:
+    return ExportError(
+        f"{received} were compared with {reference}.",
+        "Both must have the same shape (images, classes), or (images, classes, height, width), with one image at "
+        "least.",
+        "Check that both models were given the same images and have the same classes.",
+    )
 
 
 def check_parity(
@@ -81,6 +138,7 @@ def check_parity(
     batches: Iterable[NDArray[np.float32]],
     *,
     rtol: float = RTOL,
+    outputs: Outputs = "classes",
 ) -> Parity:
     """Run both on batches of images (B, C, H, W) and compare all logits at once.
 
@@ -89,22 +147,29 @@ def check_parity(
     Raises:
         ExportError: the differences exceed `rtol`, or no batch was given.
     """
-    references, candidates = [], []
-    for images in batches:
-        references.append(reference_runner.infer({INPUT_NAME: images})[OUTPUT_NAME])
-        candidates.append(candidate_runner.infer({INPUT_NAME: images})[OUTPUT_NAME])
-    if not references:
+    given = iter(batches)
+    first = next(given, None)
+    if first is None:
         raise ExportError(
             f"No images were given to compare {candidate_runner} with {reference_runner}.",
             "At least one batch of shape (images, channels, height, width) was expected.",
             "Pass a few images.",
         )
-    parity = compare(np.concatenate(references), np.concatenate(candidates))
+    parity = compare_batches(
+        (
+            (
+                reference_runner.infer({INPUT_NAME: images})[OUTPUT_NAME],
+                candidate_runner.infer({INPUT_NAME: images})[OUTPUT_NAME],
+            )
+            for images in chain([first], given)
+        ),
+        outputs=outputs,
+    )
     if not parity.passes(rtol):
         raise ExportError(
             f"{candidate_runner} differs from {reference_runner} by up to {parity.max_abs:.3g}, which is "
-            f"{parity.max_rel:.3g} of the largest logit, and names the same class on "
-            f"{parity.top1_agreement:.1%} of {parity.count} images.",
+            f"{parity.max_rel:.3g} of the largest logit; they agree on {parity.top1_agreement:.1%} of {parity.count} "
+            "images.",
             f"At most {rtol:g} of the largest logit was expected.",
             "Do not ship this file; export it again, with another opset if the target allows one.",
         )

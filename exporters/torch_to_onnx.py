@@ -1,7 +1,7 @@
-"""A torch classifier as one ONNX file that its target can read.
+"""A torch network as one ONNX file that its target can read.
 
-In: a module from images (B, C, H, W), float32 in [0, 1], to logits (B, K). Out: one file without external
-data, with the input `image`, the output `logits` and a first dimension named `batch` in both.
+In: a module from images (B, C, H, W), float32 in [0, 1], to logits (B, K) or, for every pixel, (B, K, H, W). Out: one
+file without external data, with the input `image`, the output `logits` and a first dimension named `batch` in both.
 
 The opset is the lesser of 20 and the target's ceiling: 20 is what JetPack 6 reads, and from 23 on attention
 is one operator, with which TensorRT-RTX 1.7 could not build a ViT. torch.onnx has two exporters:
@@ -51,7 +51,7 @@ def onnx_from_torch(
     The file appears under its name when it is complete and checked, or not at all.
 
     Args:
-        model: float32, images (B, C, H, W) to logits (B, K).
+        model: float32, images (B, C, H, W) to logits (B, K), or (B, K, H, W) with the image's sides.
         image_shape: (C, H, W).
         path: where the file goes; its folder exists.
         opset_ceiling: the highest opset that the target's runtime reads.
@@ -70,6 +70,7 @@ def onnx_from_torch(
         with evaluation_mode(model), torch.no_grad(), quiet():
             proto = _EXPORT[exporter](model, example, opset)
             _remove_traces(proto)
+            _state_sides(proto, model(example[:1]))
     except Exception as error:  # the exporters raise dozens of kinds
         root = root_cause(error)
         raise ExportError(
@@ -127,6 +128,18 @@ def _remove_traces(proto: onnx.ModelProto) -> None:
         item.ClearField("doc_string")
 
 
+def _state_sides(proto: onnx.ModelProto, logits: object) -> None:
+    """Give a map of logits its sizes, which torchscript forgets behind a resizing to a size that the graph computes.
+
+    Args:
+        logits: what the model gives for one image: (1, K, H, W), or something else, which is left as it is.
+    """
+    dimensions = proto.graph.output[0].type.tensor_type.shape.dim
+    if isinstance(logits, Tensor) and logits.ndim == len(dimensions) == 4 and len(logits) == 1:
+        for dimension, size in zip(dimensions[1:], logits.shape[1:], strict=True):
+            dimension.dim_value = size
+
+
 def _check_dtypes(model: nn.Module) -> None:
     """Refuse weights that are not float32: dynamo writes a graph of mixed types for them and says nothing."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -150,11 +163,13 @@ def _check_interface(proto: onnx.ModelProto, image_shape: tuple[int, int, int], 
     takes = [_dimensions(value) for value in proto.graph.input]
     gives = [_dimensions(value) for value in proto.graph.output]
     match takes, gives:
-        case [[(str(), *sizes)], [(str(), int())]] if tuple(sizes) == image_shape:
-            return
+        case [[(str(), *sizes)], [(str(), int(), *sides)]] if tuple(sizes) == image_shape:
+            if sides in ([], list(image_shape[1:])):
+                return
     raise ExportError(
         f"The exported graph takes {takes} and gives {gives}.",
-        f"It should take [{(BATCH, *image_shape)}] and give one tensor, [('{BATCH}', classes)].",
+        f"It should take [{(BATCH, *image_shape)}] and give one tensor, [('{BATCH}', classes)], or one of the "
+        f"image's sides, [('{BATCH}', classes, {image_shape[1]}, {image_shape[2]})].",
         "Export a module that returns only logits and works on every batch size.",
     )
 

@@ -72,7 +72,8 @@ def test_only_the_pipeline_sees_configuration_and_science() -> None:
         if "compressor.config" in (targets := imported(path, at_import=False))
         and any(target.startswith(science) for target in targets)
     }
-    assert seers == {"compressor.pipeline"}
+    assert {name for name in seers if not name.startswith("compressor.pipeline")} == set()
+    assert "compressor.pipeline" in seers
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])

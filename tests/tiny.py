@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.teacher import Teacher
 from compressor.methods import TrainingImages
-from compressor.students.architectures import build_network
+from compressor.students.architectures import ARCHITECTURES, build_network
 from compressor.students.student import Backbone, named_backbone
 
 ARCHITECTURE = "cifar_resnet8"
+DENSE = "unet8"  # a segmentation of every pixel
 IMAGE_SHAPE = (3, 8, 8)
 NUM_CLASSES = 4
 
@@ -32,6 +33,7 @@ def card(
     channels = image_shape[0]
     fields: dict[str, Any] = {
         "architecture": architecture,
+        "task": ARCHITECTURES[architecture].tasks[0],
         "num_classes": num_classes,
         "class_names": tuple(f"class {k}" for k in range(num_classes)),
         "input_shape": image_shape,
@@ -72,6 +74,16 @@ def teacher(architecture: str = ARCHITECTURE, *, seed: int = 0, **changes: Any) 
         made(images(32, its_card.input_shape, seed=seed + 1).float() / 255.0)
     made.train()  # that is, back to evaluation mode
     return made
+
+
+def dense_teacher(**changes: Any) -> Teacher:
+    """A `teacher` of every pixel; the logits of its first 8x8 image are (1, 4, 8, 8)."""
+    return teacher(DENSE, **changes)
+
+
+def dense_backbone(**changes: Any) -> Backbone:
+    """A `backbone` for it; at its smallest width already, whatever is asked."""
+    return backbone(DENSE, **changes)
 
 
 def backbone(architecture: str = ARCHITECTURE, *, in_channels: int = 3, width: float = 0.5, seed: int = 0) -> Backbone:

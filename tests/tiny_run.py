@@ -32,6 +32,7 @@ SHORT = (
     *("--latency-warmup-s", "0.01", "--latency-window-s", "0.01", "--latency-max-s", "0.3"),
     *("--calibration-images", "32"),
     *("--student", "width:0.5"),  # a search exports every candidate
+    *("--method", "hidfd"),  # the one that has all of OPTIONS
 )
 
 

@@ -1,11 +1,13 @@
-"""The images that int8 is calibrated and chosen on, where the training data is gone. Never noise.
+"""The images that int8 is calibrated and chosen on, where the training data is gone. Never white noise.
 
     calibrate   the few real images of the train part, and images drawn from the run's own generator
     judge       the real images of the `select` part, and other images of that generator, but only those on which the
                 network is as sure as on real ones: near a border between classes any rounding changes the answer
 
 A generator that aims at realism shows the network what its users will. An adversarial one (DFAD's) shows what the
-student gets wrong, so its activations are no measure of ranges: then the real images calibrate alone.
+student gets wrong, so its activations are no measure of ranges: then the real images calibrate alone. Without any real
+image either generator is better than nothing; without a generator too, smooth random patterns stand in. Then nothing
+says what int8 costs on real images, and a warning does.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compressor.distill.generator import Generator
-from exporters.errors import ExportError
+from exporters.golden import golden_patterns
 
 Images = NDArray[np.float32]
 
@@ -29,7 +31,12 @@ LEAST_SURE = 0.05  # this share of the real images is less sure than any generat
 # NVIDIA asks for 500 for classifiers; below a hundred the ranges are those of single images.
 FEW_TO_CALIBRATE = 100
 FEW_TO_JUDGE = 100  # with fewer, one image is more than the usual limit of one point
+NUM_PATTERNS = 128  # to calibrate on; as many others judge
 BATCH = 64
+UNSEEN = (
+    "int8 was calibrated without any real image, so neither its ranges nor its agreement with fp32 is known for real "
+    "ones: check it on some before it ships. fp32 and fp16 need no calibration."
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class CalibrationImages:
         candidates: generated ones to choose on, before `judges` has looked at them.
         generator_note: why there are synthetic images, or none.
         warnings: what the report must say, in sentences.
+        patterns: whether the synthetic images and the candidates are smooth random patterns, of no generator.
     """
 
     real: Images
@@ -59,26 +67,32 @@ class CalibrationImages:
     candidates: Images
     generator_note: str
     warnings: tuple[str, ...]
+    patterns: bool = False
 
-    def judges(self, logits: Callable[[Images], NDArray[np.float32]]) -> Judges:
+    def judges(self, sure: Callable[[Images], NDArray[np.float32]] | None, *, all_or_nothing: bool = True) -> Judges:
         """The images that choices are made on, real ones first.
 
         Args:
-            logits: what the network says of images, before it is quantised: (N, C, H, W) to (N, K).
+            sure: how sure the network is of images, before it is quantised: (N, C, H, W) to (N,). None where its
+                outputs are no logits; all generated images judge then, as they do where no real one is there.
+            all_or_nothing: whether an image agrees or does not; a class map agrees in part.
         """
         real = np.concatenate([self.real, self.select])
         generated = self.candidates
-        if len(generated):
-            sure = confidences(logits(generated))
-            generated = generated[sure >= np.quantile(confidences(logits(real)), LEAST_SURE)][:JUDGED_SYNTHETIC]
+        compared = sure is not None and len(generated) > 0 and len(real) > 0
+        if sure is not None and compared:
+            generated = generated[sure(generated) >= np.quantile(sure(real), LEAST_SURE)]
+        generated = generated[:JUDGED_SYNTHETIC]
         count = len(self.select) + len(generated)
         if count == 0:
             warning = "No image is left to choose an int8 calibration on but those that calibrate: that flatters it."
             return Judges(self.real, f"the {len(self.real)} images that it was calibrated on", warning)
-        words = f"{len(self.select)} select + {len(generated)} generated images"
-        if len(generated):
+        kind = "smooth random patterns" if self.patterns else "generated images"
+        words = f"{len(self.select)} select + {len(generated)} {kind}"
+        if len(generated) and compared:
             words += ", which the network is as sure of as of real ones"
-        few = f"The int8 calibration is chosen on only {count} images, one of which is {100 / count:.1f} points."
+        worth = f", one of which is {100 / count:.1f} points" if all_or_nothing else ""
+        few = f"The int8 calibration is chosen on only {count} images{worth}."
         return Judges(np.concatenate([self.select, generated]), words, few if count < FEW_TO_JUDGE else None)
 
 
@@ -99,16 +113,9 @@ def gather(
         num_synthetic: how many of its images to calibrate on.
         seed: of the draw; the same seed gives the same images.
         absent: why there is no generator, where there is none.
-
-    Raises:
-        ExportError: there is no real image to calibrate on.
     """
     if len(train) == 0:
-        raise ExportError(
-            "There is no real image to calibrate int8 on.",
-            "The train part of the samples calibrates, with generated images beside it.",
-            "Add images to --samples, or leave int8 out with --precisions fp32,fp16.",
-        )
+        return _without_real_ones(_as_floats(train), _as_floats(select), generator, num_synthetic, seed)
     real, chosen = _as_floats(train), _as_floats(select)
     warnings: list[str] = []
     synthetic = candidates = np.empty((0, *real.shape[1:]), np.float32)
@@ -133,6 +140,21 @@ def gather(
     return CalibrationImages(real, synthetic, chosen, candidates, note, tuple(warnings))
 
 
+def _without_real_ones(
+    none: Images, select: Images, generator: Generator | None, num_synthetic: int, seed: int
+) -> CalibrationImages:
+    """Of the generator, whatever it aims at, else of nothing."""
+    patterns = generator is None or num_synthetic == 0
+    if generator is not None and not patterns:
+        drawn, split = draw(generator, num_synthetic + SYNTHETIC_CANDIDATES, seed=seed), num_synthetic
+        aims = "" if generator.aims_at_realism else ", which is adversarial and not realistic"
+        note = f"There is no real image, so int8 is calibrated on images of the run's own generator alone{aims}."
+    else:
+        drawn, split = golden_patterns(2 * NUM_PATTERNS, (none.shape[1], none.shape[2], none.shape[3])), NUM_PATTERNS
+        note = "There is neither a real image nor a generated one, so int8 is calibrated on smooth random patterns."
+    return CalibrationImages(none, drawn[:split], select, drawn[split:], note, (note, UNSEEN), patterns)
+
+
 @torch.no_grad()
 def draw(generator: Generator, count: int, *, seed: int) -> Images:
     """`count` images (N, C, H, W) in [0, 1] with uniformly drawn classes."""
@@ -144,10 +166,11 @@ def draw(generator: Generator, count: int, *, seed: int) -> Images:
 
 
 def confidences(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The probability of each row's own top-1 class: (N, K) to (N,)."""
+    """The probability of each image's own top-1 class, (N, K) to (N,); of (N, K, H, W) its mean over the pixels."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     top: NDArray[np.float32] = 1.0 / shifted.sum(axis=1)
-    return top
+    mean: NDArray[np.float32] = top.reshape(len(top), -1).mean(axis=1)
+    return mean
 
 
 def _as_floats(images: Tensor) -> Images:

@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from compressor.deploy.export_request import ExportRequest
 from compressor.errors import InputRefused, UsageFault
-from compressor.inputs.card import MAX_SIDE, MIN_SIDE, TeacherCard
+from compressor.inputs.card import MAX_SIDE, MIN_SIDE, VOID, Task, TeacherCard
 from compressor.inputs.samples import UNKNOWN, SampleSet, read_samples
 from compressor.report.export_schema import Source
 from exporters.errors import ExportError
@@ -41,6 +41,11 @@ class Classifier:
     proto: onnx.ModelProto
     interface: ClassifierInterface
     source: Source
+
+    @property
+    def task(self) -> Task:
+        """By the shape of its output; nothing tells a regression from a classification."""
+        return _task(self.interface)
 
 
 def read_classifier(request: ExportRequest) -> Classifier:
@@ -70,6 +75,7 @@ def read_classifier(request: ExportRequest) -> Classifier:
         image_shape=interface.image_shape,
         fixed_batch=interface.batch,
         num_classes=interface.num_classes,
+        output_size=interface.output_size,
         mean=request.mean,
         std=request.std,
     )
@@ -132,6 +138,12 @@ def _check_fit(request: ExportRequest, interface: ClassifierInterface, opset: in
             f"Sides of {MIN_SIDE} to {MAX_SIDE} pixels and a logit for each of two classes or more were expected.",
             "Export a classifier of such images.",
         )
+    if interface.output_size and interface.num_classes > VOID:
+        raise InputRefused(
+            f"{request.source.name} gives {interface.num_classes} classes to each pixel.",
+            f"At most {VOID} were expected: class maps are kept as bytes.",
+            "Export a model of fewer classes.",
+        )
     for flag, numbers in (("--mean", request.mean), ("--std", request.std)):
         if numbers is not None and len(numbers) != channels:
             raise UsageFault(
@@ -162,6 +174,7 @@ def _card(interface: ClassifierInterface) -> TeacherCard:
     channels = interface.image_shape[0]
     return TeacherCard(
         architecture="onnx",
+        task=_task(interface),
         num_classes=interface.num_classes,
         class_names=tuple(str(index) for index in range(interface.num_classes)),
         input_shape=interface.image_shape,
@@ -169,6 +182,10 @@ def _card(interface: ClassifierInterface) -> TeacherCard:
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
     )
+
+
+def _task(interface: ClassifierInterface) -> Task:
+    return "segmentation" if interface.output_size else "classification"
 
 
 def _reworded(text: str) -> str:

@@ -1,10 +1,11 @@
-"""`compress export`: precisions, kit and recommendation for any ONNX classifier, ours or not. Nothing is trained.
+"""`compress export`: precisions, kit and recommendation for any ONNX classifier of images or pixels, ours or not.
 
     model.onnx ──> onnx/ ──> precision/ ──> kit/ ──> facts.json ──> export.json
     ./images ────────────────┘                           ↑
                                               a result from the device
 
-The images calibrate int8 and judge it, in two parts. There is no generator here, so there have to be enough of them.
+Nothing is trained. The images calibrate int8 and judge it, in two parts. There is no generator here, so there have to
+be enough of them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from compressor.deploy.predictions import predicted_variants
 from compressor.errors import UsageFault
 from compressor.inputs.samples import UNKNOWN, SampleSet, split_samples
 from compressor.progress import Reporter
-from compressor.report.evidence import variant_facts
 from compressor.report.export_schema import Export, Source, read_export, write_export
 from compressor.report.limits import Limits, limits_of
 from compressor.report.recommend import recommend
@@ -40,8 +40,9 @@ from compressor.report.variants import int8_of, kit_of, notes_of, variants_of
 from compressor.report.variants import latencies_of as latencies_here
 from compressor.report.verdicts import verdicts_of
 from compressor.stage_files import FACTS, read_facts, save_facts
-from exporters.logits import logits_of, onnx_logits
+from compressor.tasks import TaskEvidence, ask_file, task_of
 from exporters.onnx_files import save_onnx
+from exporters.runners import OnnxRunner
 from profiles.board_result import BoardResult
 from profiles.schema import DeviceProfile
 
@@ -124,10 +125,10 @@ def _gather_facts(
     target = request.target
     with as_refusal():
         file = save_onnx(classifier.proto, folder / "onnx" / "student.onnx")
-    pseudo_labels = torch.from_numpy(onnx_logits(file.path, samples.images.numpy()).argmax(axis=1))
-    split = split_samples(
-        samples, pseudo_labels, seed=request.seed, select_fraction=0.1, evidence_fraction=EVIDENCE_FRACTION
-    )
+    task = task_of(classifier.task)
+    with OnnxRunner(file.path) as runner:
+        groups = task.groups(ask_file(task, runner, samples.images).answers)
+    split = split_samples(samples, groups, seed=request.seed, select_fraction=0.1, evidence_fraction=EVIDENCE_FRACTION)
     images = gather(
         samples.images[split.train],
         samples.images[split.select],
@@ -146,6 +147,7 @@ def _gather_facts(
         images,
         max_drop=request.max_drop,
         note=reporter.note,
+        task=classifier.task,
     )
     sets = {"evidence": samples.images[split.evidence]} | ({} if more is None else {"eval": more.images})
     warnings = (*samples.warnings, *made.warnings, *(() if more is None else more.warnings))
@@ -170,12 +172,14 @@ def _gather_facts(
             ),
             "predicted": _predicted(made, folder, target, reporter),
         },
-        report={"variants": _judged(made, folder, sets)},
+        report={"variants": _judged(task, made, folder, sets)},
         kit={"kit": _kit(request, made, file.opset, folder)},
     )
 
 
-def _judged(made: Made, folder: Path, sets: Mapping[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
+def _judged(
+    task: TaskEvidence, made: Made, folder: Path, sets: Mapping[str, torch.Tensor]
+) -> dict[str, dict[str, Any]]:
     """Each variant against the fp32 file, which is its own teacher here, on each set of images (N, C, H, W)."""
     judged: dict[str, dict[str, Any]] = {}
     for name, images in sets.items():
@@ -185,9 +189,9 @@ def _judged(made: Made, folder: Path, sets: Mapping[str, torch.Tensor]) -> dict[
             if variant.file is None or not variant.judged:
                 continue
             with variant.open(folder) as runner:
-                logits = torch.from_numpy(logits_of(runner, images.numpy()))
-            reference = logits if reference is None else reference
-            judged.setdefault(variant.key, {})[name] = variant_facts(reference, reference, logits, labels)
+                answers = ask_file(task, runner, images).answers
+            reference = answers if reference is None else reference
+            judged.setdefault(variant.key, {})[name] = task.variant_facts(reference, reference, answers, labels)
     return judged
 
 

@@ -7,33 +7,47 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from compressor.deploy.calibration_images import CalibrationImages, Judges
+from compressor.deploy.calibration_images import CalibrationImages, Judges, confidences
 from compressor.deploy.variants import Model, Variant, made_for
+from compressor.inputs.card import Task
 from exporters.calibration import ActivationRanges, collect_ranges, range_agreement
 from exporters.errors import ExportError
 from exporters.int8_search import Int8Choice, search_int8
-from exporters.logits import batches, onnx_logits
-from exporters.onnx_files import OnnxFile, load_onnx, opset_of
+from exporters.logits import BATCH, batches, fitting_batch, logits_in_batches, onnx_logits
+from exporters.onnx_files import OnnxFile, classifier_interface, load_onnx, opset_of
 from exporters.onnx_to_fp16 import fp16_from_onnx, overflowing_nodes
 from exporters.onnx_to_int8 import needs_reduced_range
-from exporters.parity import Parity, compare
+from exporters.parity import Outputs, Parity, compare
 from exporters.routes import Build, Route, route_for
+from exporters.runners import OnnxRunner
 from profiles.schema import DeviceProfile, Precision
 
 # Overflow is looked for, and parity taken, on this many images of each kind; int8's ranges on all of them.
 LOOKED_AT = 64
+LEAST_LOOKED_AT = 2
+KEPT_LOGITS = 2**24  # of each kind of image: 64 MiB, which class maps of 64 images may exceed
 
 # Stands in report.json, which has no infinity, for logits that are not finite.
 UNUSABLE_ERROR = 1e9
 
 Note = Callable[[str], None]
+
+_AGREES: Mapping[Task, str] = MappingProxyType(
+    {
+        "classification": "the same class on {:.1%} of {} images",
+        "segmentation": "the same class on {:.1%} of the pixels of {} images",
+        "regression": "explaining {:.1%} of its variance on {} images",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -70,18 +84,20 @@ def make_precisions(
     *,
     max_drop: float,
     note: Note,
+    task: Task = "classification",
 ) -> Made:
     """Write `<model>.fp16.onnx` and `<model>.int8.onnx`, as far as the target takes them.
 
     Args:
-        source: the fp32 classifier, in a folder beside `folder`.
+        source: the fp32 file, in a folder beside `folder`.
         max_drop: points of agreement with the fp32 file that int8 may lose before layers go back to float.
         note: hears one line for every file.
+        task: what its outputs are, and so what agreement is.
 
     Raises:
         ExportError: the source cannot be read, or the target is said to run two kinds of TensorRT.
     """
-    work = _Work(source, folder, model, target, images, max_drop)
+    work = _Work(source, folder, model, target, images, max_drop, task)
     variants: list[Variant] = []
     parity: dict[str, Parity] = {}
     warnings: list[str] = []
@@ -112,10 +128,7 @@ def make_precisions(
         line = f"{model} {build.precision}: {one.file.size_mib:.2f} MiB for {row.made_for}"
         if found is not None:
             parity[row.key] = found
-            line += (
-                f", within {found.max_rel:.1e} of fp32, the same class on {found.top1_agreement:.1%} "
-                f"of {found.count} images"
-            )
+            line += f", within {found.max_rel:.1e} of fp32, {_AGREES[task].format(found.top1_agreement, found.count)}"
         note(line)
     return Made(tuple(variants), parity, int8, work.route.notes, tuple(warnings))
 
@@ -142,12 +155,18 @@ class _Work:
         target: DeviceProfile,
         images: CalibrationImages,
         max_drop: float,
+        task: Task,
     ) -> None:
         self.source, self.folder, self.model, self.target = source, folder, model, target
-        self.images, self.max_drop = images, max_drop
-        self.route: Route = route_for(target, opset_of(load_onnx(source)))
+        self.images, self.max_drop, self.task = images, max_drop, task
+        self.outputs: Outputs = "values" if task == "regression" else "classes"
+        proto = load_onnx(source)
+        self.interface = classifier_interface(proto, source.name)
+        self.route: Route = route_for(target, opset_of(proto))
         self.reduce_range = target.this_host and needs_reduced_range()
-        self.looked_at = np.concatenate([images.real[:LOOKED_AT], images.synthetic[:LOOKED_AT]])
+        per_image = self.interface.num_classes * math.prod(self.interface.output_size)
+        kept = max(LEAST_LOOKED_AT, min(LOOKED_AT, KEPT_LOGITS // per_image))
+        self.looked_at = np.concatenate([images.real[:kept], images.synthetic[:kept]])
         self.reference = onnx_logits(source, self.looked_at)
 
     def make(self, build: Build) -> _One:
@@ -165,7 +184,8 @@ class _Work:
         Raises:
             ExportError: a logit is not finite; the file is removed.
         """
-        found = compare(self.reference, onnx_logits(one.file.path, self.looked_at, optimise=one.optimise))
+        logits = onnx_logits(one.file.path, self.looked_at, optimise=one.optimise)
+        found = compare(self.reference, logits, outputs=self.outputs)
         if not math.isfinite(found.max_rel):
             one.file.path.unlink()
             raise ExportError(
@@ -191,8 +211,10 @@ class _Work:
         return _One(made.file, remarks=(f"{count} nodes stay fp32",) if count else ())
 
     def _int8(self) -> _One:
-        judges = self.images.judges(lambda images: onnx_logits(self.source, images))
-        real = collect_ranges(self.source, [self.images.real])
+        judges = self.images.judges(
+            self._sure if self.outputs == "classes" else None, all_or_nothing=self.task == "classification"
+        )
+        real = collect_ranges(self.source, [self.images.real]) if len(self.images.real) else None
         synthetic = collect_ranges(self.source, [self.images.synthetic]) if len(self.images.synthetic) else None
         optimise = self.route.int8_float == "fp32"
         choice = search_int8(
@@ -205,6 +227,7 @@ class _Work:
             finish=None if optimise else self._float_part_to_fp16(),
             optimise=optimise,
             reduce_range=self.reduce_range,
+            outputs=self.outputs,
         )
         remarks: list[str] = []
         if choice.float_groups:
@@ -216,6 +239,12 @@ class _Work:
         warnings = (*self.images.warnings, *filter(None, [judges.warning]))
         calibration = self._calibration(choice, judges, real, synthetic)
         return _One(choice.file, optimise, tuple(remarks), warnings, calibration)
+
+    def _sure(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """How sure the fp32 file is of each image."""
+        size = fitting_batch(self.interface.output_size, BATCH)
+        with OnnxRunner(self.source) as runner:
+            return np.concatenate([confidences(logits) for logits in logits_in_batches(runner, images, size)])
 
     def _hot(self) -> tuple[str, ...]:
         return overflowing_nodes(self.source, batches(self.source, self.looked_at))
@@ -229,15 +258,17 @@ class _Work:
         return convert
 
     def _calibration(
-        self, choice: Int8Choice, judges: Judges, real: ActivationRanges, synthetic: ActivationRanges | None
+        self, choice: Int8Choice, judges: Judges, real: ActivationRanges | None, synthetic: ActivationRanges | None
     ) -> dict[str, Any]:
         """`Int8Calibration` of the report, without what the evidence says."""
-        agreed = None if synthetic is None else range_agreement(real, synthetic)
+        agreed = None if real is None or synthetic is None else range_agreement(real, synthetic)
+        num_patterns = len(self.images.synthetic) if self.images.patterns else 0
         return {
             "model": self.model,
             "method": choice.method,
             "num_real": len(self.images.real),
-            "num_generated": len(self.images.synthetic),
+            "num_generated": len(self.images.synthetic) - num_patterns,
+            "num_patterns": num_patterns,
             "generator_note": self.images.generator_note,
             "range_agreement_median": agreed and agreed.median_ratio,
             "range_agreement_lowest": agreed and agreed.lowest_ratio,

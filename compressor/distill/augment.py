@@ -59,9 +59,15 @@ def differentiable_augmentation(images: Tensor, random: torch.Generator, *, flip
     return random_flip(images, random) if flip else images
 
 
-def student_augmentation(images: Tensor, random: torch.Generator, *, flip: bool) -> Tensor:
-    """The usual crop of a padded image, as a shift by an eighth of the width, and the mirror image where it fits."""
-    images = random_shift(images, max(1, images.shape[-1] // 8), random)
+def student_augmentation(
+    images: Tensor, random: torch.Generator, *, flip: bool, max_shift: int | None = None
+) -> Tensor:
+    """The usual crop of a padded image, as a shift, and the mirror image where it fits.
+
+    Args:
+        max_shift: pixels; None: an eighth of the width.
+    """
+    images = random_shift(images, max(1, images.shape[-1] // 8) if max_shift is None else max_shift, random)
     return random_flip(images, random) if flip else images
 
 

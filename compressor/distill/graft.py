@@ -119,6 +119,7 @@ class Grafts(nn.Module):
         assert isinstance(last, nn.Conv2d)
         assert last.bias is not None
         weight, bias = teacher.classifier.weight, teacher.classifier.bias
+        assert student.classifier.bias is not None
         student.classifier.weight.copy_(weight @ last.weight[:, :, 0, 0])
         student.classifier.bias.copy_(weight @ last.bias + (0.0 if bias is None else bias))
         return student

@@ -11,7 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+Task = Literal["classification", "segmentation", "regression"]
+"""What the output means: logits of K classes (K,), logits of K classes for every pixel (K, H, W), or K numbers (K,)."""
+
 CARD_VERSION: Literal[1] = 1
+VOID = 255  # in a mask: no class; so a segmentation has at most 255 of them
 MIN_SIDE, MAX_SIDE = 4, 4096  # pixels
 
 
@@ -24,7 +28,7 @@ ClassName = Annotated[str, BeforeValidator(_integer_as_text)]
 
 
 class TeacherCard(BaseModel):
-    """Everything needed to rebuild a teacher and to feed it.
+    """Everything needed to rebuild a teacher, to feed it, and to read what it says.
 
     `mean` and `std` are in the units of `value_range`, one number per channel, in the order of `channel_order`.
     """
@@ -34,8 +38,9 @@ class TeacherCard(BaseModel):
     card_version: Literal[1] = CARD_VERSION
     architecture: str = Field(description="a name from `compress run --help`, such as cifar_resnet18")
     width: float = Field(default=1.0, gt=0, le=4, description="channel multiplier of the architecture")
-    num_classes: int = Field(ge=2)
-    class_names: tuple[ClassName, ...] = Field(description="in index order: class_names[i] is logit i")
+    task: Task = Field(default="classification", description="what the output means")
+    num_classes: int = Field(ge=1, description="at least 2; for a regression its outputs, at least 1")
+    class_names: tuple[ClassName, ...] = Field(description="in index order: class_names[i] is logit or output i")
     input_shape: tuple[int, int, int] = Field(description="channels, height, width that the network takes")
     resize: tuple[int, int] | int | None = Field(
         default=None, description="height and width, or the shorter side, before the crop; none: the input size"
@@ -49,7 +54,7 @@ class TeacherCard(BaseModel):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     feature_layer: str | None = Field(default=None, description="module whose output is the last feature map")
-    classifier_layer: str | None = Field(default=None, description="the final linear layer")
+    classifier_layer: str | None = Field(default=None, description="the final linear layer, or 1x1 convolution")
 
     @model_validator(mode="after")
     def _consistent(self) -> TeacherCard:
@@ -62,6 +67,10 @@ class TeacherCard(BaseModel):
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize,)
         if any(side is not None and not MIN_SIDE <= side <= MAX_SIDE for side in sides):
             problems.append(f"resize {self.resize} must be {MIN_SIDE} to {MAX_SIDE} pixels")
+        if self.num_classes < 2 and self.task != "regression":
+            problems.append(f"a {self.task} needs at least 2 classes and num_classes is {self.num_classes}")
+        if self.num_classes > VOID and self.task == "segmentation":
+            problems.append(f"a segmentation has at most {VOID} classes and num_classes is {self.num_classes}")
         if len(self.class_names) != self.num_classes:
             problems.append(f"{len(self.class_names)} class_names for {self.num_classes} classes")
         if len(set(self.class_names)) != len(self.class_names):

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from compressor.errors import InputRefused
-from compressor.inputs.card import TeacherCard
+from compressor.errors import CompressError, InputRefused, UsageFault
+from compressor.inputs.card import Task, TeacherCard
 from compressor.inputs.nearest import did_you_mean
+from compressor.students.architectures import ARCHITECTURES, teacher_architectures
 
 FROM_CHECKPOINT, FROM_FLAG, FROM_WEIGHTS, ASSUMED, DEFAULT = (
     "the checkpoint",
@@ -27,7 +28,16 @@ FROM_CHECKPOINT, FROM_FLAG, FROM_WEIGHTS, ASSUMED, DEFAULT = (
 )
 NORMALISATION = ("mean", "std", "value_range")
 MAX_CARD_BYTES = 2**20
-USUAL_SIZE = {"cifar_resnet": 32, "resnet": 224, "mobilenet": 224}  # pixels, by family
+# Pixels, by family; torchvision's segmentation weights were trained on 520.
+USUAL_SIZE = {
+    "cifar_resnet": 32,
+    "lenet": 32,
+    "resnet": 224,
+    "mobilenet": 224,
+    "deeplab": 520,
+    "lraspp": 520,
+    "unet": 256,
+}
 
 
 @dataclass
@@ -67,6 +77,32 @@ class Facts:
     def are_normalised(self) -> bool:
         return "mean" in self.values
 
+    def settle_task(self, architecture: str) -> Task:
+        """The task that is stated, or else the first that the architecture can do.
+
+        Raises:
+            InputRefused, UsageFault: there is no such task, or the architecture cannot do it.
+        """
+        tasks = ARCHITECTURES[architecture].tasks
+        if "task" not in self.values:
+            self.state("task", tasks[0], DEFAULT)
+        stated, source = self.values["task"], self.origin["task"]
+        error: type[CompressError] = UsageFault if source == FROM_FLAG else InputRefused
+        if stated not in get_args(Task):
+            raise error(
+                f"The task of the teacher {self.file} is '{stated}' in {source}.",
+                f"The tasks are {', '.join(get_args(Task))}.",
+                did_you_mean(str(stated), get_args(Task)) or "State one of them.",
+            )
+        if stated not in tasks:
+            able = [name for name in teacher_architectures() if stated in ARCHITECTURES[name].tasks]
+            raise error(
+                f"The task of the teacher {self.file} is {stated} in {source}, and its architecture is {architecture}.",
+                f"{architecture} does {' and '.join(tasks)}; {stated} is done by {', '.join(able)}.",
+                f"Give a teacher of one of these, or leave the task out, which makes it a {tasks[0]}.",
+            )
+        return tasks[tasks.index(stated)]
+
     def complete(self, family: str, num_classes: int, channels: int, input_size: object) -> list[str]:
         """Add what the weights say, or else the usual, where nobody stated anything; returns sentences on the latter.
 
@@ -80,11 +116,13 @@ class Facts:
             else:
                 self.state("num_classes", num_classes, FROM_WEIGHTS)
         if "class_names" not in self.values:
-            self.state("class_names", [str(index) for index in range(num_classes)], ASSUMED)
-            warnings.append(
-                f"No class names are stated: the classes of {self.file} are called 0 to {num_classes - 1}, "
-                "in the order of its outputs."
-            )
+            numbers = self.values.get("task") == "regression"  # what they are called matters to nobody but the reader
+            self.state("class_names", [f"out{k}" if numbers else str(k) for k in range(num_classes)], ASSUMED)
+            if not numbers:
+                warnings.append(
+                    f"No class names are stated: the classes of {self.file} are called 0 to {num_classes - 1}, "
+                    "in the order of its outputs."
+                )
         if input_size is not None:
             sides = input_size if isinstance(input_size, list | tuple) else (input_size, input_size)
             self.state("input_shape", [channels, *sides], FROM_FLAG)

@@ -18,6 +18,7 @@ SHOWN = 3  # keys of each sort that a message names
 
 # PyTorch before 0.4.1 had no such counters; a network in evaluation mode does not read them.
 OPTIONAL_SUFFIX = ".num_batches_tracked"
+AUXILIARY = "aux_classifier."
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,22 @@ def without_wrapper(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], s
     return dict(zip(names, tensors.values(), strict=True)), prefix
 
 
+def without_auxiliary(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+    """Drop torchvision's auxiliary classifier, a second head that helps a segmentation network only while it trains.
+
+    Returns:
+        the other tensors, and how many were dropped.
+    """
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(AUXILIARY)}
+    return kept, len(tensors) - len(kept)
+
+
 def class_count(tensors: Mapping[str, Tensor], architecture: str) -> int | None:
-    """Outputs of the final linear layer of `architecture`; None where its weight is not there or is no matrix."""
-    weight = tensors.get(f"{ARCHITECTURES[architecture].classifier_layer}.weight")
-    return weight.shape[0] if weight is not None and weight.ndim == 2 else None
+    """Outputs of the final layer of `architecture`; None where its weight is not there or is of another kind."""
+    entry = ARCHITECTURES[architecture]
+    weight = tensors.get(f"{entry.classifier_layer}.weight")
+    dimensions = 4 if "segmentation" in entry.tasks else 2
+    return weight.shape[0] if weight is not None and weight.ndim == dimensions else None
 
 
 def channel_count(tensors: Mapping[str, Tensor], architecture: str) -> int | None:

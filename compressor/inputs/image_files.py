@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from compressor.inputs.images import SUFFIXES, UnusableImage
 
 MAX_FILE_BYTES = 2**30
+IMAGES, MASKS = "images/", "masks/"
 
 
 def find_images(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
@@ -49,6 +51,18 @@ def find_images(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
             except OSError as error:  # a link to itself
                 skipped.append((path, _reason(error)))
     return sorted(files), skipped
+
+
+def images_beside_masks(files: Sequence[str]) -> list[str]:
+    """Those that are images where `masks/` is a folder of answers: what lies in `images/`, or else everywhere else."""
+    others = [file for file in files if not file.startswith(MASKS)]
+    images = [file for file in others if file.startswith(IMAGES)]
+    return images if images and len(others) < len(files) else others
+
+
+def mask_of(file: str) -> str:
+    """Where the mask of an image is: `masks/a/b.png` for `images/a/b.jpg`, or for `a/b.jpg`."""
+    return str(PurePosixPath(MASKS, file.removeprefix(IMAGES)).with_suffix(".png"))
 
 
 def read_bytes(path: Path) -> bytes:

@@ -96,17 +96,26 @@ def _in_mode(image: Image.Image, channel_order: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _fit(image: Image.Image, card: TeacherCard) -> NDArray[np.uint8]:
+def resized_and_cropped(image: Image.Image, card: TeacherCard, resample: Image.Resampling) -> Image.Image:
+    """An upright image, or its mask, at the card's input size; beyond the image's edge is 0.
+
+    Raises:
+        UnusableImage: its sides differ too much.
+    """
     _, height, width = card.input_shape
     size = _resized(image.size, card.resize, (height, width))
     if size[0] * size[1] > MAX_PIXELS:
         raise UnusableImage(f"its sides {image.size[0]} and {image.size[1]} differ too much to be resized")
     if image.size != size:
-        image = image.resize(size, FILTERS[card.interpolation])
+        image = image.resize(size, resample)
     if image.size != (width, height):
         left, top = _margin(image.size[0], width), _margin(image.size[1], height)
         image = image.crop((left, top, left + width, top + height))
-    pixels = np.asarray(image)
+    return image
+
+
+def _fit(image: Image.Image, card: TeacherCard) -> NDArray[np.uint8]:
+    pixels = np.asarray(resized_and_cropped(image, card, FILTERS[card.interpolation]))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 

@@ -32,6 +32,7 @@ from compressor.inputs.identify import (
     expected_forms,
     layer_types,
     matching_architectures,
+    without_auxiliary,
     without_wrapper,
 )
 from compressor.inputs.nearest import did_you_mean
@@ -131,7 +132,7 @@ def inspect_checkpoint(path: Path) -> CheckpointReport:
     path = existing_file(path)
     contents = open_contents(path)
     tensors, _ = without_wrapper(contents.tensors)
-    architectures = matching_architectures(tensors)
+    architectures = matching_architectures(without_auxiliary(tensors)[0])
     return CheckpointReport(
         path=str(path),
         size_bytes=path.stat().st_size,
@@ -166,7 +167,7 @@ def read_teacher(
         architecture: the flag --arch.
         card_file: a YAML card; without it `<stem>.yaml` beside the teacher is used where it exists.
         feature_layer: module whose output is the last feature map, where it is not the architecture's usual one.
-        classifier_layer: the final linear layer, likewise.
+        classifier_layer: the final layer, likewise.
         overrides: card fields from flags, and `input_size` (pixels, or height and width); None counts as not given.
 
     Raises:
@@ -178,6 +179,7 @@ def read_teacher(
     if contents.kind not in ("compress checkpoint", "state dict"):
         refuse_kind(path, contents)
     tensors, wrapper = without_wrapper(contents.tensors)
+    tensors, num_auxiliary = without_auxiliary(tensors)
 
     flags = {
         "architecture": architecture,
@@ -197,13 +199,21 @@ def read_teacher(
     facts.state_all(stated, FROM_FLAG)
     name = _known_architecture(facts, tensors)
 
+    task = facts.settle_task(name)
+
     warnings = [f"Every key in {path.name} begins with '{wrapper}', which was dropped."] if wrapper else []
+    if num_auxiliary:
+        warnings.append(
+            f"The {num_auxiliary} tensors of the auxiliary classifier in {path.name} were dropped: they help only in "
+            "training."
+        )
     classes, channels = class_count(tensors, name), channel_count(tensors, name)
-    if classes is not None and classes < 2:
+    if classes is not None and classes < 2 and task != "regression":
         raise InputRefused(
             f"The teacher {path.name} has {classes} classes.",
-            "A classifier of at least 2 classes was expected.",
-            "Give a teacher whose final layer has one output per class, and two for a yes-or-no question.",
+            f"A {task} of at least 2 classes was expected.",
+            "Give a teacher whose final layer has one output per class, and two for a yes-or-no question"
+            + ("; a teacher of one number is one of --task regression." if task == "classification" else "."),
         )
     warnings += facts.complete(ARCHITECTURES[name].family, classes or 2, channels or 3, input_size)
     card = facts.card()
@@ -307,9 +317,15 @@ def _check_layers(facts: Facts, card: TeacherCard) -> None:
         ("feature_layer", card.feature_layer, list(layers)),
         ("classifier_layer", card.classifier_layer, linear),
     ):
-        if layer is not None and layer not in options:
+        if layer is not None and (layer not in options or card.task == "segmentation"):
             source = facts.origin[field]
             error: type[CompressError] = UsageFault if source == FROM_FLAG else InputRefused
+            if card.task == "segmentation":
+                raise error(
+                    f"The {field} of the segmentation {facts.file} is '{layer}' in {source}.",
+                    "Layers are named where a classifier is to be shared, which no method does for a segmentation.",
+                    "Leave it out.",
+                )
             raise error(
                 f"The {field} '{layer}' from {source} is not a layer of {card.architecture} that can be one.",
                 f"Possible are {listed(options)}.",

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor.errors import InputRefused
 from compressor.inputs.teacher import Teacher
 
 MAX_IMAGES = 64
@@ -57,7 +58,7 @@ class Candidate:
 
     Attributes:
         mismatch: divergence from the batch norms' memory, nats; 0 is perfect.
-        confidence: mean of the largest probability; shown, never decided on.
+        confidence: mean of the largest probability; shown, never decided on. None where the output is numbers.
         accuracy: share of the labelled samples that are classified rightly; None below MIN_LABELLED of them.
     """
 
@@ -66,7 +67,7 @@ class Candidate:
     std: tuple[float, ...]
     value_range: tuple[float, float]
     mismatch: float
-    confidence: float
+    confidence: float | None
     accuracy: float | None
 
 
@@ -96,6 +97,9 @@ def choose_normalisation(
         images: uint8 (N, C, H, W).
         labels: int64 (N,), -1 where unknown.
         channels: C, 1 or 3.
+
+    Raises:
+        InputRefused: the teacher has no batch norm, so that the samples cannot tell.
     """
     known = (labels >= 0).nonzero().flatten()
     labelled = len(known) >= MIN_LABELLED
@@ -133,7 +137,12 @@ def _try(name: str, teacher: Teacher, constants: Constants, pixels: Tensor, trut
         fits.append((float(divergence.mean()), seen[:, 0].numel()))
 
     norms = [layer for layer in teacher.network.modules() if isinstance(layer, nn.BatchNorm2d)]
-    assert norms  # every architecture that can be a teacher has them
+    if not norms:
+        raise InputRefused(
+            f"The teacher's normalisation is stated nowhere, and {teacher.card.architecture} has no batch norm.",
+            "The samples can only tell it by what batch norms remember of the training images.",
+            "State --mean and --std, or mean and std in a card.",
+        )
     handles = [layer.register_forward_pre_hook(compare) for layer in norms]
     try:
         logits = teacher(pixels.to(norms[0].weight.device)).logits.cpu()
@@ -145,7 +154,7 @@ def _try(name: str, teacher: Teacher, constants: Constants, pixels: Tensor, trut
         name,
         *constants,
         mismatch=mismatch if math.isfinite(mismatch) else math.inf,
-        confidence=float(logits.softmax(dim=1).amax(dim=1).mean()),
+        confidence=None if teacher.task == "regression" else float(logits.softmax(dim=1).amax(dim=1).mean()),
         accuracy=None if truth is None else float((logits.argmax(dim=1) == truth).float().mean()),
     )
 
@@ -179,8 +188,9 @@ def _sentence(best: Candidate, second: Candidate, count: int) -> str:
 
 
 def _evidence(candidate: Candidate) -> str:
+    confidence = "" if candidate.confidence is None else f", confidence {candidate.confidence:.0%}"
     accuracy = "" if candidate.accuracy is None else f", accuracy {candidate.accuracy:.0%}"
-    return f"mismatch {candidate.mismatch:.3g}, confidence {candidate.confidence:.0%}{accuracy}"
+    return f"mismatch {candidate.mismatch:.3g}{confidence}{accuracy}"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from compressor.errors import InputRefused
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.class_folders import match_class_folders
-from compressor.inputs.image_files import find_images, read_bytes
+from compressor.inputs.image_files import find_images, images_beside_masks, read_bytes
 from compressor.inputs.images import SUFFIXES, UnusableImage, read_image
 from compressor.inputs.nearest import did_you_mean
 
@@ -35,7 +35,7 @@ class SampleSet:
 
     Attributes:
         images: uint8 (N, C, H, W), as the teacher's card prepares them.
-        labels: int64 (N,), UNKNOWN (-1) where no folder names the class.
+        labels: int64 (N,), UNKNOWN (-1) where no folder names the class, and everywhere for other tasks.
         files: N paths relative to the folder, with forward slashes, in their order.
         sha256: N hashes of the files' bytes.
         skipped: files left out and why.
@@ -77,7 +77,12 @@ class Split:
 
 
 def read_samples(
-    folder: Path, card: TeacherCard, *, max_images: int | None = None, keep_duplicates: bool = False
+    folder: Path,
+    card: TeacherCard,
+    *,
+    max_images: int | None = None,
+    keep_duplicates: bool = False,
+    labelled: bool = True,
 ) -> SampleSet:
     """Read every usable image below `folder`, in the order of the paths.
 
@@ -86,21 +91,26 @@ def read_samples(
     of nothing.
 
     Args:
-        folder: flat, or with folders named like classes at any depth; see `match_class_folders`.
+        folder: flat, or with folders named like classes at any depth; see `match_class_folders`. That of a segmentation
+            may hold `masks/` as well, which are no images; see `masks`.
         card: how to prepare an image (`images`), and the names of the classes.
         max_images: read only this many files, spread evenly over all.
         keep_duplicates: for a set that is only ever measured on, where every file counts.
+        labelled: False where the names of folders are not meant as classes.
 
     Raises:
         InputRefused: the folder is missing, or holds fewer than two usable images.
     """
     _check_folder(folder)
     files, skipped = find_images(folder)
+    if card.task == "segmentation":
+        files = images_beside_masks(files)
     notes = []
     if max_images is not None and len(files) > max_images:
         notes.append(f"{max_images} of {len(files)} images were read, spread evenly over the folder.")
         files = [files[index * len(files) // max_images] for index in range(max_images)]
-    label_of, label_notes = _label(files, card.class_names)
+    named = labelled and card.task == "classification"
+    label_of, label_notes = _label(files, card.class_names) if named else (dict.fromkeys(files, UNKNOWN), [])
 
     # Pages of a buffer that is never written cost nothing, so it may have room for files that will be skipped.
     images = np.empty((len(files), *card.input_shape), dtype=np.uint8)
@@ -154,6 +164,12 @@ def read_samples(
     )
 
 
+def no_samples(card: TeacherCard) -> SampleSet:
+    """The set of a user who has no image."""
+    images = torch.empty(0, *card.input_shape, dtype=torch.uint8)
+    return SampleSet(images, torch.empty(0, dtype=torch.int64), (), (), (), ())
+
+
 def split_samples(
     samples: SampleSet, groups: Tensor, *, seed: int, select_fraction: float, evidence_fraction: float
 ) -> Split:
@@ -161,12 +177,15 @@ def split_samples(
 
     Evidence gets round(N * evidence_fraction) images and at least one, select gets round(N * select_fraction) where
     N is 100 or more and none below, and train keeps at least one. Every group gives its proportion to a part, rounded
-    down or up. Who goes where follows from the hashes of the files and the seed, not from names or order.
+    down or up. Who goes where follows from the hashes of the files and the seed, not from names or order. Without
+    samples all parts are empty.
 
     Args:
         groups: int64 (N,), what to balance over, such as the teacher's opinions.
     """
     count = len(samples.files)
+    if count == 0:
+        return Split(*(torch.empty(0, dtype=torch.int64) for _ in range(3)))
     num_evidence = min(max(round(count * evidence_fraction), 1), count - 1)
     num_select = round(count * select_fraction) if count >= MIN_IMAGES_TO_SELECT else 0
     num_select = min(num_select, count - 1 - num_evidence)

@@ -1,10 +1,13 @@
-"""The two questions about a teacher that only the samples can answer, asked before anything trains.
+"""The two questions about a teacher that are asked of the samples before anything trains.
 
-Which normalisation, where no card and no flag says it; and whether logits = classifier(mean of the feature map), on
-which classifier sharing rests.
+Which normalisation, where no card and no flag says it, which nothing but samples can answer; and whether
+logits = classifier(mean of the feature map), on which classifier sharing rests.
 """
 
 from __future__ import annotations
+
+import torch
+from torch import Tensor
 
 from compressor.errors import InputRefused
 from compressor.inputs.card import TeacherCard
@@ -14,6 +17,7 @@ from compressor.inputs.samples import SampleSet
 from compressor.inputs.teacher import Teacher, classifier_identity_error, layer_names, load_teacher
 
 IDENTITY_TOLERANCE = 1e-3
+NUM_RANDOM = 8
 
 
 def provisional_card(source: TeacherSource) -> TeacherCard:
@@ -22,10 +26,20 @@ def provisional_card(source: TeacherSource) -> TeacherCard:
     return source.card or source.card_with((0.0,) * channels, (1.0,) * channels)
 
 
-def settled_card(source: TeacherSource, samples: SampleSet) -> tuple[TeacherCard, str, tuple[str, ...]]:
-    """The card, where its normalisation comes from, and what the report must say of that."""
+def settled_card(source: TeacherSource, samples: SampleSet | None) -> tuple[TeacherCard, str, tuple[str, ...]]:
+    """The card, where its normalisation comes from, and what the report must say of that.
+
+    Raises:
+        InputRefused: the normalisation is stated nowhere, and no samples or no batch norms could tell it.
+    """
     if source.card is not None:
         return source.card, source.origin.get("mean", "default"), ()
+    if samples is None:
+        raise InputRefused(
+            "The teacher's normalisation is stated nowhere, and there are no samples to try candidates on.",
+            "The mean and standard deviation that it was trained with were expected, or images of its task.",
+            "State --mean and --std, or mean and std in a card, or give --samples.",
+        )
     choice = choose_normalisation(
         lambda mean, std, value_range: load_teacher(source.state_dict, source.card_with(mean, std, value_range)),
         samples.images,
@@ -36,24 +50,34 @@ def settled_card(source: TeacherSource, samples: SampleSet) -> tuple[TeacherCard
     return card, f"chosen on the samples: {choice.name}", (choice.sentence,)
 
 
-def checked_identity(teacher: Teacher, samples: SampleSet) -> float:
-    """The largest relative error of the identity on the samples.
+def checked_identity(teacher: Teacher, samples: SampleSet | None) -> float | None:
+    """The largest relative error of the identity, on the samples or else on random images.
+
+    None for a segmentation: no method shares its classifier.
 
     Raises:
         InputRefused: it does not hold, so that the classifier cannot be shared.
     """
+    if teacher.task == "segmentation":
+        return None
     feature_layer, classifier_layer = layer_names(teacher.card)
+    images = _random_images(teacher.card) if samples is None else samples.images.float() / 255.0
     try:
-        error = classifier_identity_error(teacher, samples.images.float() / 255.0)
+        error = classifier_identity_error(teacher, images)
     except (RuntimeError, IndexError) as fault:  # the layers exist; their shapes do not fit each other
         raise _not_shareable(
             f"The output of {feature_layer} is no map that {classifier_layer} takes: {fault}."
         ) from fault
     if not error <= IDENTITY_TOLERANCE:  # NaN as well
+        where = "random images" if samples is None else "the samples"
         raise _not_shareable(
-            f"On the samples, the logits differ from {classifier_layer}(mean of {feature_layer}) by {error:.1%}."
+            f"On {where}, the logits differ from {classifier_layer}(mean of {feature_layer}) by {error:.1%}."
         )
     return error
+
+
+def _random_images(card: TeacherCard) -> Tensor:
+    return torch.rand(NUM_RANDOM, *card.input_shape, generator=torch.Generator().manual_seed(0))
 
 
 def _not_shareable(received: str) -> InputRefused:

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from compressor.inputs.card import TeacherCard
+from compressor.inputs.card import Task, TeacherCard
 from compressor.students.architectures import ARCHITECTURES, build_network
 
-Task = Literal["classification", "segmentation", "regression"]
+__all__ = [
+    "Classifier",
+    "Normalise",
+    "Task",
+    "Teacher",
+    "TeacherOutput",
+    "classifier_identity_error",
+    "layer_names",
+    "load_teacher",
+    "pixel_statistics",
+]
 
 
 @dataclass(frozen=True)
@@ -24,9 +33,9 @@ class TeacherOutput:
     """What a white-box teacher says of B images.
 
     Attributes:
-        logits: (B, K); for regression K numbers that are no logits, for segmentation (B, K, H, W).
-        features: (B, D), the feature map averaged over its positions; the classifier's input.
-        feature_map: (B, D, h, w), the last map before pooling.
+        logits: (B, K); for regression K numbers that are no logits, for segmentation (B, K, H, W), as the image.
+        features: (B, D), the feature map averaged over its positions; except for segmentation the classifier's input.
+        feature_map: (B, D, h, w), the last map before pooling; for segmentation the one that the classifier reads.
     """
 
     logits: Tensor
@@ -62,28 +71,36 @@ def pixel_statistics(card: TeacherCard) -> tuple[tuple[float, ...], tuple[float,
 
 
 class Teacher(nn.Module):
-    """A frozen classifier of images (B, C, H, W) in [0, 1].
+    """A frozen network of images (B, C, H, W) in [0, 1].
 
     Attributes:
-        card: what is known of the network and its input.
-        classifier: the final linear layer, D -> K.
-        task: what its output means.
+        card: what is known of the network, its input and its output.
+        classifier: the final linear layer, D -> K; for segmentation a 1x1 convolution.
         num_queries: images that it was asked about so far, whoever asked.
     """
 
-    def __init__(self, network: nn.Module, card: TeacherCard, task: Task = "classification") -> None:
+    def __init__(self, network: nn.Module, card: TeacherCard) -> None:
         super().__init__()
         self.card = card
-        self.task = task
         self.num_queries = 0
         self.normalise = Normalise(card)
         self.network = network
         feature_layer, classifier_layer = layer_names(card)
-        self.classifier: nn.Linear
+        self.classifier: nn.Linear | nn.Conv2d
         object.__setattr__(self, "classifier", network.get_submodule(classifier_layer))
         self._feature_layer = feature_layer
         self.requires_grad_(False)
         super().train(False)
+
+    @property
+    def task(self) -> Task:
+        """What its output means."""
+        return self.card.task
+
+    @property
+    def feature_dim(self) -> int:
+        """D, the channels that the classifier reads."""
+        return self.classifier.weight.shape[1]
 
     def train(self, mode: bool = True) -> Teacher:  # noqa: ARG002
         """A teacher is always in evaluation mode, whatever its owner does."""
@@ -102,7 +119,7 @@ class Teacher(nn.Module):
 
 
 class Classifier(nn.Module):
-    """The teacher as it would be deployed: images (B, C, H, W) in [0, 1] to logits (B, K), and nothing else."""
+    """The teacher as it would be deployed: images (B, C, H, W) in [0, 1] to logits, and nothing else."""
 
     def __init__(self, teacher: Teacher) -> None:
         super().__init__()
@@ -114,7 +131,7 @@ class Classifier(nn.Module):
 
 
 def layer_names(card: TeacherCard) -> tuple[str, str]:
-    """Names of the layer that ends in the last feature map and of the final linear layer; the card's own names win."""
+    """Names of the layer that ends in the last feature map and of the final layer; the card's own names win."""
     entry = ARCHITECTURES[card.architecture]
     classifier_layer = card.classifier_layer or entry.classifier_layer
     assert classifier_layer is not None  # intake refuses architectures that cannot be a teacher
@@ -136,6 +153,7 @@ def classifier_identity_error(teacher: Teacher, images: Tensor) -> float:
     """Largest relative error of `logits = classifier(mean over positions of the feature map)` on images (B, C, H, W).
 
     Classifier sharing replaces the network below the classifier, so this identity must hold before any training.
+    No method shares the classifier of a segmentation, which is not asked.
     """
     output = teacher(images)
     rebuilt = teacher.classifier(output.features)

@@ -192,7 +192,7 @@ def train_generator(
     generator = ConditionalGenerator(shape).to(device).to(memory_format=torch.channels_last).train()
     average = copy.deepcopy(generator).requires_grad_(False)
     discriminator = Discriminator(
-        channels, resolution, card.num_classes, teacher.classifier.in_features, config.discriminator_width
+        channels, resolution, card.num_classes, teacher.feature_dim, config.discriminator_width
     )
     discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
     generator_optimiser = torch.optim.Adam(generator.parameters(), lr=config.generator_lr, betas=(0.0, 0.999))

@@ -69,6 +69,9 @@ class Config(BaseModel):
     num_selections: int = Field(default=12, ge=1, description="each looks at the whole pool with the student")
     weighting: Literal["on", "off"] = Field(default="on", description="weight images by how much the logits differ")
     contrast_weight: float = Field(default=1e-3, ge=0, description="invariance to the style of the image; 0: off")
+    max_shift: int | None = Field(
+        default=None, ge=0, description="pixels that images are moved by at most; none: an eighth of their width"
+    )
     mirror: Mirror = Field(
         default="auto", description="mirror images left to right; auto: if the teacher does not mind"
     )
@@ -101,7 +104,7 @@ def distill(
     kept = Kept(pool)
 
     student = classifier_sharing(backbone, teacher)
-    embedding = nn.Linear(teacher.classifier.in_features, EMBEDDING_DIM)
+    embedding = nn.Linear(teacher.feature_dim, EMBEDDING_DIM)
     trained = nn.ModuleDict({"student": student, "embedding": embedding}).to(context.device)
     trained = trained.to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(
@@ -120,7 +123,7 @@ def distill(
             kept.choose(class_balanced(opinion))
 
         views = pool.batch(kept.draw(config.student_batch_size, context.random))
-        views = student_augmentation(views, context.random, flip=mirror)
+        views = student_augmentation(views, context.random, flip=mirror, max_shift=config.max_shift)
         terms = student_terms(teacher, student, embedding, views, config, context)
         context.log(terms)
         loss = terms["feature_alignment"]

@@ -47,6 +47,9 @@ class Config(BaseModel):
     selector: Selector = Field(default="none", description="which images of the pool to train on")
     keep_fraction: float = Field(default=0.5, gt=0, le=1, description="share that a ranking selector keeps")
     num_selections: int = Field(default=12, ge=1, description="by the selectors that look at the student as well")
+    max_shift: int | None = Field(
+        default=None, ge=0, description="pixels that images are moved by at most; none: an eighth of their width"
+    )
     mirror: Mirror = Field(
         default="auto", description="mirror images left to right; auto: if the teacher does not mind"
     )
@@ -90,7 +93,7 @@ def distill(
             kept.choose(select(config.selector, pool.logits, opinion, progress, config.keep_fraction))
 
         views = pool.batch(kept.draw(config.student_batch_size, context.random))
-        views = student_augmentation(views, context.random, flip=mirror)
+        views = student_augmentation(views, context.random, flip=mirror, max_shift=config.max_shift)
         with torch.no_grad(), context.autocast():
             teacher_logits = teacher(views).logits
         with context.autocast():

@@ -12,6 +12,9 @@ from compressor.report.reasons import failure
 from compressor.report.shipping import Int8Calibration, Recommendation, Variant, Verdict
 from compressor.report.text import (
     ABSENT,
+    ACCURACY,
+    AGREEMENT,
+    agrees,
     approximate,
     carried_by,
     conditions,
@@ -23,8 +26,14 @@ from compressor.report.text import (
     size,
     with_interval,
 )
-from compressor.report.variants import ENOUGH_TO_PROVE
+from compressor.report.variants import enough_to_prove
 from profiles.latency import LatencyStats
+
+_SAME = {
+    "images": "the same class on {} of {}",
+    "pixels": "the same class on {} of the pixels of {}",
+    "variance": "explaining {} of their variance on {}",
+}
 
 
 class Artefacts(Protocol):
@@ -55,7 +64,9 @@ class VariantLine:
     parity: str
     agreement: str
     as_fp32: str
+    mean_iou: str
     accuracy: str
+    mean_iou_masks: str
     host: str
     target: str
     predicted: str
@@ -66,21 +77,25 @@ def variant_lines(report: Artefacts) -> tuple[VariantLine, ...]:
     """Every artefact that exists; those that do not are in `variant_notes`."""
     chosen = report.recommendation
     rejected = {} if chosen is None else {one.variant: one.reason for one in chosen.rejected}
+    maps = any(variant.mean_iou.larger is not None for variant in report.variants)
     lines = []
     for variant in report.variants:
         if variant.path is None:
             continue
         recommended = chosen is not None and chosen.takes(variant)
         is_fp32 = (variant.format, variant.precision) == ("onnx", "fp32")
+        reference = is_fp32 and variant.model == "teacher"
         lines.append(
             VariantLine(
                 label=variant.label,
                 recommended=recommended,
                 size=ABSENT if variant.size_mib is None else size(variant.size_mib),
                 parity=_difference(variant, is_fp32),
-                agreement="reference" if is_fp32 and variant.model == "teacher" else _share(variant.agreement.larger),
+                agreement="reference" if reference else _share(variant.agreement.larger),
                 as_fp32="reference" if is_fp32 else _share(variant.agreement_with_fp32.larger),
+                mean_iou="reference" if reference and maps else _share(variant.mean_iou.larger),
                 accuracy=_share(variant.accuracy.larger),
+                mean_iou_masks=_share(variant.mean_iou_masks.larger),
                 host=_median(variant.latency_host),
                 target=_median(variant.latency_target),
                 predicted=ABSENT if variant.latency_predicted is None else approximate(variant.latency_predicted),
@@ -88,6 +103,22 @@ def variant_lines(report: Artefacts) -> tuple[VariantLine, ...]:
             )
         )
     return tuple(lines)
+
+
+def agreement_name(report: Artefacts) -> str:
+    """`agreement`, `agreement of pixels`, `variance explained`: what the artefacts' agreement is."""
+    return AGREEMENT[_share_of(report.variants)]
+
+
+def accuracy_name(report: Artefacts) -> str:
+    """`accuracy`, or `accuracy of pixels`."""
+    return ACCURACY[_share_of(report.variants)]
+
+
+def _share_of(variants: Sequence[Variant]) -> str:
+    """Of what the artefacts' agreement is a share: one for all tasks' artefacts, images where nothing was judged."""
+    found = [score.larger for variant in variants for score in (variant.agreement, variant.agreement_with_fp32)]
+    return next((proportion.of for proportion in found if proportion is not None), "images")
 
 
 def judged_on(report: Artefacts) -> str:
@@ -215,10 +246,10 @@ def _calibration(calibration: Int8Calibration, sharing: Sequence[str]) -> Iterat
             f"the median tensor, {percent(calibration.range_agreement_lowest)} at least"
         )
     name = f"{calibration.model} int8"
-    yield (
-        f"{name}, calibration: {calibration.num_real:,} real + {calibration.num_generated:,} generated, "
-        f"{calibration.method}{tensors}."
-    )
+    made = f"{calibration.num_generated:,} generated"
+    if calibration.num_patterns:
+        made = f"{calibration.num_patterns:,} smooth random patterns"
+    yield (f"{name}, calibration: {calibration.num_real:,} real + {made}, {calibration.method}{tensors}.")
     if calibration.generator_note is not None and name == sharing[0]:
         yield f"{', '.join(sharing)}: {calibration.generator_note}"
     limit = points(calibration.max_drop)
@@ -235,11 +266,11 @@ def _proof(calibration: Int8Calibration, limit: str) -> str:
     agreement = calibration.agreement_with_fp32
     if agreement is None:
         return f"was judged on no held-out image, so its limit of {limit} is unproven"
-    found = f"agrees with fp32 on {with_interval(agreement)} of {count(agreement.n, 'image')} held out from that"
+    found = f"{agrees(agreement, 'fp32', with_interval(agreement))} held out from that"
     if calibration.limit_proven:
         return f"{found}, which proves the limit of {limit}"
-    if agreement.n < ENOUGH_TO_PROVE:
-        return f"{found}; with fewer than {ENOUGH_TO_PROVE} the limit of {limit} is unproven"
+    if agreement.n < (enough := enough_to_prove(agreement)):
+        return f"{found}; with fewer than {enough} the limit of {limit} is unproven"
     if agreement.points_lost <= calibration.max_drop:
         reach = points(agreement.most_points_lost)
         return f"{found}: the limit of {limit} holds on these but is not proven, the interval reaches {reach}"
@@ -251,8 +282,8 @@ def _on_target(variant: Variant) -> Iterator[str]:
     found = variant.parity_target
     if found is not None:
         yield (
-            f"on the target within {found.max_rel:.1e} of what this machine gets from the same file, the same class "
-            f"on {percent(found.top1_agreement)} of {count(found.num_images, 'image')}"
+            f"on the target within {found.max_rel:.1e} of what this machine gets from the same file, "
+            f"{_SAME[_share_of([variant])].format(percent(found.top1_agreement), count(found.num_images, 'image'))}"
         )
 
 

@@ -11,9 +11,16 @@ from types import MappingProxyType
 from typing import Any
 
 from compressor import __version__
-from compressor.inputs.card import TeacherCard
+from compressor.inputs.card import Task, TeacherCard
 from compressor.report.limits import Limits, ParamsM
-from compressor.report.measured import Comparison, Confidence, Proportion
+from compressor.report.measured import (
+    AnyComparison,
+    Comparison,
+    Confidence,
+    Proportion,
+    RegressionComparison,
+    SegmentationComparison,
+)
 from compressor.report.recommend import recommend
 from compressor.report.schema import (
     Artefact,
@@ -21,6 +28,7 @@ from compressor.report.schema import (
     Distillation,
     Environment,
     ModelRow,
+    OnGenerated,
     Onnx,
     Parity,
     Phase,
@@ -58,12 +66,14 @@ ARTEFACTS = (
 )
 PICTURES = {
     "samples/sheet.png": "The samples and what the teacher says of them",
+    "report/overlays.png": "Class maps of teacher and student, and where they differ",
     "report/curves.png": "Training curves",
     "report/synthetic.png": "Generated images: the class asked for, and what the teacher sees",
 }
 CANDIDATES = "student/candidates.png"
 
 NO_LIMITS = Limits()
+AS_ASKED = "as asked"  # what the facts of `distill` say of a method that the user named
 
 
 def build_report(
@@ -90,7 +100,8 @@ def build_report(
     Args:
         facts: what each stage wrote to its `facts.json`, by stage name; without `precision`, `engine` or `kit` the
             report says nothing of those. `compressor.report.variants` has their layout; `student` may hold a `search`,
-            which is a `compressor.students.search.StudentSearch` as plain data.
+            which is a `compressor.students.search.StudentSearch` as plain data; `distill` may hold the `method` that
+            was chosen and the `method_reason`; `report` what was found on images of the method, as `generated`.
         stages: name, whether it was cached, seconds, fingerprint.
         limits: what an artefact must hold to be recommended.
         merged: latencies that the target itself sent back, by variant (`student.int8`).
@@ -111,12 +122,22 @@ def build_report(
         command=command,
         created=created,
         run_name=run_folder.name,
-        summary=summarise(teacher_row, student_row, attached, recommendation, verdicts, search),
+        summary=summarise(
+            teacher_row,
+            student_row,
+            attached,
+            recommendation,
+            verdicts,
+            search,
+            without_images=not any(facts["samples"]["parts"].values()),
+        ),
         teacher=teacher_row,
         student=student_row,
         target=attached,
-        comparison_evidence=_comparison(facts, "evidence"),
-        comparison_eval=_comparison(facts, "eval"),
+        task=card.task,
+        comparison_evidence=_comparison(facts, "evidence", card),
+        comparison_eval=_comparison(facts, "eval", card),
+        generated=_generated(facts, card),
         samples=_samples(facts["samples"]),
         teacher_source=_teacher_source(facts["teacher"], card),
         student_search=search,
@@ -164,7 +185,8 @@ def _rows(
     architecture = f"{student_spec} of {card.architecture}" if ":" in student_spec else student_spec
     teacher = _row("teacher", facts["teacher"]["file"], card.architecture, facts, latencies, merged)
     student = _row("student", "student.onnx", architecture, facts, latencies, merged)
-    return teacher, student.model_copy(update={"agreement": scores_of(facts["report"], "agreement")})
+    with_teacher = {name: scores_of(facts["report"], name) for name in ("agreement", "mean_iou")}
+    return teacher, student.model_copy(update=with_teacher)
 
 
 def _row(which: str, file: str, architecture: str, facts: Facts, latencies: Latencies, merged: Latencies) -> ModelRow:
@@ -177,25 +199,48 @@ def _row(which: str, file: str, architecture: str, facts: Facts, latencies: Late
         macs_g=onnx["macs"][which] / 1e9,
         size_mib=onnx["sizes_mib"][which],
         accuracy=scores_of(facts["report"], f"{which}_accuracy"),
+        mean_iou_masks=scores_of(facts["report"], f"{which}_mean_iou"),
         latency_host=host,
         latency_target=target,
     )
 
 
-def _comparison(facts: Facts, where: str) -> Comparison | None:
+_COMPARISONS: Mapping[Task, type[AnyComparison]] = MappingProxyType(
+    {
+        "classification": Comparison,
+        "segmentation": SegmentationComparison,
+        "regression": RegressionComparison,
+    }
+)
+
+
+def _comparison(facts: Facts, where: str, card: TeacherCard) -> AnyComparison | None:
     value = (facts["report"].get(where) or {}).get("comparison")
-    return None if value is None else Comparison.model_validate(value)
+    return None if value is None else _COMPARISONS[card.task].model_validate(value)
+
+
+def _generated(facts: Facts, card: TeacherCard) -> OnGenerated | None:
+    found = facts["report"].get("generated") or {}
+    if found.get("agreement") is None:
+        return None
+    mean_iou = found.get("mean_iou")
+    return OnGenerated(
+        agreement=Proportion(**found["agreement"]),
+        mean_iou=None if mean_iou is None else Proportion(**mean_iou),
+        comparison=_comparison(facts, "generated", card),
+    )
 
 
 def _samples(facts: Mapping[str, Any]) -> Samples:
     parts = facts["parts"]
     return Samples(
         num_train=parts["train"],
+        num_pool=facts.get("num_pool", 0),
         num_select=parts["select"],
         num_evidence=parts["evidence"],
         skipped=tuple(SkippedFile(**entry) for entry in facts["skipped"]),
         num_labelled=facts["num_labelled"],
-        teacher_confidence=Confidence.model_validate(facts["confidence"]),
+        teacher_confidence=None if facts["confidence"] is None else Confidence.model_validate(facts["confidence"]),
         teacher_accuracy=None if facts["accuracy"] is None else Proportion(**facts["accuracy"]),
         pseudo_labels=tuple(facts["pseudo_labels"]),
     )
@@ -224,8 +269,11 @@ def _student_search(facts: Facts, run_folder: Path) -> StudentSearch | None:
 
 def _distillation(facts: Mapping[str, Any], method: str, effort: str, seed: int) -> Distillation:
     found = facts["method_facts"]
+    reason = facts.get("method_reason", AS_ASKED)
     return Distillation(
-        method=method,
+        method=facts.get("method", method),
+        chosen="asked" if reason == AS_ASKED else "auto",
+        reason=None if reason == AS_ASKED else reason,
         effort=effort,
         seed=seed,
         device=facts["device"],

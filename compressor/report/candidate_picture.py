@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressor.report.pictures import COLOURS, DOTS_PER_INCH, FAINT, INK, PAPER
+from compressor.report.drawing import FAINT, INK, PAPER
+from compressor.report.pictures import COLOURS, DOTS_PER_INCH
 from compressor.report.student_search import StudentSearch, latency_kind
 from compressor.report.text import as_typed
 from compressor.report.untrusted import ELLIPSIS, printable

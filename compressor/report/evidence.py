@@ -66,9 +66,18 @@ def mean_kl(teacher_logits: Tensor, student_logits: Tensor) -> float | None:
 def confidence_summary(logits: Tensor) -> Confidence | None:
     """The probability that a network gives to its own top-1 class: mean, 10th percentile and median."""
     _check_logits("network", logits)
-    if len(logits) == 0:
+    return summary_of(top_confidence(logits))
+
+
+def top_confidence(logits: Tensor) -> Tensor:
+    """float64 (N,): the probability of each image's own top-1 class."""
+    return logits.double().softmax(dim=1).amax(dim=1).clamp(max=1.0)
+
+
+def summary_of(top: Tensor) -> Confidence | None:
+    """Mean, 10th percentile and median of float64 (N,) in [0, 1]."""
+    if len(top) == 0:
         return None
-    top = logits.double().softmax(dim=1).amax(dim=1).clamp(max=1.0)
     p10, median = torch.quantile(top, torch.tensor([0.1, 0.5], dtype=top.dtype, device=top.device)).tolist()
     return Confidence(mean=float(top.mean().clamp(max=1.0)), p10=p10, median=median, n=len(top))
 

@@ -12,8 +12,8 @@ from compressor.report.schema import SkippedFile, Target
 from compressor.report.shipping import Int8Calibration, Kit, LimitsRecord, Recommendation, Variant, Verdict
 from compressor.stages import atomic_write_text
 
-SCHEMA_VERSION: Literal["1.1"] = "1.1"
-EARLIER_VERSIONS = ("1.0",)
+SCHEMA_VERSION: Literal["1.2"] = "1.2"
+EARLIER_VERSIONS = ("1.0", "1.1")
 
 
 class Source(Record):
@@ -26,6 +26,9 @@ class Source(Record):
     image_shape: tuple[int, int, int] = Field(description="channels, height, width")
     fixed_batch: PositiveInt | None = Field(default=None, description="images of one call; null: any number")
     num_classes: PositiveInt
+    output_size: tuple[int, ...] = Field(
+        default=(), description="height and width of a class map; empty: one class for each image"
+    )
     mean: tuple[float, ...] | None = Field(
         default=None, description="what it is normalised with outside; the files made from it take [0, 1] all the same"
     )
@@ -35,7 +38,7 @@ class Source(Record):
 class Export(Record):
     """Everything that is known about one export. In `variants` the source is the network called `student`."""
 
-    schema_version: Literal["1.1"] = SCHEMA_VERSION
+    schema_version: Literal["1.2"] = SCHEMA_VERSION
     tool_version: str
     created: AwareDatetime
     source: Source

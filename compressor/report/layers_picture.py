@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressor.report.pictures import COLOURS, DOTS_PER_INCH, INK, PAPER
+from compressor.report.drawing import INK, PAPER
+from compressor.report.pictures import COLOURS, DOTS_PER_INCH
 from compressor.report.text import significant
 from compressor.report.untrusted import printable
 from compressor.stages import atomic_path

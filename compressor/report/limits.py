@@ -11,7 +11,7 @@ from compressor.report.comparing import milliseconds, place, precision_rank
 from compressor.report.measured import Proportion
 from compressor.report.shipping import Int8Calibration, LimitName, ModelName, Variant
 from compressor.report.text import approximate, as_typed, beside, count, joined, points
-from compressor.report.variants import ENOUGH_TO_PROVE
+from compressor.report.variants import enough_to_prove
 from profiles.schema import Budget, DeviceProfile
 
 ParamsM: TypeAlias = Mapping[ModelName, float]
@@ -169,6 +169,6 @@ def _too_different(variant: Variant, calibrations: Sequence[Int8Calibration], li
 
 
 def _refuted(agreement: Proportion, max_drop: float) -> bool:
-    if agreement.n >= ENOUGH_TO_PROVE:
+    if agreement.n >= enough_to_prove(agreement):
         return agreement.points_lost > max_drop
     return 100 * (1 - agreement.high) > max_drop

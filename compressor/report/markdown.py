@@ -8,17 +8,27 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from compressor.report.artefact_table import (
+    accuracy_name,
+    agreement_name,
     calibration_lines,
     judged_on,
     prediction_lines,
     variant_lines,
     variant_notes,
 )
-from compressor.report.measured import ClassFlips, Comparison
+from compressor.report.measured import (
+    AnyComparison,
+    ClassFlips,
+    ClassOverlap,
+    Comparison,
+    OutputError,
+    RegressionComparison,
+    SegmentationComparison,
+)
 from compressor.report.schema import Distillation, Report
 from compressor.report.student_search import candidate_lines, latency_kind, search_remarks
 from compressor.report.table import host_name, latency_lines, latency_notes, side_by_side
-from compressor.report.text import ABSENT, count, duration, joined, percent, significant, size
+from compressor.report.text import ABSENT, agrees, count, duration, joined, percent, significant, size, with_interval
 from compressor.report.untrusted import code, fenced, prose
 from profiles.latency import LatencyStats
 
@@ -32,6 +42,12 @@ _DECISIONS = {
     "warn": "Not every limit is known to hold.",
     "fail": "A limit is not held.",
 }
+_EQUAL = {
+    "classification": "top-1 equal",
+    "segmentation": "pixels with the same class",
+    "regression": "variance explained",
+}
+_PREPOSITION = {"classification": "with", "segmentation": "with", "regression": "of"}
 _QUANTITIES = {"max_latency_ms": "latency", "max_size_mib": "size", "max_params_m": "parameters"}
 
 
@@ -46,6 +62,7 @@ def report_markdown(report: Report) -> str:
         _student,
         _warnings,
         _differences,
+        _generated,
         _samples,
         _making,
         _pictures,
@@ -96,13 +113,16 @@ def _shipping(report: Report) -> Iterator[str]:
     if not lines:
         return
     yield "## What to ship"
+    agreement = f"{agreement_name(report)} {_PREPOSITION[report.task]}"
     columns = [
         ("artefact", [f"**{prose(line.label)}**" if line.recommended else prose(line.label) for line in lines]),
         ("size", [line.size for line in lines]),
         ("difference to fp32", [line.parity for line in lines]),
-        (f"agreement with the teacher, {judged_on(report)}", [line.agreement for line in lines]),
-        ("agreement with fp32", [line.as_fp32 for line in lines]),
-        ("accuracy", [line.accuracy for line in lines]),
+        (f"{agreement} the teacher, {judged_on(report)}", [line.agreement for line in lines]),
+        (f"{agreement} fp32", [line.as_fp32 for line in lines]),
+        ("mean IoU with the teacher", [line.mean_iou for line in lines]),
+        (accuracy_name(report), [line.accuracy for line in lines]),
+        ("mean IoU with masks", [line.mean_iou_masks for line in lines]),
         ("host, p50 ms", [line.host for line in lines]),
         ("target, p50 ms", [line.target for line in lines]),
         ("target, predicted p50 ms", [prose(line.predicted) for line in lines]),
@@ -180,7 +200,56 @@ def _differences(report: Report) -> Iterator[str]:
         yield _bullets(lines)
 
 
-def _difference(comparison: Comparison, where: str, class_names: Sequence[str]) -> str:
+def _difference(comparison: AnyComparison, where: str, class_names: Sequence[str]) -> str:
+    match comparison:
+        case Comparison():
+            return _of_classes(comparison, where, class_names)
+        case SegmentationComparison():
+            return _of_maps(comparison, where, class_names)
+        case RegressionComparison():
+            return _of_outputs(comparison, where, class_names)
+
+
+def _of_maps(comparison: SegmentationComparison, where: str, class_names: Sequence[str]) -> str:
+    """Least alike first; a class that neither gives to any pixel is not there."""
+    classes = sorted(comparison.classes, key=lambda one: one.iou)
+
+    def overlap(one: ClassOverlap) -> str:
+        masks = (
+            ""
+            if one.teacher_iou is None or one.student_iou is None
+            else f"; with masks {percent(one.student_iou)}, the teacher {percent(one.teacher_iou)}"
+        )
+        return (
+            f"{code(class_names[one.class_index])} {percent(one.iou)} "
+            f"({percent(one.teacher_share)} of the teacher's pixels{masks})"
+        )
+
+    shares = ", ".join(_limited(classes, overlap, "more"))
+    return (
+        f"On {comparison.num_images:,} {where}: in every one at least {percent(comparison.lowest_image)} of the pixels "
+        f"agree; IoU by class, least alike first: {shares}."
+    )
+
+
+def _of_outputs(comparison: RegressionComparison, where: str, names: Sequence[str]) -> str:
+    """Worst first."""
+    outputs = sorted(comparison.outputs, key=lambda one: 1.0 if one.explained is None else one.explained)
+
+    def error(one: OutputError) -> str:
+        known = "the teacher's is constant"
+        if one.explained is not None:
+            known = f"{percent(one.explained)} explained, the teacher's deviation {significant(one.teacher_std)}"
+        return f"{code(names[one.index])} {significant(one.rmse)} ({known})"
+
+    errors = ", ".join(_limited(outputs, error, "more"))
+    return (
+        f"On {comparison.num_images:,} {where}: root mean square difference {significant(comparison.rmse)} over all "
+        f"outputs; by output: {errors}."
+    )
+
+
+def _of_classes(comparison: Comparison, where: str, class_names: Sequence[str]) -> str:
     teacher, student = comparison.teacher_confidence, comparison.student_confidence
     moved = sorted((flips for flips in comparison.flips if flips.num_flipped), key=lambda flips: -flips.num_flipped)
 
@@ -195,31 +264,68 @@ def _difference(comparison: Comparison, where: str, class_names: Sequence[str]) 
     )
 
 
+def _generated(report: Report) -> Iterator[str]:
+    """What is no evidence stands apart from what is."""
+    found = report.generated
+    if found is None:
+        return
+    yield "## On generated images"
+    yield (
+        "No evidence: the images are of the method's own generator, the student may have trained on their like, and "
+        "nothing says that real ones are like them. Nothing is decided by this."
+    )
+    lines = [f"The student {prose(agrees(found.agreement, 'its teacher', with_interval(found.agreement)))}."]
+    if found.mean_iou is not None:
+        lines.append(f"Mean IoU of its class maps with the teacher's: {with_interval(found.mean_iou)}.")
+    if found.comparison is not None:
+        lines.append(_difference(found.comparison, "generated images", report.teacher_source.class_names))
+    yield _bullets(lines)
+
+
 def _samples(report: Report) -> Iterator[str]:
-    samples, class_names = report.samples, report.teacher_source.class_names
-    lines = [
-        f"{count(samples.num_train, 'image')} to train on, {samples.num_select:,} to choose on, "
-        f"{samples.num_evidence:,} held out for this report; {samples.num_labelled:,} have a label."
-    ]
+    samples = report.samples
+    lines = ["No real image was given."]
+    if samples.num_train + samples.num_select + samples.num_evidence:
+        lines = [
+            f"{count(samples.num_train, 'image')} to train on, {samples.num_select:,} to choose on, "
+            f"{samples.num_evidence:,} held out for this report{_labelled(report)}."
+        ]
+    if samples.num_pool:
+        lines.append(f"{count(samples.num_pool, 'other image')} to train on, from the pool.")
     if (confidence := samples.teacher_confidence) is not None:
         lines.append(
             f"The teacher's confidence: mean {percent(confidence.mean)}, median "
             f"{percent(confidence.median)}, one image in ten below {percent(confidence.p10)}."
         )
     if (accuracy := samples.teacher_accuracy) is not None:
-        lines.append(f"The teacher's accuracy: {percent(accuracy.value)} of {accuracy.n:,} labelled images.")
-    labels = zip(samples.pseudo_labels, class_names, strict=True)
-    seen = sorted((pair for pair in labels if pair[0]), key=lambda pair: -pair[0])
-    given = _limited(seen, lambda pair: f"{code(pair[1])} ({pair[0]:,})", "more")
-    lines.append(f"The teacher's classes: {', '.join(given)}.")
-    if len(seen) < len(class_names):
-        lines.append(f"{count(len(class_names) - len(seen), 'class', 'classes')} in no image.")
+        of = "the pixels of " if accuracy.of == "pixels" else ""
+        lines.append(f"The teacher's accuracy: {percent(accuracy.value)} of {of}{accuracy.n:,} labelled images.")
+    if any(samples.pseudo_labels):
+        lines += _classes_seen(report)
     if samples.skipped:
         lines.append(f"{count(len(samples.skipped), 'file')} skipped:")
         skipped = _limited(samples.skipped, lambda one: f"{code(one.file)}: {prose(one.reason)}", "more")
         lines[-1] += "".join(f"\n  - {line}" for line in skipped)
     yield "## Samples"
     yield _bullets(lines)
+
+
+def _labelled(report: Report) -> str:
+    if report.task == "regression":
+        return ""
+    return f"; {report.samples.num_labelled:,} have a {'mask' if report.task == 'segmentation' else 'label'}"
+
+
+def _classes_seen(report: Report) -> Iterator[str]:
+    class_names = report.teacher_source.class_names
+    labels = zip(report.samples.pseudo_labels, class_names, strict=True)
+    seen = sorted((pair for pair in labels if pair[0]), key=lambda pair: -pair[0])
+    given = _limited(seen, lambda pair: f"{code(pair[1])} ({pair[0]:,})", "more")
+    dense = report.task == "segmentation"
+    yield f"The teacher's {'most frequent ' if dense else ''}classes: {', '.join(given)}."
+    if len(seen) < len(class_names):
+        missing = count(len(class_names) - len(seen), "class", "classes")
+        yield f"{missing} the most frequent in no image." if dense else f"{missing} in no image."
 
 
 def _making(report: Report) -> Iterator[str]:
@@ -230,9 +336,10 @@ def _making(report: Report) -> Iterator[str]:
             f"Teacher {code(source.file)}, {code(source.architecture)}, input "
             f"{'×'.join(map(str, source.input_shape))}, SHA-256 {code(source.sha256)}.",
             f"Normalisation: mean {_vector(source.mean)}, std {_vector(source.std)}, from "
-            f"{prose(source.normalisation_origin)}.{_identity(source.identity_error)}",
+            f"{prose(source.normalisation_origin)}.{_identity(source.identity_error, report.task)}",
             f"Method {code(distillation.method)}, effort {code(distillation.effort)}, seed "
-            f"{distillation.seed}, on {code(distillation.device)} in {code(distillation.precision)}.",
+            f"{distillation.seed}, on {code(distillation.device)} in {code(distillation.precision)}."
+            f"{_why_method(distillation)}",
             *_method_notes(distillation),
         ]
     )
@@ -247,15 +354,22 @@ def _making(report: Report) -> Iterator[str]:
     yield f"ONNX opset {onnx.opset} by exporter {code(onnx.exporter)}, against torch:"
     yield _table(
         "lrrr",
-        ("on", "images", "largest difference", "top-1 equal"),
+        ("on", "images", "largest difference", _EQUAL[report.task]),
         [(prose(p.images), f"{p.num_images:,}", f"{p.max_abs:.1e}", percent(p.top1_agreement)) for p in onnx.parity],
     )
 
 
-def _identity(error: float | None) -> str:
+def _why_method(distillation: Distillation) -> str:
+    if distillation.reason is None:
+        return ""
+    return f" The tool chose it: {prose(distillation.reason.rstrip('.'))}."
+
+
+def _identity(error: float | None, task: str) -> str:
     if error is None:
         return ""
-    return f" On the samples, logits = classifier(pool(map)) holds {f'to {error:.1e}' if error else 'exactly'}."
+    said = "upsampled classifier(map)" if task == "segmentation" else "classifier(pool(map))"
+    return f" On the samples, logits = {said} holds {f'to {error:.1e}' if error else 'exactly'}."
 
 
 def _method_notes(distillation: Distillation) -> Iterator[str]:

@@ -7,7 +7,7 @@ their own origin. Nothing here imports torch, so that a report can be read, comp
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +29,7 @@ def _inside_run(path: str) -> str:
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+AtMostOne = Annotated[float, Field(le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunPath = Annotated[str, AfterValidator(_inside_run)]
 
@@ -46,18 +47,27 @@ class Record(BaseModel):
 
 
 class Proportion(Record):
-    """A share of n images with the Wilson interval around it."""
+    """A share, measured on n images, with its interval: Wilson's of images, by a bootstrap over the images of the rest.
 
-    value: Fraction
-    low: Fraction
-    high: Fraction
+    images      of n images, those with the right class
+    pixels      of all pixels of n images, those with the right class; neighbours are not independent, images are
+    overlap     mean over the classes of intersection over union of their pixels, all n images together
+    variance    of a reference's variance over n images, what is explained; below 0 where its mean would do better
+    """
+
+    value: AtMostOne
+    low: AtMostOne
+    high: AtMostOne
     n: PositiveInt
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    of: Literal["images", "pixels", "overlap", "variance"] = "images"
 
     @model_validator(mode="after")
     def _ordered(self) -> Proportion:
         if not self.low <= self.value <= self.high:
             raise ValueError(f"{self.value} lies outside its interval {self.low} to {self.high}")
+        if self.low < 0 and self.of != "variance":
+            raise ValueError(f"a share of {self.of} is not below 0, as {self.low} is")
         return self
 
     @property
@@ -108,3 +118,42 @@ class Comparison(Record):
     teacher_confidence: Confidence
     student_confidence: Confidence
     flips: tuple[ClassFlips, ...] = Field(description="only classes that the teacher gives to some image")
+
+
+class ClassOverlap(Record):
+    """One class of a segmentation on one set of images, all of them together."""
+
+    class_index: NonNegativeInt
+    teacher_share: Fraction = Field(description="of all pixels, those that the teacher gives to it")
+    iou: Fraction = Field(description="intersection over union of the teacher's and the student's pixels")
+    teacher_iou: Fraction | None = Field(default=None, description="of the teacher and the masks, where there are any")
+    student_iou: Fraction | None = Field(default=None, description="of the student and the masks")
+
+
+class SegmentationComparison(Record):
+    """Student against teacher on one set of images, pixel by pixel."""
+
+    num_images: PositiveInt
+    lowest_image: Fraction = Field(description="of the pixels of the image on which they agree least")
+    classes: tuple[ClassOverlap, ...] = Field(description="only classes that one of them gives to some pixel")
+
+
+class OutputError(Record):
+    """One output of a regression."""
+
+    index: NonNegativeInt
+    explained: AtMostOne | None = Field(description="of the teacher's variance; null: the teacher's is constant")
+    rmse: NonNegativeFloat = Field(description="root mean square difference, in the output's own unit")
+    teacher_std: NonNegativeFloat = Field(description="standard deviation of the teacher's output over the images")
+
+
+class RegressionComparison(Record):
+    """Student against teacher on one set of images, output by output."""
+
+    num_images: PositiveInt
+    rmse: NonNegativeFloat = Field(description="root mean square difference over all outputs")
+    outputs: tuple[OutputError, ...]
+
+
+AnyComparison: TypeAlias = Comparison | SegmentationComparison | RegressionComparison
+"""By the task; their fields tell them apart."""

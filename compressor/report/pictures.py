@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.report.untrusted import ELLIPSIS, NAME_LIMIT, printable
+from compressor.report.drawing import FAINT, INK, MARGIN, PAPER, TILE, fitting, font, tile
+from compressor.report.untrusted import NAME_LIMIT, printable
 from compressor.stages import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from PIL.Image import Image
-    from PIL.ImageFont import FreeTypeFont
     from torch import Tensor, nn
 
     from compressor.inputs.teacher import Teacher
@@ -23,10 +22,7 @@ if TYPE_CHECKING:
 # --- contact sheet ---------------------------------------------------------------------------------------
 
 COLUMNS = 8
-TILE = 112  # px; images are enlarged by a whole factor up to this, or reduced to it
 GAP, ROW_GAP = 14, 20
-MARGIN = 24
-INK, FAINT, PAPER = "#1a1a1a", "#6b6b6b", "#ffffff"
 
 
 def teacher_captions(teacher_logits: Tensor, class_names: Sequence[str]) -> list[str]:
@@ -61,11 +57,11 @@ def contact_sheet(
 
     shown = min(len(images), max_images)
     picks = [position * len(images) // shown for position in range(shown)]
-    tiles = [_tile(images[index]) for index in picks]
+    tiles = [tile(images[index]) for index in picks]
     tile_width, tile_height = tiles[0].size
     # A narrow image still needs room for its caption.
     cell_width = max(tile_width, TILE * 3 // 4)
-    caption_font, title_font = _font(14), _font(18)
+    caption_font, title_font = font(14), font(18)
     line_height = 18
     cell_height = tile_height + 4 + 2 * line_height
     columns = min(COLUMNS, shown)
@@ -76,68 +72,41 @@ def contact_sheet(
     width = max(2 * MARGIN + columns * (cell_width + GAP) - GAP, 480 if title else 0)
     sheet = Image.new("RGB", (width, top + rows * (cell_height + ROW_GAP) - ROW_GAP + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN - 4), _fitting(title, title_font, width - 2 * MARGIN), INK, title_font)
-    for position, (tile, index) in enumerate(zip(tiles, picks, strict=True)):
+    draw.text((MARGIN, MARGIN - 4), fitting(title, title_font, width - 2 * MARGIN), INK, title_font)
+    for position, (picture, index) in enumerate(zip(tiles, picks, strict=True)):
         x = MARGIN + position % columns * (cell_width + GAP)
         y = top + position // columns * (cell_height + ROW_GAP)
-        sheet.paste(tile, (x, y))
+        sheet.paste(picture, (x, y))
         for number, line in enumerate(captions[index].split("\n")[:2]):
-            text = _fitting(line, caption_font, cell_width)
+            text = fitting(line, caption_font, cell_width)
             draw.text((x, y + tile_height + 4 + number * line_height), text, FAINT if number else INK, caption_font)
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG")
 
 
-def synthetic_sheet(generator: nn.Module, teacher: Teacher, path: Path, *, seed: int) -> None:
+def synthetic_sheet(
+    generator: nn.Module, teacher: Teacher, path: Path, *, seed: int, captions_of: Callable[[Tensor], list[str]]
+) -> None:
     """Write a contact sheet of generated images: the class that was asked for, if one was, and what the teacher sees.
 
     Args:
         generator: has `latents(count, random)`, `forward(z, labels)` and `aims_at_realism`, on the teacher's device.
             One that does not aim at realism is asked for no class.
+        captions_of: the teacher's logits to a caption of two lines for each image.
     """
     import torch
 
-    random = torch.Generator(teacher.classifier.weight.device).manual_seed(seed)
+    random = torch.Generator(teacher.normalise.mean.device).manual_seed(seed)
     with torch.no_grad():
         z, labels = generator.latents(COLUMNS * 8, random)  # type: ignore[operator]
         images = generator(z, labels)
-        seen = teacher_captions(teacher(images).logits, teacher.card.class_names)
+        batches = images.split(COLUMNS)  # the class maps of all of them might not fit
+        seen = [caption for batch in batches for caption in captions_of(teacher(batch).logits.cpu())]
     captions = seen
     if generator.aims_at_realism:
         asked = [printable(teacher.card.class_names[index], NAME_LIMIT) for index in labels.tolist()]
         captions = [f"{name}, seen as\n{line.replace(chr(10), ' ')}" for name, line in zip(asked, seen, strict=True)]
     contact_sheet((images * 255.0).round().to(torch.uint8).cpu(), path, captions)
-
-
-def _tile(image: Tensor) -> Image:
-    """(C, H, W) uint8 as an RGB picture whose longer side is at most about TILE."""
-    from PIL import Image
-
-    picture = Image.fromarray(image.permute(1, 2, 0).expand(-1, -1, 3).cpu().numpy())
-    longer = max(picture.size)
-    if longer > TILE:
-        width, height = (max(1, side * TILE // longer) for side in picture.size)
-        return picture.resize((width, height), Image.Resampling.LANCZOS)
-    factor = TILE // longer
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-
-
-def _font(size: int) -> FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and knows Latin, Greek, Cyrillic and Arabic letters."""
-    import matplotlib
-    from PIL import ImageFont
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
-
-
-def _fitting(text: str, font: FreeTypeFont, width: int) -> str:
-    """The text, or as much of its start as fits into `width` px together with an ellipsis."""
-    text = printable(text, 200)
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + ELLIPSIS) > width:
-        text = text[:-1]
-    return text.rstrip() + ELLIPSIS
 
 
 # --- training curves -------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from compressor.report.comparing import as_fast, kind, milliseconds, no_larger, other_mode, p50, place
 from compressor.report.limits import Limits
 from compressor.report.shipping import Rejected, Variant
-from compressor.report.text import count, joined, points, significant, with_interval
-from compressor.report.variants import ENOUGH_TO_PROVE
+from compressor.report.text import agrees, joined, points, significant, with_interval
+from compressor.report.variants import enough_to_prove
 from profiles.schema import DeviceProfile
 
 
@@ -86,7 +86,7 @@ def _why_not_fp16(half: Variant | None, missed: Mapping[str, str], target: Devic
     agreement = half.agreement_with_fp32.larger
     if agreement is None:
         return " and no image says what fp16 costs"
-    return f" and fp16 agrees with fp32 on {with_interval(agreement)} of {count(agreement.n, 'image')} only"
+    return f" and fp16 {agrees(agreement, 'fp32', with_interval(agreement))} only"
 
 
 def _cost(chosen: Variant, limits: Limits) -> Iterator[str]:
@@ -97,8 +97,8 @@ def _cost(chosen: Variant, limits: Limits) -> Iterator[str]:
     if agreement is None:
         yield f"No held-out image says what {chosen.precision} costs."
         return
-    sentence = f"It agrees with fp32 on {with_interval(agreement)} of {count(agreement.n, 'image')}"
-    few = agreement.n < ENOUGH_TO_PROVE
+    sentence = f"It {agrees(agreement, 'fp32', with_interval(agreement))}"
+    few = agreement.n < enough_to_prove(agreement)
     yield f"{sentence}, too few to prove the limit of {points(limits.max_drop)}." if few else f"{sentence}."
 
 

@@ -21,14 +21,15 @@ from pydantic import (
     model_validator,
 )
 
-from compressor.report.measured import Comparison, Confidence, Fraction, Proportion, Record, RunPath, Scores, Sha256
+from compressor.inputs.card import Task
+from compressor.report.measured import AnyComparison, Confidence, Fraction, Proportion, Record, RunPath, Scores, Sha256
 from compressor.report.shipping import Int8Calibration, Kit, LimitsRecord, Recommendation, Variant, Verdict
 from compressor.report.student_search import StudentSearch
 from compressor.stages import atomic_write_text
 from profiles.latency import LatencyStats
 
-SCHEMA_VERSION: Literal["1.2"] = "1.2"
-EARLIER_VERSIONS = ("1.0", "1.1")
+SCHEMA_VERSION: Literal["1.3"] = "1.3"
+EARLIER_VERSIONS = ("1.0", "1.1", "1.2")
 
 
 class Summary(Record):
@@ -51,8 +52,17 @@ class ModelRow(Record):
     params_m: PositiveFloat
     macs_g: PositiveFloat = Field(description="multiply-accumulates of one image")
     size_mib: PositiveFloat = Field(description="the fp32 ONNX file")
-    agreement: Scores = Field(default=Scores(), description="top-1 equal to the teacher; null for the teacher itself")
-    accuracy: Scores = Field(default=Scores(), description="top-1 equal to the label, where there are labels")
+    agreement: Scores = Field(
+        default=Scores(),
+        description="with the teacher, as `task` has it: top-1 equal, of images or of pixels, or variance explained; "
+        "null for the teacher itself",
+    )
+    accuracy: Scores = Field(
+        default=Scores(),
+        description="top-1 equal to the label or the mask, where there are any; of images or of pixels",
+    )
+    mean_iou: Scores = Field(default=Scores(), description="segmentation: with the teacher's class maps")
+    mean_iou_masks: Scores = Field(default=Scores(), description="segmentation: with masks, where there are any")
     latency_host: LatencyStats | None = Field(default=None, description="on the machine that ran this")
     latency_target: LatencyStats | None = Field(default=None, description="on the target, never on a stand-in")
 
@@ -75,13 +85,17 @@ class Samples(Record):
     """The user's few images and what the teacher says of them."""
 
     num_train: NonNegativeInt = Field(description="images that training sees")
+    num_pool: NonNegativeInt = Field(default=0, description="other images that training may see")
     num_select: NonNegativeInt = Field(description="images that choices are made on")
     num_evidence: NonNegativeInt = Field(description="images that only this report reads")
     skipped: tuple[SkippedFile, ...] = ()
-    num_labelled: NonNegativeInt = Field(description="images in a folder that is named like a class")
+    num_labelled: NonNegativeInt = Field(description="images in a folder that is named like a class, or with a mask")
     teacher_confidence: Confidence | None = None
     teacher_accuracy: Proportion | None = Field(default=None, description="on the labelled images, all parts together")
-    pseudo_labels: tuple[NonNegativeInt, ...] = Field(description="images that the teacher gives to each class")
+    pseudo_labels: tuple[NonNegativeInt, ...] = Field(
+        description="images that the teacher gives to each class; segmentation: that it gives most pixels of; "
+        "regression: none"
+    )
 
 
 class TeacherSource(Record):
@@ -119,6 +133,8 @@ class Choice(Record):
 
 class Distillation(Record):
     method: str
+    chosen: Literal["auto", "asked"] = Field(default="asked", description="auto: by the tool, for `reason`")
+    reason: str | None = Field(default=None, description="why this method, in a sentence")
     effort: str
     seed: int
     device: str
@@ -174,10 +190,19 @@ class Environment(Record):
     gpu: str | None = None
 
 
+class OnGenerated(Record):
+    """Student against teacher on images of the method's own generator. No evidence: the student may have trained on
+    such images, and nothing says that real ones are like them. It decides nothing."""
+
+    agreement: Proportion
+    mean_iou: Proportion | None = None
+    comparison: AnyComparison | None = None
+
+
 class Report(Record):
     """Everything that is known about one run."""
 
-    schema_version: Literal["1.2"] = SCHEMA_VERSION
+    schema_version: Literal["1.3"] = SCHEMA_VERSION
     tool_version: str
     command: str = Field(description="the shell line that makes this run again")
     created: AwareDatetime
@@ -186,8 +211,12 @@ class Report(Record):
     teacher: ModelRow
     student: ModelRow
     target: Target
-    comparison_evidence: Comparison | None = Field(default=None, description="on held-out images of the user's samples")
-    comparison_eval: Comparison | None = Field(default=None, description="on the user's --eval set")
+    task: Task = "classification"
+    comparison_evidence: AnyComparison | None = Field(
+        default=None, description="on held-out images of the user's samples; its fields follow from `task`"
+    )
+    comparison_eval: AnyComparison | None = Field(default=None, description="on the user's --eval set")
+    generated: OnGenerated | None = Field(default=None, description="null: the method leaves no generator")
     samples: Samples
     teacher_source: TeacherSource
     student_search: StudentSearch | None = Field(default=None, description="null: the user named the student")
@@ -232,7 +261,7 @@ class Report(Record):
             predicted = variant.latency_predicted
             if predicted is not None and predicted.device != self.target.title:
                 raise ValueError(f"{variant.label} is predicted for {predicted.device}, not for {self.target.title}")
-        num_classes = len(self.teacher_source.class_names)
+        num_classes = 0 if self.task == "regression" else len(self.teacher_source.class_names)
         if len(self.samples.pseudo_labels) != num_classes:
             raise ValueError(f"{len(self.samples.pseudo_labels)} pseudo-labels for {num_classes} classes")
         return self

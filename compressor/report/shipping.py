@@ -20,7 +20,10 @@ class VariantParity(Record):
     """An artefact against a reference on the same images; `onnx.parity` ties the fp32 file to torch."""
 
     max_rel: NonNegativeFloat = Field(description="largest difference, as a share of the largest logit")
-    top1_agreement: Fraction
+    top1_agreement: Fraction = Field(
+        description="share of the images with the same class, or of their pixels; of a regression the variance that is "
+        "explained"
+    )
     num_images: PositiveInt
 
 
@@ -38,9 +41,11 @@ class Variant(Record):
     parity_target: VariantParity | None = Field(
         default=None, description="the target's outputs to those that this machine gets from the same file"
     )
-    agreement: Scores = Field(default=Scores(), description="top-1 equal to the fp32 teacher")
-    agreement_with_fp32: Scores = Field(default=Scores(), description="top-1 equal to the same network's fp32 file")
-    accuracy: Scores = Field(default=Scores(), description="top-1 equal to the label, where there are labels")
+    agreement: Scores = Field(default=Scores(), description="with the fp32 teacher, as the task has it")
+    agreement_with_fp32: Scores = Field(default=Scores(), description="with the same network's fp32 file")
+    accuracy: Scores = Field(default=Scores(), description="top-1 equal to the label or the mask, where there are any")
+    mean_iou: Scores = Field(default=Scores(), description="segmentation: with the fp32 teacher's class maps")
+    mean_iou_masks: Scores = Field(default=Scores(), description="segmentation: with masks, where there are any")
     latency_host: LatencyStats | None = Field(default=None, description="on the machine that ran this")
     latency_target: LatencyStats | None = Field(default=None, description="on the target, never on a stand-in")
     latency_predicted: Prediction | None = Field(
@@ -69,7 +74,7 @@ class Int8Trial(Record):
     method: str
     float_groups: tuple[str, ...] = Field(description="groups of layers that were left in float")
     logit_error: NonNegativeFloat = Field(description="relative L2 distance to the fp32 logits")
-    agreement: Fraction = Field(description="top-1 equal to the fp32 file, on the images that choices are made on")
+    agreement: Fraction = Field(description="with the fp32 file, on the images that choices are made on")
     num_images: PositiveInt | None = Field(default=None, description="how many of those; null where it is not known")
 
 
@@ -80,6 +85,9 @@ class Int8Calibration(Record):
     method: str = Field(description="how ranges become scales: min-max, entropy or percentile")
     num_real: NonNegativeInt = Field(description="the user's images that the ranges come from")
     num_generated: NonNegativeInt
+    num_patterns: NonNegativeInt = Field(
+        default=0, description="smooth random patterns, where there was neither a real nor a generated image"
+    )
     generator_note: str | None = Field(default=None, description="why no generated images, or of which generator")
     range_agreement_median: Fraction | None = Field(
         default=None, description="overlap of the activation ranges of real and generated images, over the tensors"
@@ -95,7 +103,7 @@ class Int8Calibration(Record):
     agreement_with_fp32: Proportion | None = Field(
         default=None, description="on the larger of evidence and --eval, which nothing was chosen on"
     )
-    limit_proven: bool = Field(description="300 of those images or more, and their whole interval holds the limit")
+    limit_proven: bool = Field(description="enough of those images, and their whole interval holds the limit")
 
 
 class LimitsRecord(Record):

@@ -8,7 +8,7 @@ from compressor.report.measured import Proportion
 from compressor.report.schema import ModelRow, Summary, Target
 from compressor.report.shipping import Recommendation, Verdict
 from compressor.report.student_search import StudentSearch, notes_on_chosen
-from compressor.report.text import count, percent, significant, span, with_interval
+from compressor.report.text import ACCURACY, agrees, count, percent, significant, span, with_interval
 from compressor.report.verdicts import decision_of
 from profiles.latency import LatencyStats
 
@@ -23,14 +23,22 @@ def summarise(
     recommendation: Recommendation | None = None,
     verdicts: Sequence[Verdict] = (),
     search: StudentSearch | None = None,
+    *,
+    without_images: bool = False,
 ) -> Summary:
     """The summary of two rows, and what the limits decide. Of the two sets of images the larger one speaks first.
 
     What to ship is the first point, before it whether the teacher would do, and after it what the search for the
     student says against its choice.
+
+    Args:
+        without_images: the run was given no image at all. Where --eval gives none either, it cannot pass: that int8
+            or the student is any good on real images is not known.
     """
     shipping = (*_shipping(recommendation), *(() if search is None else notes_on_chosen(search)))
     decision = decision_of(verdicts, recommendation)
+    if decision == "pass" and without_images and student.agreement.larger is None:
+        decision = "warn"
     share = percent(student.params_m / teacher.params_m)
     known = [
         (agreement, noun)
@@ -41,7 +49,8 @@ def summarise(
         if agreement is not None
     ]
     if not known:
-        headline = f"The student has {share} of its teacher's parameters; no held-out image says how good it is."
+        known_by = "no real image was given that says" if without_images else "no held-out image says"
+        headline = f"The student has {share} of its teacher's parameters; {known_by} how good it is."
         return Summary(
             decision=decision,
             headline=headline,
@@ -51,12 +60,13 @@ def summarise(
     return Summary(
         decision=decision,
         headline=(
-            f"The student agrees with its teacher on {percent(agreement.value)} of {count(agreement.n, noun)}, "
-            f"with {share} of its parameters."
+            f"The student {agrees(agreement, 'its teacher', percent(agreement.value), noun)}, with {share} of its "
+            "parameters."
         ),
         points=(
             *shipping,
             _interval(agreement),
+            *_mean_iou(teacher, student),
             *_accuracy(teacher, student),
             *_host(teacher, student),
             *_target(student, target),
@@ -78,12 +88,24 @@ def _interval(agreement: Proportion) -> str:
     return f"{sentence}."
 
 
+def _mean_iou(teacher: ModelRow, student: ModelRow) -> Iterator[str]:
+    found = student.mean_iou.larger
+    if found is not None:
+        yield f"Mean IoU of its class maps with the teacher's: {with_interval(found)}."
+    ours, theirs = student.mean_iou_masks.larger, teacher.mean_iou_masks.larger
+    if ours is not None and theirs is not None:
+        yield (
+            f"Mean IoU with the masks of {count(ours.n, 'image')}: student {with_interval(ours)}, teacher "
+            f"{with_interval(theirs)}."
+        )
+
+
 def _accuracy(teacher: ModelRow, student: ModelRow) -> Iterator[str]:
     ours, theirs = student.accuracy.eval, teacher.accuracy.eval
     if ours is not None and theirs is not None:
         yield (
-            f"Accuracy on the {count(ours.n, 'image')} of --eval: student {with_interval(ours)}, "
-            f"teacher {with_interval(theirs)}."
+            f"{ACCURACY[ours.of].capitalize()} on the {count(ours.n, 'image')} of --eval: student "
+            f"{with_interval(ours)}, teacher {with_interval(theirs)}."
         )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from compressor.report.measured import Proportion, Scores
 from compressor.report.schema import Report
 from compressor.report.text import (
     ABSENT,
+    ACCURACY,
+    AGREEMENT,
     conditions,
     count,
     joined,
@@ -65,8 +67,10 @@ def side_by_side(report: Report) -> tuple[Line, ...]:
             size(student.size_mib),
             times(student.size_mib, teacher.size_mib),
         ),
-        *_score_lines("agreement", teacher.agreement, student.agreement, absent_teacher="reference"),
-        *_score_lines("accuracy", teacher.accuracy, student.accuracy, absent_teacher=ABSENT),
+        *_score_lines(AGREEMENT, teacher.agreement, student.agreement, absent_teacher="reference"),
+        *_score_lines(AGREEMENT, teacher.mean_iou, student.mean_iou, absent_teacher="reference"),
+        *_score_lines(ACCURACY, teacher.accuracy, student.accuracy, absent_teacher=ABSENT),
+        *_score_lines(_MASKS, teacher.mean_iou_masks, student.mean_iou_masks, absent_teacher=ABSENT),
     )
 
 
@@ -99,15 +103,18 @@ def latency_notes(report: Report) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _score_lines(metric: str, teacher: Scores, student: Scores, absent_teacher: str) -> Iterator[Line]:
-    """One line for each set of images on which either network has the metric."""
+_MASKS = {"overlap": "mean IoU with masks"}
+
+
+def _score_lines(names: Mapping[str, str], teacher: Scores, student: Scores, absent_teacher: str) -> Iterator[Line]:
+    """One line for each set of images on which either network has the metric; names: by what it is a share of."""
     for noun, theirs, ours in (
         ("held-out image", teacher.evidence, student.evidence),
         ("--eval image", teacher.eval, student.eval),
     ):
         known = ours or theirs
         if known is not None:
-            yield Line(f"{metric}, {count(known.n, noun)}", _cell(theirs, absent_teacher), _cell(ours, ABSENT))
+            yield Line(f"{names[known.of]}, {count(known.n, noun)}", _cell(theirs, absent_teacher), _cell(ours, ABSENT))
 
 
 def _cell(proportion: Proportion | None, absent: str) -> str:

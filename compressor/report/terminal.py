@@ -13,6 +13,7 @@ from rich.text import Text
 from compressor.report.artefact_table import (
     Artefacts,
     VariantLine,
+    agreement_name,
     calibration_lines,
     judged_on,
     missing_lines,
@@ -51,7 +52,7 @@ def latency_table(report: Report) -> Table:
 def variant_table(report: Artefacts) -> Table:
     """Every artefact with its size, its difference to fp32, its agreement and p50; an arrow marks the recommended."""
     images = judged_on(report)
-    title = f"Artefacts: p50 in ms{f', agreement on {images}' if images else ''}"
+    title = f"Artefacts: p50 in ms{f', {agreement_name(report)} on {images}' if images else ''}"
     table = Table(title=_line(title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("")
     table.add_column("")

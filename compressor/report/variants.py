@@ -31,6 +31,9 @@ Latencies = Mapping[str, LatencyStats]
 
 # With fewer images, even complete agreement leaves a loss of one point possible (rule of three: 3 / 300).
 ENOUGH_TO_PROVE = 300
+# An image adds a part of its pixels or of the variance, hardly ever all or nothing. With fewer, a kind of image that is
+# one in thirty may be missing altogether, and a bootstrap knows only what it has seen.
+ENOUGH_OF_PARTS = 100
 
 _FP16_HERE = "fp16 is judged as ONNX Runtime computes it on a CPU, partly in fp32."
 
@@ -101,6 +104,11 @@ def scores_of(found: Mapping[str, Any], metric: str) -> Scores:
     return Scores(**{where: Proportion(**value) for where, value in values.items() if value is not None})
 
 
+def enough_to_prove(agreement: Proportion) -> int:
+    """So many images have to be behind an interval before it proves a limit."""
+    return ENOUGH_TO_PROVE if agreement.of == "images" else ENOUGH_OF_PARTS
+
+
 def _judged_with_fp16(entry: Mapping[str, Any]) -> bool:
     """Whether an ONNX file that is fp16, or int8 within fp16, was judged on this machine."""
     mixed = entry["precision"] == "int8" and not entry.get("optimise", True)
@@ -138,6 +146,8 @@ def _variant(
         agreement=scores_of(judged, "agreement"),
         agreement_with_fp32=scores_of(judged, "agreement_with_fp32"),
         accuracy=scores_of(judged, "student_accuracy"),
+        mean_iou=scores_of(judged, "mean_iou"),
+        mean_iou_masks=scores_of(judged, "student_mean_iou"),
         latency_host=host,
         latency_target=target,
         latency_predicted=predicted and Prediction.model_validate(predicted),
@@ -163,7 +173,7 @@ def _calibration(entry: Mapping[str, Any], facts: Facts) -> Int8Calibration:
             "trials": trials,
             "agreement_with_fp32": agreement,
             "limit_proven": agreement is not None
-            and agreement.n >= ENOUGH_TO_PROVE
+            and agreement.n >= enough_to_prove(agreement)
             and agreement.most_points_lost <= entry["max_drop"],
         }
     )

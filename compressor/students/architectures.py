@@ -4,6 +4,8 @@ Every entry knows where its last feature map ends and which layer classifies it,
 
     image (B, C, H, W) -> body -> feature map (B, D, h, w) -> global average pool -> classifier -> logits (B, K)
 
+Those that classify every pixel (`dense`) have a 1x1 convolution on the map in its place, and logits (B, K, H, W).
+
 `build_network` makes the whole network. `split_backbone` keeps the body, which is what a student contributes when it
 shares its teacher's classifier. `match_shapes` rebuilds a pruned network from the shapes in its state dict, which is
 why a pruned student needs no pickle.
@@ -19,6 +21,9 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from compressor.inputs.card import Task
+from compressor.students import dense
 
 
 class BasicBlock(nn.Module):
@@ -114,11 +119,15 @@ class Architecture:
 
     Attributes:
         build: (num_classes, in_channels, width) -> network with untrained weights.
-        feature_layer: name of the module whose output is the last feature map.
-        classifier_layer: name of the final linear layer; None where the head is more than one layer on the pooled
-            map, so that the network can be a student (its body is used) but not yet a teacher.
-        body: names of the child modules that make the feature map, in the order in which they run.
+        feature_layer: name of the module whose output is the last feature map; of LR-ASPP's two the deeper one.
+        classifier_layer: name of the final layer, linear or a 1x1 convolution; None where the head is more than one
+            layer on the pooled map, so that the network can be a student (its body is used) but not yet a teacher.
+        body: names of the modules that make the feature map, in the order in which they run.
         family: the shared prefix of names that differ in depth or width only.
+        tasks: what the output can mean; the first where nobody says.
+        split: makes the body of a network, where naming its modules does not.
+        scales: whether `width` changes anything.
+        full_size: the map has the image's sides, so that its logits need no upsampling.
     """
 
     build: Callable[[int, int, float], nn.Module]
@@ -126,6 +135,10 @@ class Architecture:
     classifier_layer: str | None
     body: tuple[str, ...]
     family: str
+    tasks: tuple[Task, ...] = ("classification", "regression")
+    split: Callable[[nn.Module], nn.Sequential] | None = None
+    scales: bool = True
+    full_size: bool = False
 
 
 def _scaled(channels: int, width: float) -> int:
@@ -201,6 +214,38 @@ def _mobilenet(name: str, classifier_layer: str | None) -> Architecture:
     return Architecture(build, "features", classifier_layer, ("features",), "mobilenet")
 
 
+def _deeplab(name: str) -> Architecture:
+    def build(num_classes: int, in_channels: int, _width: float) -> nn.Module:
+        return dense.deeplab(name, num_classes, in_channels)
+
+    # The last of the head's five layers is the classifier.
+    body = ("backbone", *(f"classifier.{index}" for index in range(4)))
+    return Architecture(build, "classifier.3", "classifier.4", body, "deeplab", ("segmentation",), scales=False)
+
+
+def _lite_raspp() -> Architecture:
+    def build(num_classes: int, in_channels: int, _width: float) -> nn.Module:
+        return dense.lite_raspp(num_classes, in_channels)
+
+    return Architecture(
+        build,
+        "classifier.cbr",
+        "classifier.high_classifier",
+        ("backbone", "head"),
+        "lraspp",
+        ("segmentation",),
+        split=dense.lite_raspp_body,
+        scales=False,
+    )
+
+
+def _unet(base: int) -> Architecture:
+    def build(num_classes: int, in_channels: int, width: float) -> nn.Module:
+        return dense.UNet(in_channels, _scaled(base, width), num_classes)
+
+    return Architecture(build, "body", "classifier", ("body",), "unet", ("segmentation",), full_size=True)
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "cifar_resnet8": _cifar_resnet((1, 1, 1), (16, 32, 64)),
     "cifar_resnet14": _cifar_resnet((2, 2, 2), (16, 32, 64)),
@@ -218,11 +263,18 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "mobilenet_v3_small": _mobilenet("mobilenet_v3_small", None),
     "mobilenet_v3_large": _mobilenet("mobilenet_v3_large", None),
     "lenet5": _lenet5(),
+    "deeplabv3_resnet101": _deeplab("deeplabv3_resnet101"),
+    "deeplabv3_resnet50": _deeplab("deeplabv3_resnet50"),
+    "deeplabv3_mobilenet_v3_large": _deeplab("deeplabv3_mobilenet_v3_large"),
+    "lraspp_mobilenet_v3_large": _lite_raspp(),
+    "unet": _unet(32),
+    "unet16": _unet(16),
+    "unet8": _unet(8),
 }
 
 
 def teacher_architectures() -> tuple[str, ...]:
-    """Names that a teacher may have: those whose logits are one linear layer on the pooled feature map."""
+    """Names that a teacher may have: those whose logits are one layer on the feature map, pooled or pixel by pixel."""
     return tuple(name for name, entry in ARCHITECTURES.items() if entry.classifier_layer is not None)
 
 
@@ -237,7 +289,10 @@ def build_network(name: str, num_classes: int, in_channels: int = 3, width: floa
 
 def split_backbone(network: nn.Module, name: str) -> nn.Sequential:
     """The part of `network` that maps images (B, C, H, W) to the last feature map (B, D, h, w); weights are shared."""
-    return nn.Sequential(OrderedDict((child, network.get_submodule(child)) for child in ARCHITECTURES[name].body))
+    entry = ARCHITECTURES[name]
+    if entry.split is not None:
+        return entry.split(network)
+    return nn.Sequential(OrderedDict((part.replace(".", "_"), network.get_submodule(part)) for part in entry.body))
 
 
 def feature_shape(backbone: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -8,6 +8,9 @@ by
 and the channel's importance is the sum of delta_nk^2 over k, averaged over the images. Labels are not needed. The mean
 of a channel is no loss: batch norm statistics that are estimated anew (`reestimate_batch_norms`) put it back.
 
+For a network that classifies every pixel, k runs over the classes of all pixels, and what it costs is bounded by
+fewer images (`DENSE_IMAGES`), each of which has many answers.
+
 One backward pass for each of K logits would be too many. For random signs s_k the expectation of
 (sum_k s_k delta_nk)^2 is the sum of delta_nk^2 (Hutchinson 1990), so a few passes with random signs stand for all.
 """
@@ -21,8 +24,10 @@ import torch
 from torch import Tensor, nn
 
 NUM_IMAGES = 128  # on which importance is judged, at most
+DENSE_IMAGES = 16
 NUM_PROBES = 8
 BATCH = 16
+DENSE_BATCH_PIXELS = 16 * 128**2  # of all images of a batch
 
 Changes: TypeAlias = Mapping[nn.Module, Tensor]
 """By a layer that reads channels: the change of the logits (P, N, C) without each, for P probes and N images."""
@@ -57,14 +62,15 @@ class LogitImportance:
         return total.square().mean(dim=(0, 1))
 
 
-def logit_changes(network: nn.Module, images: Tensor) -> Changes:
+def logit_changes(network: nn.Module, images: Tensor, batch: int = BATCH) -> Changes:
     """What taking a channel from a layer does to the logits, for every convolution and linear layer.
 
     Convolutions in groups are left out: their channels are read by whoever comes next. The network stays as it is.
 
     Args:
-        network: in evaluation mode, normalised images (N, C, H, W) to logits (N, K).
+        network: in evaluation mode, normalised images (N, C, H, W) to logits (N, K) or (N, K, H, W).
         images: normalised, on the network's device.
+        batch: images that are looked at together.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear) or _is_dense(layer)]
     read: list[tuple[nn.Module, Tensor]] = []
@@ -79,16 +85,16 @@ def logit_changes(network: nn.Module, images: Tensor) -> Changes:
     found: dict[nn.Module, list[_Batch]] = {}
     handles = [layer.register_forward_pre_hook(watch) for layer in layers]
     try:
-        for batch in images.split(BATCH):
+        for part in images.split(batch):
             read.clear()
             with torch.enable_grad():
-                logits = network(batch)
+                logits = network(part)
             activations = [activation for _, activation in read]
             by_probe = [_probe(logits, activations, generator) for _ in range(NUM_PROBES)]
             for (layer, activation), probes in zip(read, zip(*by_probe, strict=True), strict=True):
                 mean = activation.detach().transpose(0, 1).flatten(1).mean(1)
                 weighted, plain = (torch.stack(parts) for parts in zip(*probes, strict=True))
-                found.setdefault(layer, []).append(_Batch(weighted.cpu(), plain.cpu(), mean.cpu() * len(batch)))
+                found.setdefault(layer, []).append(_Batch(weighted.cpu(), plain.cpu(), mean.cpu() * len(part)))
     finally:
         for handle in handles:
             handle.remove()

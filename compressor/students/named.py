@@ -10,7 +10,7 @@ from compressor.report import text
 from compressor.students.bounds import Bound, Costs, bounds_of
 from compressor.students.footprint import footprint
 from compressor.students.search_record import StudentLimits
-from compressor.students.student import Backbone, classifier_sharing
+from compressor.students.student import Backbone, as_shipped
 from profiles.schema import Precision
 
 SMALLEST = {"fp32": 4, "fp16": 2, "int8": 1}  # bytes of a weight
@@ -33,7 +33,7 @@ def check_named_student(
     Raises:
         InputRefused: with every limit that it misses.
     """
-    counted = footprint(classifier_sharing(backbone, teacher), teacher.card.input_shape)
+    counted = footprint(as_shipped(backbone, teacher), teacher.card.input_shape)
     width = min(SMALLEST[precision] for precision in precisions)
     costs: Costs = {
         "params_m": counted.params / 1e6,

@@ -11,9 +11,19 @@ from torch import Tensor, nn
 from compressor.errors import InputRefused
 from compressor.inputs.teacher import Teacher, layer_names
 from compressor.students.architectures import split_backbone
-from compressor.students.importance import NUM_IMAGES, LogitImportance, logit_changes, reestimate_batch_norms
+from compressor.students.importance import (
+    BATCH,
+    DENSE_BATCH_PIXELS,
+    DENSE_IMAGES,
+    NUM_IMAGES,
+    LogitImportance,
+    logit_changes,
+    reestimate_batch_norms,
+)
 from compressor.students.student import Backbone
 from exporters.causes import one_line
+
+TRACED_SIDE = 64  # pixels, of a segmentation's image
 
 
 class NothingPruned(InputRefused):
@@ -30,7 +40,8 @@ def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int, im
     that is not wider than that stays whole. The classifier keeps its outputs.
 
     Args:
-        images: real ones, (N, C, H, W) in [0, 1]; at most 128 of them are used, spread evenly. One is as good as none.
+        images: real ones, (N, C, H, W) in [0, 1]; at most 128 of them are used, or 16 for a segmentation, where each
+            has many answers, spread evenly. One is as good as none.
 
     Raises:
         InputRefused: torch-pruning cannot trace or prune this network.
@@ -45,11 +56,12 @@ def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int, im
     importance = tp.importance.GroupMagnitudeImportance(p=2)
     few = None if images is None or len(images) < 2 else _few(teacher, images)
     if few is not None:
-        importance = LogitImportance(logit_changes(network, few), otherwise=importance)
+        importance = LogitImportance(logit_changes(network, few, _batch(teacher)), otherwise=importance)
+    example = torch.zeros(1, card.input_shape[0], *_traced_sides(teacher))
     try:
         pruner = tp.pruner.MagnitudePruner(
             network.cpu().requires_grad_(True),
-            torch.zeros(1, *card.input_shape),
+            example,
             importance=importance,
             pruning_ratio=ratio,
             pruning_ratio_dict=_narrow_layers(network, ratio, channel_multiple),
@@ -58,7 +70,7 @@ def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int, im
         )
         pruner.step()
         with torch.no_grad():
-            network.eval()(torch.zeros(1, *card.input_shape))
+            network.eval()(example)
     except Exception as error:  # torch-pruning raises whatever its tracing met
         raise InputRefused(
             f"Pruning {card.architecture} by {ratio} failed: {type(error).__name__}: {one_line(error)}.",
@@ -79,8 +91,26 @@ def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int, im
 
 def _few(teacher: Teacher, images: Tensor) -> Tensor:
     """At most NUM_IMAGES, spread evenly, as the network takes them and where it is."""
-    rows = torch.linspace(0, len(images) - 1, min(NUM_IMAGES, len(images))).round().long()
+    most = DENSE_IMAGES if teacher.task == "segmentation" else NUM_IMAGES
+    rows = torch.linspace(0, len(images) - 1, min(most, len(images))).round().long()
     return teacher.normalise(images[rows.to(images.device)].to(teacher.classifier.weight.device))  # type: ignore[no-any-return]
+
+
+def _batch(teacher: Teacher) -> int:
+    """Images whose activations are held at the same time."""
+    if teacher.task != "segmentation":
+        return BATCH
+    _, height, width = teacher.card.input_shape
+    return min(BATCH, max(1, DENSE_BATCH_PIXELS // (height * width)))
+
+
+def _traced_sides(teacher: Teacher) -> tuple[int, int]:
+    """Height and width of the image on which torch-pruning finds the groups.
+
+    They are the same at any size, and a small one saves most of the time of a search where images are large.
+    """
+    _, height, width = teacher.card.input_shape
+    return (min(height, TRACED_SIDE), min(width, TRACED_SIDE)) if teacher.task == "segmentation" else (height, width)
 
 
 def _narrow_layers(network: nn.Module, ratio: float, channel_multiple: int) -> dict[nn.Module, float]:

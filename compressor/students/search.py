@@ -5,7 +5,7 @@
 
 The first kind that has a candidate within every bound ends the search, and the one of that kind with the most
 multiply-accumulates (MACs) is chosen: it is the most capable. Pruned copies come first because they keep the teacher's
-weights. A candidate is looked at as it would ship, with its projector and the teacher's classifier. Neither shapes nor
+weights. A candidate is looked at as it would ship (`as_shipped`). Neither shapes nor
 times depend on weights, so the search needs no images, and `compress plan` and `compress run` choose the same where
 latencies are predicted; where they are measured, two candidates that close to a limit may change places.
 
@@ -146,18 +146,20 @@ def _rows(
 def _kinds(teacher: Teacher) -> Iterator[tuple[Kind, list[str]]]:
     """Specs by kind, in the order in which they are preferred, each from large to small."""
     yield "pruned", [f"prune:{ratio}" for ratio in PRUNE_RATIOS]
-    yield "narrower", [f"width:{width}" for width in WIDTHS]
+    if ARCHITECTURES[teacher.card.architecture].scales:
+        yield "narrower", [f"width:{width}" for width in WIDTHS]
     yield "other", _smaller_architectures(teacher)
 
 
 def _smaller_architectures(teacher: Teacher) -> list[str]:
-    """Architectures for images of this size with fewer MACs than the teacher."""
+    """Architectures for this task and images of this size with fewer MACs than the teacher."""
     shape = teacher.card.input_shape
-    small = min(shape[1:]) <= SMALL_SIDE
+    small = min(shape[1:]) <= SMALL_SIDE and teacher.task != "segmentation"  # whose networks suit any size
     most = count_macs(teacher.network, shape)
     macs = {}
     for name, entry in ARCHITECTURES.items():
-        if (entry.family == SMALL_FAMILY) == small and name != teacher.card.architecture:
+        fits = teacher.task in entry.tasks and (entry.family == SMALL_FAMILY) == small
+        if fits and name != teacher.card.architecture:
             with torch.device("meta"):  # counts need no weights
                 macs[name] = count_macs(named_backbone(name, shape[0]), shape)
     return sorted((name for name in macs if macs[name] < most), key=lambda name: -macs[name])

@@ -25,7 +25,7 @@ class StudentLimits:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One network as it would ship: with normalisation, projector and the teacher's classifier, untrained.
+    """One network as it would ship: with its normalisation and a classifier (`as_shipped`), untrained.
 
     Attributes:
         spec: what `--student` would say, such as "prune:0.4"; for the teacher its architecture's name.

@@ -7,7 +7,8 @@ import re
 import torch
 from torch import Tensor
 
-from compressor.errors import UsageFault
+from compressor.errors import InputRefused, UsageFault
+from compressor.inputs.card import Task
 from compressor.inputs.nearest import did_you_mean
 from compressor.inputs.teacher import Teacher
 from compressor.students.architectures import ARCHITECTURES
@@ -28,10 +29,11 @@ def parse_student(spec: str) -> tuple[str, float | str]:
     match = re.fullmatch(r"(width|prune):(.*)", spec)
     if match is None:
         if spec not in ARCHITECTURES:
+            known = (AUTO, "width:0.5", "prune:0.5", *ARCHITECTURES)
             raise UsageFault(
                 f"Unknown student {spec!r}.",
                 f"Available: {AUTO}, width:RATIO, prune:RATIO, {', '.join(ARCHITECTURES)}.",
-                did_you_mean(spec, (AUTO, *ARCHITECTURES)) or "Leave --student out, and one that fits is chosen.",
+                did_you_mean(spec, known) or "Leave --student out, and one that fits is chosen.",
             )
         return "name", spec
     kind, text = match.groups()
@@ -58,8 +60,8 @@ def build_backbone(
         images: a few real ones, (N, C, H, W) in [0, 1], by which pruning decides what stays. No shape depends on them.
 
     Raises:
-        UsageFault: the specification is wrong.
-        InputRefused: the teacher cannot be pruned, or not by so little.
+        UsageFault: the specification is wrong, or names a network for another task.
+        InputRefused: the teacher cannot be pruned, or not by so little, or comes in one width.
     """
     kind, value = parse_student(spec)
     assert kind != AUTO  # no backbone by itself
@@ -68,5 +70,23 @@ def build_backbone(
     if kind == "prune":
         return pruned_backbone(teacher, float(value), channel_multiple=channel_multiple, images=images)
     if kind == "name":
+        _check_task(str(value), teacher.task)
         return named_backbone(str(value), card.input_shape[0])
+    if not ARCHITECTURES[card.architecture].scales and value != 1.0:
+        raise InputRefused(
+            f"The student {spec!r} is {card.architecture} with fewer channels.",
+            f"{card.architecture} comes in one width.",
+            f"Use --student prune:{float(value):g}, or name a smaller architecture.",
+        )
     return named_backbone(card.architecture, card.input_shape[0], card.width * float(value))
+
+
+def _check_task(name: str, task: Task) -> None:
+    if task in ARCHITECTURES[name].tasks:
+        return
+    able = [other for other, entry in ARCHITECTURES.items() if task in entry.tasks]
+    raise UsageFault(
+        f"The student {name!r} does {' and '.join(ARCHITECTURES[name].tasks)}, and the teacher's task is {task}.",
+        f"{task.capitalize()} is done by {', '.join(able)}.",
+        "Name one of these, or leave --student out, and one that fits is chosen.",
+    )

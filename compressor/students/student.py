@@ -1,10 +1,15 @@
-"""The student as it is trained and deployed: normalisation, backbone, projector, classifier, in one graph."""
+"""The student as it is trained and deployed: normalisation, backbone, projector, classifier, in one graph.
+
+classification, regression    image -> backbone -> projector -> global average pool -> linear layer -> (B, K)
+segmentation                  image -> backbone -> 1x1 convolution -> bilinear upsampling -> (B, K, H, W)
+"""
 
 from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +18,11 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from compressor.inputs.card import TeacherCard
+from compressor.errors import InputRefused
+from compressor.inputs.card import Task, TeacherCard
 from compressor.inputs.teacher import Normalise, Teacher
-from compressor.students.architectures import build_network, feature_shape, match_shapes, split_backbone
+from compressor.students.architectures import ARCHITECTURES, build_network, feature_shape, match_shapes, split_backbone
+from compressor.students.dense import upsample
 
 
 class Projector(nn.Sequential):
@@ -57,7 +64,7 @@ class StudentCard(BaseModel):
         map_size: (h, w) to which the backbone's map is pooled before the projector; none: as it is.
         projector: whether a projector and the teacher's classifier follow (classifier sharing), or the student's own
             classifier.
-        input: the teacher's card, for the input's shape, preprocessing and class names.
+        input: the teacher's card, for the input's shape, preprocessing and class names, and for the task.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,17 +79,21 @@ class StudentCard(BaseModel):
 
 
 class Student(nn.Module):
-    """Images (B, C, H, W) in [0, 1] to logits (B, K).
+    """Images (B, C, H, W) in [0, 1] to logits (B, K), or (B, K, H, W) for a segmentation.
 
     Args:
         backbone: normalised images to a map (B, C', h', w').
         projector: the map to the teacher's channels, or None.
-        classifier: the teacher's own final layer (a frozen copy), or the student's.
+        classifier: the teacher's own final layer (a frozen copy), or the student's; 1x1 for a segmentation.
         card: must describe exactly these parts.
     """
 
     def __init__(
-        self, backbone: nn.Module, projector: nn.Module | None, classifier: nn.Linear, card: StudentCard
+        self,
+        backbone: nn.Module,
+        projector: nn.Module | None,
+        classifier: nn.Linear | nn.Conv2d,
+        card: StudentCard,
     ) -> None:
         super().__init__()
         self.card = card
@@ -90,16 +101,20 @@ class Student(nn.Module):
         self.backbone = backbone
         self.projector = projector if projector is not None else nn.Identity()
         self.classifier = classifier
+        self._upsamples = not ARCHITECTURES[card.architecture].full_size
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """The map that the classifier pools: (B, D, h, w)."""
+        """The map that the classifier pools, or reads as it is: (B, D, h, w)."""
         x = self.backbone(self.normalise(images))
         if self.card.map_size is not None:
             x = F.adaptive_avg_pool2d(x, self.card.map_size)
         return self.projector(x)  # type: ignore[no-any-return]
 
     def classify(self, feature_map: Tensor) -> Tensor:
-        """Logits (B, K) of a map (B, D, h, w)."""
+        """Logits of a map (B, D, h, w)."""
+        if self.card.input.task == "segmentation":
+            logits: Tensor = self.classifier(feature_map)
+            return upsample(logits, self.card.input.input_shape[1:]) if self._upsamples else logits
         return self.classifier(feature_map.mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -126,7 +141,16 @@ def classifier_sharing(backbone: Backbone, teacher: Teacher) -> Student:
     """A student that ends in a new projector and a frozen copy of its teacher's classifier (HiDFD, after SimKD).
 
     The student's own head never exists. Where the student's map is larger than the teacher's it is pooled down.
+
+    Raises:
+        InputRefused: the teacher's classifier is not a linear layer on a pooled map.
     """
+    if not isinstance(teacher.classifier, nn.Linear):
+        raise InputRefused(
+            f"The teacher ({teacher.card.architecture}) does {teacher.task}.",
+            "A classifier can be shared where it is one linear layer on the average of a feature map.",
+            "Use a method that gives the student a classifier of its own, such as --method dfad.",
+        )
     image_shape = teacher.card.input_shape
     channels, height, width = feature_shape(backbone, image_shape)
     teacher_map = _teacher_map_size(teacher)
@@ -151,7 +175,7 @@ def classifier_sharing(backbone: Backbone, teacher: Teacher) -> Student:
 
 
 def own_classifier(backbone: Backbone, teacher: Teacher) -> Student:
-    """A plain network of its own: backbone, average pool, a new linear layer."""
+    """A plain network of its own: backbone, average pool, a new linear layer; or backbone, 1x1 convolution."""
     channels, _, _ = feature_shape(backbone, teacher.card.input_shape)
     card = StudentCard(
         architecture=backbone.architecture,
@@ -161,7 +185,17 @@ def own_classifier(backbone: Backbone, teacher: Teacher) -> Student:
         projector=False,
         input=teacher.card,
     )
-    return Student(backbone, None, nn.Linear(channels, teacher.card.num_classes), card)
+    layer = _new_classifier(teacher.task)
+    return Student(backbone, None, layer(channels, teacher.card.num_classes), card)
+
+
+def as_shipped(backbone: Backbone, teacher: Teacher) -> Student:
+    """The student that is counted and timed before any training.
+
+    A classifier is taken with the projector and the teacher's final layer, which not every method gives it, so that it
+    is not larger than expected; other tasks have no method that shares a classifier.
+    """
+    return (classifier_sharing if teacher.task == "classification" else own_classifier)(backbone, teacher)
 
 
 def rebuild_student(card: StudentCard, state_dict: Mapping[str, Tensor]) -> Student:
@@ -173,7 +207,8 @@ def rebuild_student(card: StudentCard, state_dict: Mapping[str, Tensor]) -> Stud
     backbone = named_backbone(card.architecture, card.input.input_shape[0], card.width)
     weight = state_dict["classifier.weight"]
     projector = Projector(1, 1, weight.shape[1]) if card.projector else None
-    classifier = nn.Linear(weight.shape[1], weight.shape[0], bias="classifier.bias" in state_dict)
+    layer = _new_classifier(card.input.task)
+    classifier = layer(weight.shape[1], weight.shape[0], bias="classifier.bias" in state_dict)
     student = Student(backbone, projector, classifier, card)
     match_shapes(student, state_dict)
     student.load_state_dict(dict(state_dict), strict=True)
@@ -215,6 +250,11 @@ def load_backbone(weights: Path, card: Path, in_channels: int) -> Backbone:
     match_shapes(backbone, state_dict)
     backbone.load_state_dict(state_dict, strict=True)
     return backbone
+
+
+def _new_classifier(task: Task) -> Callable[..., nn.Linear | nn.Conv2d]:
+    """(inputs, outputs, bias=True) -> the final layer."""
+    return partial(nn.Conv2d, kernel_size=1) if task == "segmentation" else nn.Linear
 
 
 def _teacher_map_size(teacher: Teacher) -> tuple[int, int]:

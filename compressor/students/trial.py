@@ -15,7 +15,7 @@ from compressor.students.footprint import Footprint, footprint
 from compressor.students.prune import NothingPruned
 from compressor.students.search_record import Candidate, Kind
 from compressor.students.specification import build_backbone
-from compressor.students.student import classifier_sharing
+from compressor.students.student import as_shipped
 from exporters.errors import ExportError
 from exporters.torch_to_onnx import onnx_from_torch
 from profiles.errors import ProfileError
@@ -114,7 +114,7 @@ class Trial:
             backbone = build_backbone(spec, self.teacher, channel_multiple=self._multiple, seed=self._seed)
         except NothingPruned:
             return None
-        student = classifier_sharing(backbone, self.teacher)
+        student = as_shipped(backbone, self.teacher)
         counted = footprint(student, self.teacher.card.input_shape)
         if (counted.params, counted.macs) in self._seen:
             return None

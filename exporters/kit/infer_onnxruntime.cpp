@@ -1,7 +1,8 @@
 // One image to one class with ONNX Runtime: ./infer models/student.fp32.onnx photo.ppm
 //
 // The image is a binary PPM or PGM of the model's size (convert photo.jpg -resize 224x224! photo.ppm), so that nothing
-// but ONNX Runtime's own library is needed. Copy what you need.
+// but ONNX Runtime's own library is needed. Where each pixel has a class, their shares are printed and the classes
+// written to classes.pgm. Copy what you need.
 //
 //     g++ -O2 -std=c++17 infer.cpp -o infer -I$ONNXRUNTIME/include -L$ONNXRUNTIME/lib -lonnxruntime
 #include <onnxruntime_cxx_api.h>
@@ -55,8 +56,30 @@ int run(char const* model, std::string const& photo) {
     char const* const outputNames[] = {outputName.get()};
     auto const outputs = session.Run(Ort::RunOptions{nullptr}, inputNames, &input, 1, outputNames, 1);
 
-    int64_t const numClasses = outputs[0].GetTensorTypeAndShapeInfo().GetShape()[1];
+    std::vector<int64_t> const given = outputs[0].GetTensorTypeAndShapeInfo().GetShape();  // (B, K) or (B, K, H, W)
+    int64_t const numClasses = given[1];
+    int64_t const mapHeight = given.size() == 4 ? given[2] : 1, mapWidth = given.size() == 4 ? given[3] : 1;
+    int64_t const pixels = mapHeight * mapWidth;
     float const* const logits = outputs[0].GetTensorData<float>();
+    if (pixels > 1) {  // each pixel has a class: a PGM with their indices, and their shares
+        std::vector<unsigned char> classes(pixels);
+        std::vector<int64_t> counts(numClasses);
+        for (int64_t p = 0; p < pixels; ++p) {
+            int64_t best = 0;
+            for (int64_t k = 1; k < numClasses; ++k)
+                if (logits[k * pixels + p] > logits[best * pixels + p]) best = k;
+            classes[p] = static_cast<unsigned char>(best);
+            ++counts[best];
+        }
+        for (int64_t k = 0; k < numClasses; ++k) {
+            double const share = 100.0 * counts[k] / pixels;
+            if (counts[k]) std::printf("class %d, %.1f%% of the pixels\n", static_cast<int>(k), share);
+        }
+        std::ofstream("classes.pgm", std::ios::binary)
+            << "P5\n" << mapWidth << " " << mapHeight << "\n255\n"
+            << std::string(classes.begin(), classes.end());
+        return 0;
+    }
     float const* const best = std::max_element(logits, logits + numClasses);
     double sum = 0;
     for (int64_t k = 0; k < numClasses; ++k) sum += std::exp(logits[k] - *best);

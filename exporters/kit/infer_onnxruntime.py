@@ -1,5 +1,6 @@
 """One image to one class with ONNX Runtime: python3 infer.py models/student.fp32.onnx photo.jpg
 
+Of a model that gives each pixel a class it prints their shares, and writes them as classes.png: 0 is the first class.
 Needs numpy, onnxruntime and Pillow, and nothing else. Copy what you need.
 """
 
@@ -25,6 +26,13 @@ def main(model: str, photo: str) -> None:
         image = np.repeat(image, batch, axis=0)
 
     logits = session.run(None, {image_input.name: np.ascontiguousarray(image)})[0][0]
+    if logits.ndim == 3:  # (K, H, W)
+        classes = logits.argmax(axis=0)
+        for index, pixels in enumerate(np.bincount(classes.ravel())):
+            if pixels:
+                print(f"class {index}, {pixels / classes.size:.1%} of the pixels")
+        Image.fromarray(classes.astype(np.uint8)).save("classes.png")
+        return
     probabilities = np.exp(logits - logits.max())
     probabilities /= probabilities.sum()
     print(f"class {logits.argmax()}, probability {probabilities.max():.3f}")

@@ -1,7 +1,8 @@
 // One image to one class with a TensorRT engine: ./infer engines/student.fp16.plan photo.ppm
 //
 // The image is a binary PPM or PGM of the model's size (convert photo.jpg -resize 224x224! photo.ppm), so that nothing
-// but TensorRT 8, 10 or 11 and the CUDA runtime is needed. Copy what you need.
+// but TensorRT 8, 10 or 11 and the CUDA runtime is needed. Where each pixel has a class, their shares are printed and
+// the classes written to classes.pgm. Copy what you need.
 //
 //     g++ -O2 -std=c++14 infer.cpp -o infer -I/usr/local/cuda/include -L/usr/local/cuda/lib64 -lnvinfer -lcudart
 #include <NvInfer.h>
@@ -9,6 +10,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -75,12 +77,15 @@ int run(std::string const& plan, std::string const& photo) {
     context->setBindingDimensions(0, shape);
 #endif
     int const batch = static_cast<int>(shape.d[0]), numClasses = static_cast<int>(logitsShape.d[1]);
+    bool const dense = logitsShape.nbDims == 4;  // (B, K, H, W)
+    int64_t const mapHeight = dense ? logitsShape.d[2] : 1, mapWidth = dense ? logitsShape.d[3] : 1;
+    int64_t const pixels = mapHeight * mapWidth;
 
     std::vector<float> const image =
         readImage(photo, static_cast<int>(shape.d[1]), static_cast<int>(shape.d[2]), static_cast<int>(shape.d[3]));
     std::vector<float> images;  // a model of fixed batch gets the image as often as it wants
     for (int b = 0; b < batch; ++b) images.insert(images.end(), image.begin(), image.end());
-    std::vector<float> logits(static_cast<std::size_t>(batch) * numClasses);
+    std::vector<float> logits(static_cast<std::size_t>(batch) * numClasses * pixels);
 
     void* buffers[2] = {nullptr, nullptr};
     check(cudaMalloc(&buffers[0], images.size() * sizeof(float)));
@@ -91,6 +96,25 @@ int run(std::string const& plan, std::string const& photo) {
     check(cudaFree(buffers[0]));
     check(cudaFree(buffers[1]));
 
+    if (pixels > 1) {  // each pixel has a class: a PGM with their indices, and their shares
+        std::vector<unsigned char> classes(pixels);
+        std::vector<int64_t> counts(numClasses);
+        for (int64_t p = 0; p < pixels; ++p) {
+            int64_t best = 0;
+            for (int64_t k = 1; k < numClasses; ++k)
+                if (logits[k * pixels + p] > logits[best * pixels + p]) best = k;
+            classes[p] = static_cast<unsigned char>(best);
+            ++counts[best];
+        }
+        for (int64_t k = 0; k < numClasses; ++k) {
+            double const share = 100.0 * counts[k] / pixels;
+            if (counts[k]) std::printf("class %d, %.1f%% of the pixels\n", static_cast<int>(k), share);
+        }
+        std::ofstream("classes.pgm", std::ios::binary)
+            << "P5\n" << mapWidth << " " << mapHeight << "\n255\n"
+            << std::string(classes.begin(), classes.end());
+        return 0;
+    }
     auto const best = std::max_element(logits.begin(), logits.begin() + numClasses);
     double sum = 0;
     for (int k = 0; k < numClasses; ++k) sum += std::exp(logits[k] - *best);

@@ -1,5 +1,6 @@
 """One image to one class with a TensorRT engine: python3 infer.py engines/student.fp16.plan photo.jpg
 
+Of a model that gives each pixel a class it prints their shares, and writes them as classes.png: 0 is the first class.
 Needs the tensorrt package and the CUDA runtime (JetPack has both), numpy and Pillow. It is written for TensorRT 8, 10
 and 11; ctypes handles the GPU's memory so that no further package is needed. Copy what you need.
 """
@@ -24,14 +25,14 @@ def main(plan: str, photo: str) -> None:
     if engine is None:
         sys.exit(f"{plan} needs the TensorRT and the GPU that built it. Run ./run_on_board.sh --keep-engines here.")
     context = engine.create_execution_context()
-    batch, channels, height, width, num_classes = sizes(engine, context)
+    (batch, channels, height, width), outputs = sizes(engine, context)
 
     # (H, W, C) bytes to (1, C, H, W) float32 in [0, 1]; mean and standard deviation are inside the model.
     pixels = Image.open(photo).convert("L" if channels == 1 else "RGB")
     pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
     image = np.asarray(pixels, dtype=np.float32).reshape(1, height, width, channels).transpose(0, 3, 1, 2) / 255
     image = np.ascontiguousarray(np.repeat(image, batch, axis=0))  # a fixed batch gets the image as often as it wants
-    logits = np.empty((batch, num_classes), dtype=np.float32)
+    logits = np.empty((batch, *outputs), dtype=np.float32)
 
     cuda = ctypes.CDLL("libcudart.so")
     buffers = [allocate(cuda, array.nbytes) for array in (image, logits)]
@@ -42,21 +43,28 @@ def main(plan: str, photo: str) -> None:
     for buffer in buffers:
         check(cuda.cudaFree(buffer))
 
+    if logits.ndim == 4:  # (B, K, H, W)
+        classes = logits[0].argmax(axis=0)
+        for index, pixels in enumerate(np.bincount(classes.ravel())):
+            if pixels:
+                print(f"class {index}, {pixels / classes.size:.1%} of the pixels")
+        Image.fromarray(classes.astype(np.uint8)).save("classes.png")
+        return
     probabilities = np.exp(logits[0] - logits[0].max())
     probabilities /= probabilities.sum()
     print(f"class {logits[0].argmax()}, probability {probabilities.max():.3f}")
 
 
-def sizes(engine: Any, context: Any) -> tuple[int, ...]:
-    """(B, C, H, W, K), told to the context; B is 1 where the graph leaves it open."""
+def sizes(engine: Any, context: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(B, C, H, W), told to the context, with B 1 where the graph leaves it open; and (K,) or (K, H, W)."""
     if hasattr(engine, "get_tensor_name"):  # since TensorRT 8.5
         image_name, logits_name = engine.get_tensor_name(0), engine.get_tensor_name(1)
         image_shape = (max(1, engine.get_tensor_shape(image_name)[0]), *engine.get_tensor_shape(image_name)[1:])
         context.set_input_shape(image_name, image_shape)
-        return (*image_shape, engine.get_tensor_shape(logits_name)[1])
+        return image_shape, tuple(engine.get_tensor_shape(logits_name))[1:]
     image_shape = (max(1, engine.get_binding_shape(0)[0]), *engine.get_binding_shape(0)[1:])
     context.set_binding_shape(0, image_shape)
-    return (*image_shape, engine.get_binding_shape(1)[1])
+    return image_shape, tuple(engine.get_binding_shape(1))[1:]
 
 
 def allocate(cuda: Any, num_bytes: int) -> ctypes.c_void_p:

@@ -19,6 +19,7 @@ from benchmarks.soak_kill import soak
 from compressor import pipeline
 from compressor.errors import Interrupted
 from compressor.interruption import StopRequest, interruptible
+from compressor.pipeline.run import Run
 from compressor.progress import Reporter
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -128,7 +129,7 @@ def test_a_signal_outside_of_training_keeps_finished_stages(
 def test_a_request_that_came_too_late_for_the_last_step_ends_the_run_before_the_next_stage(
     inputs: Path, tmp_path: Path, compress: Compress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def distilled(run: pipeline.Run, folder: Path) -> None:
+    def distilled(run: Run, folder: Path) -> None:
         with run.stop.between_steps():
             os.kill(os.getpid(), signal.SIGINT)
         for name in ("student.safetensors", "student.json", "log.jsonl", "facts.json"):

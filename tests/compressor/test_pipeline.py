@@ -15,7 +15,8 @@ from tiny_run import STAGES, Compress, failing, refused
 from compressor import pipeline
 from compressor.config import resolve
 from compressor.errors import StageFailed, UsageFault
-from compressor.pipeline import Run, declare, prepare
+from compressor.pipeline import declare
+from compressor.pipeline.run import Run, prepare
 from compressor.running import _as_stage_errors
 from compressor.stages import fingerprint
 from exporters.errors import ExportError
@@ -69,6 +70,7 @@ def prints(run: Run) -> dict[str, str]:
         ({"engine__max_batch": 8}, "engine"),
         ({"kit__images": True}, "kit"),
         ({"board": "user@board"}, ""),
+        ({"samples__max_pool_images": 100}, "samples"),
     ],
 )
 def test_what_a_setting_changes_by_itself(
@@ -89,6 +91,13 @@ def test_an_evaluation_set_concerns_the_report_alone(inputs: Path, stage_files: 
     before = prints(run_of(inputs, stage_files))
     after = prints(run_of(inputs, stage_files, report__eval=inputs / "val"))
     assert {name for name in STAGES if before[name] != after[name]} == {"report"}
+
+
+def test_a_pool_concerns_whoever_reads_images(inputs: Path, stage_files: Path) -> None:
+    before = prints(run_of(inputs, stage_files))
+    (stage_files / "samples" / "pool.safetensors").write_text("pool.safetensors")
+    after = prints(run_of(inputs, stage_files, samples__pool=inputs / "val"))
+    assert {name for name in STAGES if before[name] != after[name]} == {"samples", "distill", "precision", "report"}
 
 
 def test_a_card_beside_the_teacher_and_the_class_names_are_inputs(
@@ -122,12 +131,13 @@ def test_training_and_timing_depend_on_the_machine(inputs: Path, tmp_path: Path)
 def test_the_users_options_win_over_what_fits(inputs: Path, tmp_path: Path) -> None:
     options = {"student_steps": 7, "student_lr": 0.5}
     run = run_of(inputs, tmp_path / "run", distill__effort="quick", distill__options=options)
-    settings = run.method_settings(tiny.card()).model_dump()
-    fitting = run.fitting_settings(tiny.card())
+    settings = run.method_settings("hidfd", tiny.card()).model_dump()
+    fitting = run.fitting_settings("hidfd", tiny.card())
     assert settings["student_steps"] == 7 != fitting["student_steps"]
     assert settings["student_lr"] == 0.5
     assert settings["generator_steps"] == fitting["generator_steps"]
-    assert run_of(inputs, tmp_path / "run", distill__effort="full").fitting_settings(tiny.card()) != fitting
+    full = run_of(inputs, tmp_path / "run", distill__effort="full")
+    assert full.fitting_settings("hidfd", tiny.card()) != fitting
 
 
 def test_an_opset_above_the_targets_ceiling(inputs: Path, tmp_path: Path) -> None:

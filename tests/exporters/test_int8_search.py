@@ -148,10 +148,11 @@ def test_points_are_hundredths() -> None:
 
 def test_a_logit_that_is_not_finite_never_agrees() -> None:
     reference = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
-    trial = int8_search._judged("min-max", [], reference, np.array([[np.nan, 0.0], [0.0, 2.0]], np.float32))
+    broken = np.array([[np.nan, 0.0], [0.0, 2.0]], np.float32)
+    trial = int8_search._judged("min-max", [], [(reference, broken)], "classes")
     assert trial.logit_error == float("inf")
     assert trial.agreement == 0.5
-    trial = int8_search._judged("min-max", [], reference, reference * np.float32(1.5))
+    trial = int8_search._judged("min-max", [], [(reference, reference * np.float32(1.5))], "classes")
     assert trial.logit_error == pytest.approx(0.5)
 
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from exporters.errors import ExportError
-from exporters.parity import Parity, check_parity, compare
+from exporters.parity import Parity, check_parity, compare, compare_batches, explained
 
 REFERENCE = np.array([[1.0, 2.0], [-4.0, 3.0]], dtype=np.float32)
 
@@ -102,3 +102,45 @@ def test_check_parity_refuses_with_its_numbers(batches: list[NDArray[np.float32]
 def test_check_parity_of_nothing() -> None:
     with pytest.raises(ExportError, match="No images were given"):
         check_parity(Scaled(1.0), Scaled(1.0), [])
+
+
+def maps(*rows: list[int]) -> NDArray[np.float32]:
+    """Logits (N, 2, 1, W) whose largest is at the given class of each pixel."""
+    classes = np.array(rows)
+    return np.stack([classes == index for index in range(2)], axis=1)[:, :, None].astype(np.float32)
+
+
+def test_class_maps_agree_by_their_pixels() -> None:
+    parity = compare(maps([0, 1, 1, 0], [1, 1, 1, 1]), maps([0, 1, 1, 1], [1, 1, 1, 1]))
+    assert parity == Parity(count=2, max_abs=1.0, max_rel=1.0, top1_agreement=0.875)
+    assert compare_batches([(maps([0, 1]), maps([0, 1])), (maps([1, 1]), maps([1, 0]))]).top1_agreement == 0.75
+
+
+def test_values_agree_by_what_they_explain() -> None:
+    reference = np.array([[0.0], [2.0], [4.0]])
+    candidate = reference + np.array([[1.0], [0.0], [-1.0]])
+    assert compare(reference, candidate, outputs="values").top1_agreement == pytest.approx(1 - 2 / 8)
+    assert compare(reference, candidate).top1_agreement == 1.0  # of one class there is no other
+    halves = [(reference[:1], candidate[:1]), (reference[1:], candidate[1:])]
+    assert compare_batches(halves, outputs="values") == compare(reference, candidate, outputs="values")
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate", "share"),
+    [
+        ([[3.0, 4.0]], [[3.0, 4.0]], 1.0),
+        ([[3.0]], [[2.0]], 1 - 1 / 9),  # of one image the square itself is the scale
+        ([[5.0], [5.0]], [[5.0], [4.0]], 1 - 1 / 50),  # a constant one as well
+        ([[0.0], [0.0]], [[0.0], [0.0]], 1.0),
+        ([[0.0], [0.0]], [[0.0], [1.0]], 0.0),
+        ([[1.0], [-1.0]], [[-9.0], [9.0]], 0.0),  # never below
+        ([[1.0], [2.0]], [[1.0], [np.inf]], 0.0),
+    ],
+)
+def test_explained_at_its_edges(reference: list[list[float]], candidate: list[list[float]], share: float) -> None:
+    assert explained(np.array(reference), np.array(candidate)) == pytest.approx(share)
+
+
+def test_other_ranks_are_refused() -> None:
+    with pytest.raises(ExportError, match="were compared with a reference of shape"):
+        compare(np.zeros((2, 3, 4)), np.zeros((2, 3, 4)))

@@ -61,6 +61,17 @@ class BakedBatch(nn.Module):
         return images.reshape(2, -1)
 
 
+class EveryPixel(nn.Module):
+    """Logits of every pixel from a smaller map, whose size the graph computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 5, 3, stride=2, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.interpolate(self.body(images), images.shape[-2:], mode="bilinear", align_corners=False)
+
+
 class TwoOutputs(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return images.mean(dim=(2, 3)), images
@@ -107,6 +118,19 @@ def test_the_file_keeps_its_ceiling_and_computes_what_the_module_computes(
         parity = check_parity(reference, runner, batches, rtol=1e-5)
     assert parity.count == 10
     assert parity.top1_agreement == 1.0
+
+
+@pytest.mark.parametrize("ceiling", [20, 17])
+def test_logits_of_every_pixel_have_the_images_sides(tmp_path: Path, ceiling: int) -> None:
+    torch.manual_seed(0)
+    model, path = EveryPixel().eval(), tmp_path / "s.onnx"
+    onnx_from_torch(model, (3, 9, 14), path, opset_ceiling=ceiling, metadata={})
+    (output,) = onnx.load(path).graph.output
+    assert [d.dim_param or d.dim_value for d in output.type.tensor_type.shape.dim] == ["batch", 5, 9, 14]
+    images = torch.rand(7, 3, 9, 14)
+    with OnnxRunner(path) as runner, torch.no_grad():
+        logits = runner.infer({"image": images.numpy()})["logits"]
+        np.testing.assert_allclose(logits, model(images).numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("ceiling", [20, 17])
@@ -180,7 +204,11 @@ def test_a_model_that_cannot_be_exported(
 @pytest.mark.parametrize("ceiling", [20, 13])
 @pytest.mark.parametrize(
     ("model", "given"),
-    [(BakedBatch(), "and gives [("), (TwoOutputs(), "and gives [('batch', 3), ('batch', 3, 8, 8)]")],
+    [
+        (BakedBatch(), "and gives [("),
+        (TwoOutputs(), "and gives [('batch', 3), ('batch', 3, 8, 8)]"),
+        (nn.Conv2d(3, 5, 2, stride=2), "and gives [('batch', 5, 4, 4)]"),
+    ],
 )
 def test_an_interface_that_is_not_images_to_logits(tmp_path: Path, model: nn.Module, given: str, ceiling: int) -> None:
     with pytest.raises(ExportError) as caught:

@@ -1,4 +1,4 @@
-"""What int8 is calibrated and chosen on: real images, realistic generated ones, and never noise."""
+"""What int8 is calibrated and chosen on: real images, realistic generated ones, and never white noise."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ import tiny
 import torch
 from torch import Tensor
 
-from compressor.deploy.calibration_images import SYNTHETIC_CANDIDATES, confidences, draw, gather
+from compressor.deploy.calibration_images import (
+    JUDGED_SYNTHETIC,
+    NUM_PATTERNS,
+    SYNTHETIC_CANDIDATES,
+    confidences,
+    draw,
+    gather,
+)
 from compressor.distill.generator import ConditionalGenerator, Generator, GeneratorShape
-from exporters.errors import ExportError
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,7 @@ def test_generated_images_judge_only_where_the_network_is_as_sure_as_on_real_one
         sure = [image.tobytes() not in generated or image.mean() > border for image in batch]
         return np.where(np.array(sure)[:, None], [[4.0, 0.0, 0.0]], [[0.1, 0.0, 0.0]]).astype(np.float32)
 
-    judges = found.judges(logits)
+    judges = found.judges(lambda batch: confidences(logits(batch)))
     assert len(judges.images) == 12 + SYNTHETIC_CANDIDATES // 2
     assert judges.images[12:].mean(axis=(1, 2, 3)).min() > border
     assert judges.words.startswith(f"12 select + {SYNTHETIC_CANDIDATES // 2} generated images, which the network is as")
@@ -58,7 +64,7 @@ def test_too_few_judges_are_warned_of(generator: Generator) -> None:
         """Sure of real images alone."""
         return np.array([[0.0 if image.tobytes() in generated else 9.0, 0.0] for image in batch], np.float32)
 
-    judges = found.judges(logits)
+    judges = found.judges(lambda batch: confidences(logits(batch)))
     assert len(judges.images) == 12
     assert judges.warning == "The int8 calibration is chosen on only 12 images, one of which is 8.3 points."
 
@@ -98,7 +104,39 @@ def test_an_adversarial_generator_does_not_calibrate(generator: Generator, monke
     assert "adversarial" in found.generator_note
 
 
-def test_no_real_image_is_refused(generator: Generator) -> None:
-    with pytest.raises(ExportError, match="no real image to calibrate") as refusal:
-        gather(images(0), images(0), generator, num_synthetic=512, seed=0)
-    assert "--precisions fp32,fp16" in refusal.value.action
+@pytest.mark.parametrize("realistic", [True, False])
+def test_without_a_real_image_any_generator_calibrates(
+    realistic: bool, generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator, "aims_at_realism", realistic)
+    found = gather(images(0), images(0), generator, num_synthetic=96, seed=5)
+    assert [len(part) for part in (found.real, found.synthetic, found.candidates)] == [0, 96, SYNTHETIC_CANDIDATES]
+    assert not found.patterns
+    assert ("adversarial" in found.generator_note) == (not realistic)
+    assert "check it on some before it ships" in found.warnings[-1]
+    judges = found.judges(lambda _: pytest.fail("there is no real image to be as sure of"))
+    assert judges.words == f"0 select + {JUDGED_SYNTHETIC} generated images"
+
+
+@pytest.mark.parametrize("num_synthetic", [0, 512])
+def test_with_neither_smooth_patterns_stand_in_and_are_called_so(num_synthetic: int, generator: Generator) -> None:
+    found = gather(images(0), images(0), generator if num_synthetic == 0 else None, num_synthetic=num_synthetic, seed=0)
+    assert found.patterns
+    assert found.synthetic.shape == found.candidates.shape == (NUM_PATTERNS, 3, 8, 8)
+    assert not {image.tobytes() for image in found.synthetic} & {image.tobytes() for image in found.candidates}
+    assert "smooth random patterns" in found.generator_note
+    assert "without any real image" in found.warnings[-1]
+    judges = found.judges(None)
+    assert judges.words == f"0 select + {NUM_PATTERNS} smooth random patterns"
+
+
+def test_outputs_that_are_no_logits_filter_nothing(generator: Generator) -> None:
+    found = gather(images(40), images(12, seed=1), generator, num_synthetic=96, seed=5)
+    judges = found.judges(None)
+    assert judges.words == f"12 select + {JUDGED_SYNTHETIC} generated images"
+
+
+def test_the_confidence_of_class_maps_is_a_mean_over_pixels() -> None:
+    logits = np.zeros((1, 2, 1, 2), np.float32)
+    logits[0, 0, 0, 1] = 1000.0
+    np.testing.assert_allclose(confidences(logits), [0.75])

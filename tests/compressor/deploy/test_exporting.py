@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import tiny_dense
 import torch
 from onnx import TensorProto, helper
 from PIL import Image
@@ -109,6 +110,21 @@ def test_an_export_for_a_jetson_has_every_precision_and_a_kit(folder: Path, tmp_
     assert "recommended" in again.out
     left = {path.relative_to(out).as_posix() for path in out.rglob("*.onnx")}
     assert left == {"onnx/student.onnx", "precision/student.fp16.onnx"}
+
+
+def test_a_segmenter_is_exported_like_a_classifier(folder: Path, tmp_path: Path, compress: Compress) -> None:
+    source, out = tiny_dense.segmenter(tmp_path / "dense.onnx"), tmp_path / "out"
+    outcome = compress(*words(folder, out, "--target", "jetson", "--eval", f"{folder}/images", source=source))
+    assert outcome.code == 0, outcome.err
+    assert "agreement of pixels on 40 --eval images" in " ".join(outcome.out.split())
+    found = exported(out)
+    assert (found["source"]["num_classes"], found["source"]["output_size"]) == (5, [12, 16])
+    fp16, int8 = found["variants"][1:]
+    agreement = fp16["agreement_with_fp32"]["eval"]
+    assert (agreement["of"], agreement["n"]) == ("pixels", 40)
+    assert 0.99 < agreement["low"] <= agreement["value"]
+    assert int8["mean_iou"]["eval"]["of"] == "overlap"
+    assert (out / found["kit"]["path"]).is_file()
 
 
 def test_a_foreign_file_with_other_names_and_a_fixed_batch(folder: Path, tmp_path: Path, compress: Compress) -> None:

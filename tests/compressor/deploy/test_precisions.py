@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.deploy.calibration_images import CalibrationImages
+from compressor.deploy.calibration_images import CalibrationImages, gather
 from compressor.deploy.precisions import Made, make_precisions
 from compressor.deploy.variants import Variant
+from compressor.inputs.card import Task
+from exporters.logits import onnx_logits
 from exporters.onnx_files import load_onnx
+from exporters.parity import explained
 from exporters.torch_to_onnx import onnx_from_torch
 from profiles.catalogue import load_target
 from profiles.schema import Precision
@@ -115,3 +118,53 @@ def test_what_cannot_be_made_is_a_row_with_the_reason(make: Make, tmp_path: Path
 
 def test_only_the_precisions_that_were_asked_for(make: Make) -> None:
     assert set(by_precision(make("cpu", precisions=("fp32", "fp16")))) == {"fp32", "fp16"}
+
+
+def dense_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 4, 3, padding=1)).eval()
+
+
+@pytest.mark.parametrize("task", ["segmentation", "regression"])
+def test_other_tasks_are_judged_by_their_own_agreement(task: Task, tmp_path: Path) -> None:
+    for stage in ("onnx", "precision"):
+        (tmp_path / stage).mkdir()
+    source, cpu = tmp_path / "onnx" / "student.onnx", load_target("cpu")
+    module = dense_network() if task == "segmentation" else network(32)
+    onnx_from_torch(module, (3, 12, 12), source, opset_ceiling=cpu.opset_ceiling, metadata={})
+    found = CalibrationImages(images(40, 0), images(24, 1), images(50, 2), images(30, 3), "drawn", ())
+    lines: list[str] = []
+    made = make_precisions(
+        source, tmp_path / "precision", "student", cpu, ALL, found, max_drop=5.0, note=lines.append, task=task
+    )
+    assert "The int8 calibration is chosen on only 80 images." in made.warnings
+    said = "of the pixels of 64 images" if task == "segmentation" else "of its variance on 64 images"
+    assert all(said in line for line in lines)
+    assert made.int8 is not None
+    assert 0 < made.int8["drop_points"] < 5
+    assert made.int8["limit_held"]
+    filtered = "which the network is as sure of" in made.int8["judged_on"]
+    assert filtered == (task == "segmentation")  # outputs that are no logits say nothing of sureness
+    outputs = [onnx_logits(tmp_path / str(row.file), found.select) for row in made.variants]
+    if task == "segmentation":
+        assert (outputs[0].argmax(axis=1) == outputs[2].argmax(axis=1)).mean() > 0.95
+    else:
+        assert explained(outputs[0], outputs[2]) > 0.95
+
+
+def test_without_a_real_image_int8_comes_from_patterns_and_says_so(tmp_path: Path) -> None:
+    for stage in ("onnx", "precision"):
+        (tmp_path / stage).mkdir()
+    source, cpu = tmp_path / "onnx" / "student.onnx", load_target("cpu")
+    onnx_from_torch(network(32), (3, 12, 12), source, opset_ceiling=cpu.opset_ceiling, metadata={})
+    none = torch.empty(0, 3, 12, 12, dtype=torch.uint8)
+    found = gather(none, none, None, num_synthetic=64, seed=0)
+    made = make_precisions(
+        source, tmp_path / "precision", "student", cpu, ALL, found, max_drop=5.0, note=lambda _: None
+    )
+    assert all(row.file is not None for row in made.variants)
+    assert made.int8 is not None
+    assert (made.int8["num_real"], made.int8["num_generated"], made.int8["num_patterns"]) == (0, 0, 128)
+    assert made.int8["range_agreement_median"] is None
+    assert made.int8["judged_on"] == "0 select + 128 smooth random patterns"
+    assert any("check it on some before it ships" in warning for warning in made.warnings)

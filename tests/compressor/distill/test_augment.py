@@ -92,6 +92,13 @@ def test_no_shift_is_the_image_itself() -> None:
     assert random_shift(images, 0, generator()) is images
 
 
+@pytest.mark.parametrize(("asked", "moved"), [(None, 2), (0, 0), (1, 1), (3, 3)])
+def test_the_student_sees_shifts_of_an_eighth_or_as_asked(asked: int | None, moved: int) -> None:
+    images = some_images(40, 1, 16, 16)
+    views = student_augmentation(images, generator(2), flip=False, max_shift=asked)
+    assert torch.equal(views, random_shift(images, moved, generator(2)))
+
+
 def test_a_flip_is_the_image_or_its_mirror_image_half_of_the_time() -> None:
     image = some_images(1, 3, 4, 6)
     flipped = random_flip(image.expand(400, -1, -1, -1), generator())

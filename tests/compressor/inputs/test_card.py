@@ -43,11 +43,24 @@ def test_a_card_survives_json() -> None:
         ({"value_range": [1.0, 0.0]}, "value_range must rise"),
         ({"crop": "none", "resize": 8}, "without a crop"),
         ({"unknown": 1}, "Extra inputs"),
+        ({"num_classes": 1, "class_names": ["a"]}, "a classification needs at least 2 classes"),
+        ({"num_classes": 0, "class_names": [], "task": "regression"}, "greater than or equal to 1"),
+        ({"num_classes": 256, "class_names": range(256), "task": "segmentation"}, "at most 255 classes"),
+        ({"task": "detection"}, "'classification', 'segmentation' or 'regression'"),
     ],
 )
 def test_what_cannot_be_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TeacherCard.model_validate({**FACTS, **fields})
+
+
+def test_a_card_from_before_there_were_tasks_is_a_classifiers() -> None:
+    assert TeacherCard.model_validate(FACTS).task == "classification"
+
+
+def test_a_regression_may_have_one_output() -> None:
+    card = TeacherCard.model_validate({**FACTS, "task": "regression", "num_classes": 1, "class_names": ["angle"]})
+    assert card.class_names == ("angle",)
 
 
 def test_every_problem_is_reported_at_once() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 import yaml
 from torch import Tensor, nn
 
@@ -171,6 +172,73 @@ def test_layers_can_be_named(tmp_path: Path) -> None:
 
 
 # Files that are not there, or not files
+
+
+# Tasks
+
+
+def test_the_task_follows_from_the_architecture(tmp_path: Path) -> None:
+    classifier = read_teacher(bare(tmp_path), architecture=ARCH)
+    assert (classifier.card_facts["task"], classifier.origin["task"]) == ("classification", "the default")
+    source = read_teacher(bare(tmp_path, architecture="unet8"), architecture="unet8")
+    assert (source.card_facts["task"], source.origin["task"]) == ("segmentation", "the default")
+    assert source.card_facts["num_classes"] == 3
+    assert source.card_facts["input_shape"] == (3, 256, 256)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection", 7])
+def test_a_task_that_does_not_fit_is_refused(tmp_path: Path, task: object) -> None:
+    path = bare(tmp_path)
+    refusal(UsageFault, path, f"{task}", "a flag", architecture=ARCH, overrides={"task": task})
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump({**CARD, "task": task}))
+    refusal(InputRefused, path, f"{task}", "t.yaml")
+    found = refusal(UsageFault, path, architecture=ARCH, overrides={"task": task})
+    if task == "segmentation":
+        assert "and its architecture is cifar_resnet8" in found.received
+        assert "segmentation is done by deeplabv3_resnet101" in found.expected
+        assert "makes it a classification" in found.action
+    refusal(UsageFault, bare(tmp_path, architecture="unet8"), architecture="unet8", overrides={"task": "regression"})
+
+
+def test_a_regression_may_have_one_output_whose_name_nobody_needs_to_state(tmp_path: Path) -> None:
+    path = bare(tmp_path, num_classes=1)
+    source = read_teacher(path, architecture=ARCH, overrides={"task": "regression", "input_size": 16})
+    assert source.card_facts["class_names"] == ("out0",)
+    assert source.warnings == ()
+    found = refusal(InputRefused, path, "has 1 classes", architecture=ARCH)
+    assert found.action.endswith("a teacher of one number is one of --task regression.")
+
+
+def test_torchvisions_auxiliary_classifier_is_dropped_and_reported(tmp_path: Path) -> None:
+    network = torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=3, aux_loss=True
+    )
+    path = saved(tmp_path / "t.pt", network.state_dict())
+    assert inspect_checkpoint(path).architectures == ("deeplabv3_mobilenet_v3_large",)
+    source = read_teacher(path, architecture="deeplabv3_mobilenet_v3_large")
+    assert not any(name.startswith("aux_classifier") for name in source.state_dict)
+    assert source.warnings[0] == (
+        "The 8 tensors of the auxiliary classifier in t.pt were dropped: they help only in training."
+    )
+    card = source.card_with((0.5,) * 3, (0.5,) * 3)
+    assert card.task == "segmentation"
+    load_teacher(source.state_dict, card)
+
+
+def test_our_checkpoint_of_a_segmentation_comes_back(tmp_path: Path) -> None:
+    card = TeacherCard.model_validate({**CARD, "architecture": "unet8", "task": "segmentation"})
+    save_checkpoint(tmp_path / "t.pt", weights(architecture="unet8"), card)
+    assert read_teacher(tmp_path / "t.pt").card == card
+
+
+def test_layers_of_a_segmentation_are_not_named(tmp_path: Path) -> None:
+    path = bare(tmp_path, architecture="unet8")
+    for field in ("feature_layer", "classifier_layer"):
+        found = refusal(UsageFault, path, field, architecture="unet8", **{field: "classifier"})
+        assert found.action == "Leave it out."
+
+
+# What is refused
 
 
 def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.errors import InputRefused
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.normalisation import (
     COLOUR,
@@ -86,6 +87,30 @@ def test_a_data_sets_own_statistics_are_found() -> None:
     assert choice.mean == pytest.approx(own[0], abs=0.02)
 
 
+def test_a_teacher_without_batch_norm_tells_nothing() -> None:
+    state_dict = build_network("lenet5", 4, 1).state_dict()
+
+    def maker(mean: tuple[float, ...], std: tuple[float, ...], value_range: tuple[float, float]) -> Teacher:
+        lenet = card((mean, std, value_range)).model_copy(update={"architecture": "lenet5"})
+        return load_teacher(state_dict, lenet)
+
+    with pytest.raises(InputRefused, match="lenet5 has no batch norm"):
+        choose_normalisation(maker, some_images(1, 0, GREY_CENTRE), UNLABELLED, 1)
+
+
+def test_a_regression_has_no_confidence() -> None:
+    maker = trained_under(COLOUR["half"], some_images(3, 0, COLOUR_CENTRE))
+
+    def of_numbers(mean: tuple[float, ...], std: tuple[float, ...], value_range: tuple[float, float]) -> Teacher:
+        made = maker(mean, std, value_range)
+        return Teacher(made.network, made.card.model_copy(update={"task": "regression"}))
+
+    choice = choose_normalisation(of_numbers, some_images(3, 1, COLOUR_CENTRE), UNLABELLED, 3)
+    assert choice.name == "half"
+    assert choice.evidence[0].confidence is None
+    assert "confidence" not in choice.sentence
+
+
 def choice_of(labels: Tensor = UNLABELLED) -> NormalisationChoice:
     maker = trained_under(COLOUR["half"], some_images(3, 0, COLOUR_CENTRE))
     return choose_normalisation(maker, some_images(3, 1, COLOUR_CENTRE), labels, 3)
@@ -110,7 +135,7 @@ def test_the_evidence_is_whole_ordered_and_in_the_sentence() -> None:
 
 def test_confidence_does_not_decide() -> None:
     choice = choice_of()
-    most_confident = max(choice.evidence, key=lambda candidate: candidate.confidence)
+    most_confident = max(choice.evidence, key=lambda candidate: candidate.confidence or 0.0)
     assert most_confident.name == "raw bytes"
     assert choice.name == "half"
 

@@ -268,12 +268,26 @@ def test_more_effort_is_more_steps(name: str, device: str) -> None:
     assert steps == sorted(set(steps))
 
 
+# --- other tasks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in method_names() if "segmentation" in load_method(name).TASKS])
+def test_a_segmentation_is_distilled_into_logits_of_every_pixel(name: str, tmp_path: Path) -> None:
+    method, teacher = load_method(name), tiny.dense_teacher()
+    before, asked = tiny.snapshot(teacher), teacher.num_queries
+    settings = tiny.settings(method.Config)
+    images = tiny.training_images()
+    student = method.distill(teacher, tiny.dense_backbone(), images, settings, Context(tmp_path)).student
+    assert student(torch.rand(2, *tiny.IMAGE_SHAPE)).shape == (2, tiny.NUM_CLASSES, *tiny.IMAGE_SHAPE[1:])
+    assert tiny.equal(before, tiny.snapshot(teacher))
+    assert teacher.num_queries - asked == method.num_queries(settings, len(images.few), len(images.pool))
+
+
 # --- what does not fit is refused before anything trains --------------------------------------------------------------
 
 
 def refusal(name: str, *, task: Task = "classification", architecture: str = tiny.ARCHITECTURE, **images: int) -> str:
-    teacher = tiny.teacher(architecture)
-    teacher.task = task
+    teacher = tiny.teacher(architecture, task=task)
     with pytest.raises(InputRefused) as refused:
         check_fit(name, teacher, images.get("num_few", 16), images.get("num_pool", 24))
     return str(refused.value)

@@ -16,7 +16,7 @@ from compressor.distill.generator import load_generator
 from compressor.distill.monitor import OutputMonitor
 from compressor.distill.training import Context, read_log
 from compressor.errors import InputRefused, UsageFault
-from compressor.inputs.teacher import Task, Teacher, TeacherOutput
+from compressor.inputs.teacher import Task, Teacher
 from compressor.methods import TrainingImages, dafl, ddad, dfad, dfq
 from compressor.methods.dfad import Config, generator_terms, held_constant, student_terms, weighted_sum
 from compressor.students.student import Student, own_classifier
@@ -94,9 +94,9 @@ def test_the_generator_half_is_minus_the_student_half(tmp_path: Path) -> None:
     ],
 )
 def test_segmentation_takes_the_log_form(tmp_path: Path, task: Task, form: str, log: bool) -> None:
-    teacher, context, config = tiny.teacher(), Context(tmp_path), Config(**PLAIN, adversarial_form=form)
-    teacher.task = task
-    student = make_student(teacher)
+    dense, context, config = task == "segmentation", Context(tmp_path), Config(**PLAIN, adversarial_form=form)
+    teacher = tiny.dense_teacher() if dense else tiny.teacher(task=task)
+    student = own_classifier(tiny.dense_backbone() if dense else tiny.backbone(), teacher).train()
     value = generator_terms(student, teacher, some_images(), config, context)["adversarial"].item()
     with held_constant(student):
         gap = losses.discrepancy(student(some_images()), teacher(some_images()).logits)
@@ -208,26 +208,15 @@ def test_few_classes_are_warned_of() -> None:
 
 
 def test_a_regression_teacher_is_learned_from(tmp_path: Path) -> None:
-    teacher = tiny.teacher()
-    teacher.task = "regression"
+    teacher = tiny.teacher(task="regression")
     found = dfad.distill(teacher, tiny.backbone(), EMPTY, Config(**PLAIN), Context(tmp_path))
     assert found.student(some_images(3)).shape == (3, tiny.NUM_CLASSES)
     assert "synthetic_class_entropy" not in found.facts
     assert "class" not in found.facts["generator_note"]
 
 
-class DenseTeacher(Teacher):
-    """A teacher whose logits are its feature map's first channels, at the image's size."""
-
-    def forward(self, images: Tensor) -> TeacherOutput:
-        found = super().forward(images)
-        logits = nn.functional.interpolate(found.feature_map[:, : tiny.NUM_CLASSES], images.shape[-2:])
-        return TeacherOutput(logits, found.features, found.feature_map)
-
-
 def test_dense_outputs_pass_through_every_term(tmp_path: Path) -> None:
-    plain, context = tiny.teacher(), Context(tmp_path)
-    teacher = DenseTeacher(plain.network, plain.card, "segmentation")
+    teacher, context = tiny.dense_teacher(), Context(tmp_path)
     student = nn.Conv2d(3, tiny.NUM_CLASSES, 3, padding=1)
     config: Config = tiny.settings(Config)
     images = some_images().requires_grad_()
@@ -284,8 +273,7 @@ def test_batch_statistics_get_batches_that_are_large_enough() -> None:
 
 
 def test_terms_about_classes_are_refused_where_there_are_none(tmp_path: Path) -> None:
-    teacher = tiny.teacher()
-    teacher.task = "regression"
+    teacher = tiny.teacher(task="regression")
     settings = Config(**PLAIN, own_class_weight=0.5, class_balance_weight=1.0)
     with pytest.raises(InputRefused) as refused:
         dfad.distill(teacher, tiny.backbone(), EMPTY, settings, Context(tmp_path))

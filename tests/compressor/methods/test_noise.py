@@ -25,8 +25,7 @@ def test_it_learns_the_teachers_output_on_noise(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_vector_of_numbers_is_learned_as_well(tmp_path: Path) -> None:
-    teacher = tiny.teacher()
-    teacher.task = "regression"
+    teacher = tiny.teacher(task="regression")
     nothing = TrainingImages(tiny.images(0), tiny.images(0))
     student = noise.distill(teacher, tiny.backbone(), nothing, tiny.settings(noise.Config), Context(tmp_path)).student
     assert student(torch.rand(2, *tiny.IMAGE_SHAPE)).shape == (2, tiny.NUM_CLASSES)

@@ -38,13 +38,29 @@ def test_few_and_pool_are_trained_on_together(tmp_path: Path, monkeypatch: pytes
     known = [image.numpy().tobytes() for image in given.everything.float() / 255.0]
     seen: set[int] = set()
 
-    def look(images: Tensor, _random: torch.Generator, *, flip: bool) -> Tensor:
+    def look(images: Tensor, _random: torch.Generator, *, flip: bool, max_shift: int | None) -> Tensor:
         seen.update(known.index(image.numpy().tobytes()) for image in images)
         return images
 
     monkeypatch.setattr(method, "student_augmentation", look)
     run(method, tmp_path, given, student_steps=8, **({"selection": "off"} if method is kd3 else {}))
     assert seen == set(range(5))
+
+
+@BOTH
+@pytest.mark.parametrize("asked", [None, 0, 3])
+def test_images_are_moved_as_far_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any, asked: int | None
+) -> None:
+    shifts: set[int | None] = set()
+
+    def look(images: Tensor, _random: torch.Generator, *, flip: bool, max_shift: int | None) -> Tensor:
+        shifts.add(max_shift)
+        return images
+
+    monkeypatch.setattr(method, "student_augmentation", look)
+    run(method, tmp_path, student_steps=2, **({} if asked is None else {"max_shift": asked}))
+    assert shifts == {asked}
 
 
 @BOTH

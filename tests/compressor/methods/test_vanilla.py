@@ -53,8 +53,7 @@ def test_it_trains_as_long_as_hidfd_does(effort: str, device: str) -> None:
 
 
 def test_numbers_are_learned_by_squared_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    teacher = tiny.teacher()
-    teacher.task = "regression"
+    teacher = tiny.teacher(task="regression")
     monkeypatch.setattr(vanilla, "knowledge_distillation", None)
     settings = vanilla.Config(student_steps=60, student_batch_size=16)
     distilled = vanilla.distill(teacher, tiny.backbone(), tiny.training_images(), settings, Context(tmp_path))

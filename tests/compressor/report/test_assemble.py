@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from compressor.inputs.card import TeacherCard
 from compressor.report.assemble import build_report as assemble
 from compressor.report.limits import Limits
-from compressor.report.measured import Proportion, Scores
+from compressor.report.markdown import report_markdown
+from compressor.report.measured import Proportion, Scores, SegmentationComparison
 from compressor.report.predicted import Prediction
 from compressor.report.schema import Report
 from compressor.report.shipping import LimitsRecord, VariantParity
 from compressor.report.student_search import StudentSearch
+from compressor.tasks import task_of
 from profiles.catalogue import load_target
 from profiles.latency import LatencyStats
 from profiles.schema import VersionRange
@@ -384,3 +387,62 @@ def test_files_are_listed_once_with_their_hashes(precise: dict[str, Any], tmp_pa
         "kit/kit.tar.gz",
     ]
     assert artefacts[1].sha256 == hashlib.sha256(b"precision/student.int8.onnx").hexdigest()
+
+
+DENSE = CARD.model_copy(update={"task": "segmentation"})
+
+
+def maps_of(num_images: int, labelled: bool) -> dict[str, Any]:
+    """What the task says of a student that differs on one pixel of each image."""
+    teacher = torch.arange(num_images * 16).reshape(num_images, 4, 4).remainder(2).to(torch.uint8)
+    student = teacher.clone()
+    student[:, 0, 0] = 1 - student[:, 0, 0]
+    labels = teacher if labelled else torch.full((num_images,), -1)
+    return task_of("segmentation").evidence_facts(teacher, student, labels)
+
+
+def test_a_segmentation_is_assembled_from_what_its_task_found(facts: dict[str, Any], tmp_path: Path) -> None:
+    found = {"evidence": maps_of(3, False), "eval": maps_of(8, True), "generated": maps_of(9, False)}
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "overlays.png").touch()
+    report = report_of(facts | {"report": found}, tmp_path, card=DENSE)
+    assert report.task == "segmentation"
+    assert report.student.agreement.larger is not None
+    assert (report.student.agreement.larger.n, report.student.agreement.larger.value) == (8, 15 / 16)
+    assert report.student.mean_iou.evidence is not None
+    assert report.student.mean_iou_masks.evidence is None
+    assert report.teacher.mean_iou_masks.eval is not None
+    assert report.teacher.mean_iou_masks.eval.value == 1.0
+    assert report.teacher.accuracy.eval is not None
+    assert isinstance(report.comparison_eval, SegmentationComparison)
+    assert report.comparison_eval.lowest_image == 15 / 16
+    assert report.generated is not None
+    assert report.generated.agreement.n == 9
+    assert [picture.path for picture in report.pictures] == ["report/overlays.png"]
+
+
+def test_the_chosen_method_and_its_reason(facts: dict[str, Any], tmp_path: Path) -> None:
+    asked = report_of(facts, tmp_path).distillation
+    assert (asked.method, asked.chosen, asked.reason) == ("hidfd", "asked", None)
+    named = {"method": "pool", "method_reason": "as asked"}
+    named_too = report_of(facts | {"distill": facts["distill"] | named}, tmp_path, method="pool").distillation
+    assert (named_too.method, named_too.chosen, named_too.reason) == ("pool", "asked", None)
+    chosen = {"method": "dfad", "method_reason": "there is no image"}
+    auto = report_of(facts | {"distill": facts["distill"] | chosen}, tmp_path, method="auto").distillation
+    assert (auto.method, auto.chosen, auto.reason) == ("dfad", "auto", "there is no image")
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation", "regression"])
+def test_a_run_without_any_image_has_a_report(task: str, precise: dict[str, Any], tmp_path: Path) -> None:
+    samples = facts_without_images(precise["samples"], [] if task == "regression" else [0, 0])
+    found = precise | {"samples": samples, "report": {"evidence": {}, "variants": {}}}
+    report = report_of(found, tmp_path, card=CARD.model_copy(update={"task": task}), limits=Limits(max_latency_ms=5.0))
+    assert report.summary.decision == "warn"  # the latency holds, and nothing says how good the student is
+    assert "no real image was given" in report.summary.headline
+    assert report.student.agreement.larger is None
+    assert "No real image was given." in report_markdown(report)
+
+
+def facts_without_images(samples: Mapping[str, Any], pseudo_labels: list[int]) -> dict[str, Any]:
+    parts = dict.fromkeys(samples["parts"], 0)
+    return {**samples, "parts": parts, "confidence": None, "accuracy": None, "pseudo_labels": pseudo_labels}

@@ -41,7 +41,7 @@ def export(report: Report) -> Export:
 def test_round_trip(export: Export, tmp_path: Path) -> None:
     write_export(export, tmp_path / "export.json")
     assert read_export(tmp_path / "export.json") == export
-    assert json.loads((tmp_path / "export.json").read_text())["schema_version"] == "1.1"
+    assert json.loads((tmp_path / "export.json").read_text())["schema_version"] == "1.2"
 
 
 def test_an_earlier_export_has_no_verdicts(export: Export, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_an_earlier_export_has_no_verdicts(export: Export, tmp_path: Path) -> No
     earlier["limits"] = {"max_drop": 1.0, "max_latency_ms": 5.0, "max_size_mib": None}
     (tmp_path / "export.json").write_text(json.dumps({**earlier, "schema_version": "1.0"}))
     read = read_export(tmp_path / "export.json")
-    assert (read.schema_version, read.verdicts, read.limits) == ("1.1", (), export.limits)
+    assert (read.schema_version, read.verdicts, read.limits) == ("1.2", (), export.limits)
     (tmp_path / "export.json").write_text(json.dumps({**earlier, "schema_version": "2.0"}))
     with pytest.raises(ValidationError, match="schema_version"):
         read_export(tmp_path / "export.json")

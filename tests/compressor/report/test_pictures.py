@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from compressor.report import pictures
+from compressor.report import drawing
 from compressor.report.pictures import contact_sheet, curves_of, smoothed, teacher_captions, training_curves
 
 DIGITS = torch.arange(10 * 64, dtype=torch.int32).remainder(256).to(torch.uint8).view(10, 1, 8, 8)
@@ -61,9 +61,9 @@ def test_long_captions_stay_in_their_column(tmp_path: Path) -> None:
 
 
 def test_fitting_cuts_at_the_width() -> None:
-    font = pictures._font(14)
-    assert pictures._fitting("cat", font, 112) == "cat"
-    cut = pictures._fitting("amphibian of the wet woods", font, 96)
+    font = drawing.font(14)
+    assert drawing.fitting("cat", font, 112) == "cat"
+    cut = drawing.fitting("amphibian of the wet woods", font, 96)
     assert cut.endswith("…")
     assert "amphibian of the wet woods".startswith(cut[:-1])
     assert font.getlength(cut) <= 96

@@ -54,6 +54,18 @@ def test_many_probes_give_the_exact_sum_over_the_logits(monkeypatch: pytest.Monk
     torch.testing.assert_close(changes, exact.detach(), rtol=0.1, atol=1e-6)
 
 
+def test_every_class_of_every_pixel_is_one_of_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importance, "NUM_PROBES", 4_000)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(4, 3, 1, bias=False)).eval()
+    images = torch.rand(3, 4, 2, 5)
+    changes = logit_changes(network, images, batch=2)[network[0]].square().mean(0)  # (N, C)
+    weights = network.get_parameter("0.weight")[:, :, 0, 0]
+    centred = weights - weights.mean(0)
+    pixels = (images - images.mean(dim=(0, 2, 3), keepdim=True)).square().sum(dim=(2, 3))
+    torch.testing.assert_close(changes, (pixels * centred.square().sum(0)).detach(), rtol=0.1, atol=1e-6)
+
+
 def test_readers_of_one_channel_add_up_before_the_square() -> None:
     class Cancels(nn.Module):
         """Two readers of the same channels with opposite weights: no channel matters."""

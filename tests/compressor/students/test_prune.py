@@ -12,6 +12,7 @@ from compressor.errors import InputRefused
 from compressor.inputs.teacher import Teacher
 from compressor.students.architectures import ARCHITECTURES, split_backbone
 from compressor.students.prune import NothingPruned, pruned_backbone
+from compressor.students.student import own_classifier
 
 
 def channels(network: nn.Module) -> list[int]:
@@ -27,7 +28,8 @@ def body(teacher: Teacher) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "side"), [("cifar_resnet8", 8), ("cifar_resnet20", 8), ("resnet18", 32), ("mobilenet_v2", 32)]
+    ("architecture", "side"),
+    [("cifar_resnet8", 8), ("cifar_resnet20", 8), ("resnet18", 32), ("mobilenet_v2", 32), ("unet", 16)],
 )
 @pytest.mark.parametrize("multiple", [1, 8, 16])
 def test_channels_are_multiples_and_about_half(architecture: str, side: int, multiple: int) -> None:
@@ -76,7 +78,9 @@ def test_the_strongest_filters_stay() -> None:
     assert torch.equal(pruned.get_submodule("layers.0.0.bn1").weight, bn.weight[strong])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("architecture", ["cifar_resnet20", "resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "architecture", ["cifar_resnet20", "resnet18", "mobilenet_v2", "unet16", "lraspp_mobilenet_v3_large"]
+)
 @pytest.mark.parametrize("ratio", [0.3, 0.7])
 def test_images_decide_which_channels_stay_but_not_how_many(architecture: str, ratio: float) -> None:
     teacher = tiny.teacher(architecture, image_shape=(3, 32, 32))
@@ -115,6 +119,22 @@ def test_one_image_is_as_good_as_none() -> None:
     teacher = tiny.teacher()
     one = pruned_backbone(teacher, 0.5, channel_multiple=8, images=tiny.images(1).float() / 255.0)
     assert tiny.equal(tiny.snapshot(one), tiny.snapshot(pruned_backbone(teacher, 0.5, channel_multiple=8)))
+
+
+def test_every_class_of_every_pixel_stays() -> None:
+    teacher = tiny.teacher("deeplabv3_mobilenet_v3_large", image_shape=(3, 32, 48))
+    student = own_classifier(pruned_backbone(teacher, 0.5, channel_multiple=8), teacher).eval()
+    assert student.classifier.weight.shape == (tiny.NUM_CLASSES, 128, 1, 1)
+    assert student(torch.rand(2, 3, 32, 48)).shape == (2, tiny.NUM_CLASSES, 32, 48)
+
+
+def test_how_much_leaves_does_not_depend_on_the_size_of_the_image() -> None:
+    small, large = (tiny.teacher("unet16", image_shape=(3, side, side)) for side in (64, 96))
+    shapes = [
+        [value.shape for value in pruned_backbone(teacher, 0.5, channel_multiple=8).state_dict().values()]
+        for teacher in (small, large)
+    ]
+    assert shapes[0] == shapes[1]
 
 
 def test_the_teacher_stays_whole() -> None:

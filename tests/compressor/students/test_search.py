@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import tiny
 import torch
+import torch_pruning
 from torch import Tensor, nn
 from torchvision import models
 
@@ -29,6 +31,8 @@ from compressor.students.search import (
     StudentSearch,
     search_student,
 )
+from compressor.students.specification import build_backbone
+from compressor.students.student import own_classifier
 from exporters.errors import ExportError
 from exporters.macs import count_macs, count_params
 from exporters.onnx_files import OnnxFile
@@ -269,6 +273,53 @@ def test_a_real_shufflenet_falls_back_too(bench: Bench, monkeypatch: pytest.Monk
     assert found.candidates[0].failure is not None
     assert "shufflenet" in found.notes[0]
     assert found.choice().kind != "pruned"
+
+
+# --- other tasks ------------------------------------------------------------------------------------------------------
+
+
+def test_a_segmentation_has_pruned_copies_with_a_classifier_of_their_own(bench: Bench) -> None:
+    teacher = tiny.teacher("unet16", image_shape=(3, 32, 48))
+    found = search(teacher, bench)
+    assert {row.kind for row in found.candidates} == {"pruned"}
+    backbone = build_backbone(found.chosen, teacher, channel_multiple=4, seed=0)
+    student = own_classifier(backbone, teacher)
+    assert found.choice().params_m == count_params(student) / 1e6
+    assert count_macs(student, (3, 32, 48)) < 0.5 * count_macs(teacher.network, (3, 32, 48))
+
+
+def test_a_segmentation_of_one_width_falls_back_to_networks_for_pixels(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untraceable(*_: Any, **__: Any) -> None:
+        raise RuntimeError("cannot trace")
+
+    monkeypatch.setattr(torch_pruning.pruner, "MagnitudePruner", untraceable)
+    teacher = tiny.teacher("deeplabv3_mobilenet_v3_large", image_shape=(3, 32, 48))
+    found = search(teacher, bench)
+    names = [row.spec for row in found.candidates if row.kind == "other"]
+    assert [row.kind for row in found.candidates] == ["pruned", *("other" for _ in names)]
+    assert set(names) <= {name for name, entry in ARCHITECTURES.items() if "segmentation" in entry.tasks}
+    assert {"lraspp_mobilenet_v3_large", "unet8"} <= set(names)
+
+
+@pytest.mark.parametrize("opset_ceiling", [17, 20])
+def test_a_real_segmentation_is_exported_as_it_ships(tmp_path: Path, opset_ceiling: int) -> None:
+    teacher = tiny.dense_teacher(image_shape=(3, 16, 24))
+    made = trial.Trial(
+        teacher,
+        tmp_path,
+        channel_multiple=2,
+        precision="fp32",
+        latency_of=None,
+        opset_ceiling=opset_ceiling,
+        seed=0,
+    )
+    row = made.row("prune:0.5", "pruned", ())
+    assert row is not None
+    assert row.candidate.failure is None
+    (output,) = onnx.load(tmp_path / "candidate.onnx").graph.output
+    assert [d.dim_param or d.dim_value for d in output.type.tensor_type.shape.dim] == ["batch", 4, 16, 24]
 
 
 def test_a_candidate_that_cannot_be_exported_is_passed_over(bench: Bench) -> None:

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from compressor.errors import UsageFault
+from compressor.errors import InputRefused, UsageFault
 from compressor.students.specification import build_backbone, parse_student
 
 
@@ -57,7 +57,7 @@ def test_bad_ratios_are_refused(spec: str, ratio: str) -> None:
         ("MobileNet_V2", "Did you mean 'mobilenet_v2'?"),
         ("vgg", "Leave --student out, and one that fits is chosen."),
         ("", "Leave --student out, and one that fits is chosen."),
-        ("prune", "Leave --student out, and one that fits is chosen."),
+        ("prune", "Did you mean 'prune:0.5'?"),
     ],
 )
 def test_unknown_students_are_refused(spec: str, action: str) -> None:
@@ -78,6 +78,29 @@ def test_a_name_is_another_architecture_for_the_teachers_images() -> None:
     backbone = build_backbone("mobilenet_v2", tiny.teacher(image_shape=(1, 8, 8)), channel_multiple=8, seed=0)
     assert (backbone.architecture, backbone.width, backbone.pruned) == ("mobilenet_v2", 1.0, False)
     assert backbone(torch.rand(2, 1, 32, 32)).shape == (2, 1280, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "teacher", "received"),
+    [
+        ("unet8", {}, "does segmentation, and the teacher's task is classification."),
+        ("resnet18", {"architecture": "unet8"}, "does classification and regression, and the teacher's task is seg"),
+        ("unet8", {"task": "regression"}, "does segmentation, and the teacher's task is regression."),
+    ],
+)
+def test_a_network_for_another_task_is_refused(spec: str, teacher: dict[str, str], received: str) -> None:
+    with pytest.raises(UsageFault) as refused:
+        build_backbone(spec, tiny.teacher(**teacher), channel_multiple=8, seed=0)
+    assert received in refused.value.received
+    assert ("unet8" in refused.value.expected) == (spec == "resnet18")
+
+
+def test_a_network_of_one_width_is_not_made_narrower() -> None:
+    teacher = tiny.teacher("lraspp_mobilenet_v3_large", image_shape=(3, 32, 32))
+    with pytest.raises(InputRefused) as refused:
+        build_backbone("width:0.5", teacher, channel_multiple=8, seed=0)
+    assert refused.value.expected == "lraspp_mobilenet_v3_large comes in one width."
+    assert refused.value.action == "Use --student prune:0.5, or name a smaller architecture."
 
 
 def test_pruning_starts_from_the_teacher() -> None:

@@ -12,12 +12,14 @@ import tiny
 import torch
 from torch import nn
 
+from compressor.errors import InputRefused
 from compressor.inputs.teacher import Normalise
 from compressor.students.architectures import ARCHITECTURES, feature_shape
 from compressor.students.prune import pruned_backbone
 from compressor.students.student import (
     Backbone,
     Student,
+    as_shipped,
     classifier_sharing,
     load_backbone,
     load_student,
@@ -34,8 +36,11 @@ def num_params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+CLASSIFIERS = {name for name, entry in ARCHITECTURES.items() if "classification" in entry.tasks}
+
+
 # The two deepest are resnet50's code; building them takes seconds.
-@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"resnet101", "resnet152"}))
+@pytest.mark.parametrize("name", sorted(CLASSIFIERS - {"resnet101", "resnet152"}))
 def test_every_architecture_shares_the_teachers_classifier(name: str) -> None:
     teacher = tiny.teacher(image_shape=(3, 32, 32))  # a map of 8x8 and 64 channels
     backbone = named_backbone(name, 3)
@@ -86,6 +91,41 @@ def test_a_student_of_its_own_has_a_new_classifier() -> None:
     assert (student.classifier.in_features, student.classifier.out_features) == (32, tiny.NUM_CLASSES)
     assert all(parameter.requires_grad for parameter in student.classifier.parameters())
     assert student(torch.rand(2, *tiny.IMAGE_SHAPE)).shape == (2, tiny.NUM_CLASSES)
+
+
+# --- other tasks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["unet8", "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"])
+def test_a_student_of_every_pixel_upsamples_a_1x1_convolution(name: str) -> None:
+    teacher = tiny.dense_teacher(image_shape=(3, 32, 48))
+    student = own_classifier(named_backbone(name, 3), teacher).eval()
+    images = torch.rand(2, 3, 32, 48)
+    assert isinstance(student.classifier, nn.Conv2d)
+    assert student.classifier.kernel_size == (1, 1)
+    small = student.classifier(student.feature_map(images))
+    rebuilt = nn.functional.interpolate(small, (32, 48), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(student(images), rebuilt)
+    assert student(images).shape == (2, tiny.NUM_CLASSES, 32, 48)
+
+
+def test_the_classifier_of_every_pixel_is_not_shared() -> None:
+    with pytest.raises(InputRefused) as refused:
+        classifier_sharing(tiny.dense_backbone(), tiny.dense_teacher())
+    assert refused.value.received == "The teacher (unet8) does segmentation."
+
+
+def test_numbers_come_from_a_linear_layer() -> None:
+    student = own_classifier(tiny.backbone(), tiny.teacher(task="regression", num_classes=1))
+    assert isinstance(student.classifier, nn.Linear)
+    assert student(torch.rand(2, *tiny.IMAGE_SHAPE)).shape == (2, 1)
+
+
+@pytest.mark.parametrize(("task", "projects"), [("classification", True), ("regression", False)])
+def test_only_a_classifier_is_counted_with_a_projector(task: str, projects: bool) -> None:
+    student = as_shipped(tiny.backbone(), tiny.teacher(task=task))
+    assert student.card.projector is projects
+    assert not as_shipped(tiny.dense_backbone(), tiny.dense_teacher()).card.projector
 
 
 # --- the projector --------------------------------------------------------------------------------------------------
@@ -145,6 +185,8 @@ def shared_without_bias() -> Student:
 
 
 MOBILE: dict[str, Any] = {"architecture": "mobilenet_v2", "image_shape": (3, 32, 32)}
+DENSE: dict[str, Any] = {"architecture": tiny.DENSE}
+LITE: dict[str, Any] = {"architecture": "lraspp_mobilenet_v3_large", "image_shape": (3, 32, 32)}
 STUDENTS: dict[str, Callable[[], Student]] = {
     "shared classifier": lambda: shared(tiny.backbone()),
     "own classifier": lambda: own_classifier(tiny.backbone(), tiny.teacher()),
@@ -154,6 +196,10 @@ STUDENTS: dict[str, Callable[[], Student]] = {
     "pooled": lambda: shared(tiny.backbone(), architecture="resnet18", image_shape=(3, 32, 32)),
     "grey": lambda: own_classifier(tiny.backbone(in_channels=1), tiny.teacher(image_shape=(1, 8, 8))),
     "no bias": shared_without_bias,
+    "every pixel": lambda: own_classifier(tiny.dense_backbone(), tiny.dense_teacher()),
+    "every pixel, pruned": lambda: own_classifier(pruned(0.5, 2, **DENSE), tiny.teacher(**DENSE)),
+    "lite raspp, pruned": lambda: own_classifier(pruned(0.5, 8, **LITE), tiny.teacher(**LITE)),
+    "numbers": lambda: own_classifier(tiny.backbone(), tiny.teacher(task="regression")),
 }
 
 

@@ -7,201 +7,74 @@
 A stage reads files of earlier stages and writes files of its own; nothing is handed over in memory, so that any of them
 can be resumed in another process. What a stage found out for the report stands in its `facts.json`.
 
-`prepare` refuses what can be refused before anything runs, `declare` says what each stage depends on, and then follow
-the adapters in their order. `running` executes them, `planning` only looks.
+`declare` says what each stage depends on, and then follow the adapters in their order. `run` has the settings and the
+files of a run, `choices` what is left to the tool; `running` executes the stages, `planning` only looks.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
 from compressor import __version__
-from compressor.config import Resolved, RunConfig, section_settings
-from compressor.deploy.board_results import MERGED, check_anchors
-from compressor.deploy.calibration_images import gather
+from compressor.config import section_settings
+from compressor.deploy.board_results import MERGED
+from compressor.deploy.calibration_images import draw, gather
 from compressor.deploy.engines import build_engines_here, engine_environment
-from compressor.deploy.expected_latency import expected_precision, latency_source, run_anchors
+from compressor.deploy.expected_latency import expected_precision
 from compressor.deploy.kits import make_kit
 from compressor.deploy.latencies import Timing, measure_variants, onnxruntime_version
 from compressor.deploy.precisions import make_precisions
 from compressor.deploy.predictions import predicted_variants
-from compressor.deploy.variants import Variant
-from compressor.distill.generator import Generator, load_generator
 from compressor.distill.training import Context, best_precision, fitting_threads, read_log
-from compressor.doctor import training_device
-from compressor.errors import EnvironmentFault, UsageFault
-from compressor.inputs.card import TeacherCard
+from compressor.errors import EnvironmentFault
+from compressor.inputs.card import VOID, TeacherCard
 from compressor.inputs.evaluation import evaluation_set
-from compressor.inputs.intake import TeacherSource, read_teacher
-from compressor.inputs.named import check_image_folder, read_class_names
-from compressor.inputs.refusals import existing_file
-from compressor.inputs.samples import read_samples, split_samples
+from compressor.inputs.masks import read_masks
+from compressor.inputs.pool import read_pool
+from compressor.inputs.samples import UNKNOWN, SampleSet, no_samples, read_samples, split_samples
 from compressor.inputs.settle import checked_identity, provisional_card, settled_card
-from compressor.inputs.teacher import Classifier, Teacher, load_teacher
-from compressor.interruption import StopRequest
-from compressor.method_sheet import check_method
-from compressor.methods import TrainingImages, check_fit, load_method
-from compressor.progress import Reporter
+from compressor.inputs.teacher import Classifier, load_teacher
+from compressor.method_choice import AUTO_METHOD
+from compressor.methods import TrainingImages, check_fit, load_method, method_names
+from compressor.pipeline.choices import check_options, check_the_named_student, method_for, search_for_student
+from compressor.pipeline.judging import Judged, judge
+from compressor.pipeline.run import Run, student_limits, teacher_source
 from compressor.report import text
 from compressor.report.candidate_picture import candidate_picture
-from compressor.report.evidence import evidence_facts, variant_facts
-from compressor.report.first_look import first_look
-from compressor.report.limits import Limits, limits_of
-from compressor.report.pictures import contact_sheet, synthetic_sheet, teacher_captions, training_curves
-from compressor.report.student_search import StudentSearch as SearchRecord
+from compressor.report.pictures import contact_sheet, synthetic_sheet, training_curves
 from compressor.report.student_search import search_record
-from compressor.stage_files import load_tensors, read_facts, save_facts, save_tensors
+from compressor.stage_files import read_facts, save_facts, save_tensors
 from compressor.stages import Choices, Stage, atomic_path, atomic_write_text
-from compressor.students.named import check_named_student
-from compressor.students.search import StudentLimits, StudentSearch, search_student
-from compressor.students.specification import AUTO, build_backbone, parse_student
-from compressor.students.student import Backbone, Student, load_backbone, load_student, save_backbone, save_student
-from exporters.logits import logits_of
+from compressor.students.specification import AUTO, build_backbone
+from compressor.students.student import load_backbone, save_backbone, save_student
+from compressor.tasks import ask_teacher
+from exporters.logits import fitting_batch
 from exporters.macs import count_macs, count_params
 from exporters.onnx_files import load_onnx
 from exporters.onnx_to_int8 import needs_reduced_range
-from exporters.parity import check_parity
+from exporters.parity import Outputs, check_parity
 from exporters.runners import OnnxRunner, TorchRunner
 from exporters.tensorrt_operators import check_operators
 from exporters.torch_to_onnx import onnx_from_torch
 from exporters.torch_to_pt2 import pt2_from_torch
-from profiles.catalogue import load_target
 from profiles.host import host_name, usable_cores
-from profiles.predict import Anchor
 from profiles.predictor_version import predictor_version
-from profiles.schema import Budget, DeviceProfile, Precision
-from profiles.ssh import board_named
+from profiles.schema import Budget, Precision
 
 MODELS: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
 IDENTITY_IMAGES = 64
 FEW_EVIDENCE = 30
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run: its settings, its target, the device that it trains on, and whoever watches or stops it."""
-
-    config: RunConfig
-    target: DeviceProfile
-    device: str
-    reporter: Reporter
-    stop: StopRequest
-
-    def path(self, stage: str, name: str = "") -> Path:
-        return self.config.out / stage / name
-
-    def card(self) -> TeacherCard:
-        return TeacherCard.model_validate_json(self.path("teacher", "card.json").read_text(encoding="utf-8"))
-
-    def teacher(self) -> Teacher:
-        return load_teacher(load_tensors(self.path("teacher", "weights.safetensors")), self.card()).to(self.device)
-
-    def samples(self) -> dict[str, Tensor]:
-        """images (N, C, H, W) uint8, labels, pseudo_labels (N,), and the indices train, select, evidence."""
-        return load_tensors(self.path("samples", "images.safetensors"))
-
-    def student(self) -> Student:
-        return load_student(self.path("distill", "student.safetensors"), self.path("distill", "student.json"))
-
-    def generator(self) -> Generator | None:
-        """The method's generator in evaluation mode on the CPU; None where it leaves none."""
-        weights = self.path("distill", "generator.safetensors")
-        if not weights.exists():
-            return None
-        shape = json.loads(self.path("distill", "generator.json").read_text(encoding="utf-8"))
-        return load_generator(load_tensors(weights), shape)
-
-    def variants(self, *stages: str) -> tuple[Variant, ...]:
-        """The files of student and teacher that these stages made, ONNX files and engines by default."""
-        stages = stages or ("precision", "engine")
-        return tuple(Variant.from_dict(row) for stage in stages for row in read_facts(self.path(stage))["variants"])
-
-    def anchors(self) -> tuple[Anchor, ...]:
-        """What an earlier run, named by the user, has measured on this target."""
-        earlier = self.config.student.anchors
-        return () if earlier is None else run_anchors(earlier, self.target)
-
-    def opset_ceiling(self) -> int:
-        return self.config.onnx.opset or self.target.opset_ceiling
-
-    def fitting_settings(self, card: TeacherCard) -> dict[str, Any]:
-        """The settings of the method that follow from the effort, the image and the device."""
-        config = self.config.distill
-        return load_method(config.method).defaults(config.effort, card.input_shape, self.device)
-
-    def method_settings(self, card: TeacherCard) -> BaseModel:
-        """The method's own settings: its defaults, those that fit the situation, then the user's options."""
-        config = self.config.distill
-        return load_method(config.method).Config(**{**self.fitting_settings(card), **config.options})
-
-
-def limits_for(config: RunConfig, target: DeviceProfile) -> Limits:
-    """What an artefact must hold: the user's limits, and the wishes of the target where the user has none."""
-    own = config.limits
-    return limits_of(
-        own.max_drop,
-        own.max_latency_ms,
-        own.max_size_mib,
-        target.budget,
-        max_params_m=own.max_params_m,
-        accept_predicted=own.accept_predicted,
-    )
-
-
-def student_limits(config: RunConfig) -> StudentLimits:
-    """What the user asks of a student that is chosen."""
-    own = config.limits
-    return StudentLimits(own.max_latency_ms, own.max_size_mib, own.max_params_m)
-
-
-# --- before anything runs ---------------------------------------------------------------------------------------------
-
-
-def prepare(resolved: Resolved, reporter: Reporter | None = None, stop: StopRequest | None = None) -> Run:
-    """Refuse what can be refused without reading a weight or an image.
-
-    Raises:
-        UsageFault, ProfileError, WrongBoardName: a setting fits no method, student, target or board.
-        StaleResult, BoardResultError: what --anchors names was measured of other files than that run has now.
-        InputRefused: the teacher or a folder of images is not there.
-        EnvironmentFault: a GPU was demanded and there is none.
-    """
-    config = resolved.config
-    target = load_target(config.target)
-    check_method(config.distill.method, config.distill.options)
-    parse_student(config.student.spec)
-    if config.student.anchors is not None:
-        check_anchors(config.student.anchors, target)
-    if config.onnx.opset is not None and config.onnx.opset > target.opset_ceiling:
-        raise UsageFault(
-            f"--opset {config.onnx.opset} is above what {target.title} reads.",
-            f"Its ceiling is opset {target.opset_ceiling}.",
-            f"Use --opset {target.opset_ceiling}, or leave the flag out.",
-        )
-    wanted = config.precision.precisions or target.precisions
-    if unknown := [precision for precision in wanted if precision not in target.precisions]:
-        raise UsageFault(
-            f"--precisions has {', '.join(unknown)}.",
-            f"{target.title} takes {', '.join(target.precisions)}.",
-            "Name some of these, or leave the flag out.",
-        )
-    existing_file(config.teacher.file)
-    if config.board is not None:
-        board_named(config.board, config.ssh_config)
-    check_image_folder("--samples", config.samples.folder)
-    if config.report.eval is not None:
-        check_image_folder("--eval", config.report.eval)
-    return Run(config, target, training_device(config.device), reporter or Reporter(quiet=True), stop or StopRequest())
+MOST_POOL_TO_CALIBRATE = 512
+NUM_GENERATED = 256  # images that the student is also judged on
 
 
 # --- the stages -------------------------------------------------------------------------------------------------------
@@ -212,6 +85,9 @@ def declare(run: Run) -> tuple[Stage, ...]:
     config, path = run.config, run.path
     teacher = (path("teacher", "weights.safetensors"), path("teacher", "card.json"))
     samples = path("samples", "images.safetensors")
+    few_folder = () if config.samples.folder is None else (config.samples.folder,)
+    pool_folder = () if config.samples.pool is None else (config.samples.pool,)
+    pool = () if config.samples.pool is None else (path("samples", "pool.safetensors"),)
     backbone = (path("student", "backbone.safetensors"), path("student", "backbone.json"))
     student = (path("distill", "student.safetensors"), path("distill", "student.json"))
     onnx = (path("onnx", "student.onnx"), path("onnx", "teacher.onnx"))
@@ -257,16 +133,17 @@ def declare(run: Run) -> tuple[Stage, ...]:
         stage(
             "teacher",
             read_the_teacher,
-            (config.teacher.file, *cards, config.samples.folder),
+            (config.teacher.file, *cards, *few_folder),
             ("weights.safetensors", "card.json"),
             section_settings(config, "teacher"),
         ),
         stage(
             "samples",
             read_the_samples,
-            (*teacher, config.samples.folder),
-            ("images.safetensors", "split.json", "sheet.png"),
+            (*teacher, *few_folder, *pool_folder),
+            ("images.safetensors", "split.json"),
             section_settings(config, "samples") | seed,
+            optional_outputs=("sheet.png", "pool.safetensors"),
         ),
         stage(
             "student",
@@ -280,9 +157,9 @@ def declare(run: Run) -> tuple[Stage, ...]:
         stage(
             "distill",
             distill_the_student,
-            (*teacher, samples, *backbone),
+            (*teacher, samples, *pool, *backbone),
             ("student.safetensors", "student.json", "log.jsonl"),
-            section_settings(config, "distill") | seed | {"method_version": load_method(config.distill.method).VERSION},
+            section_settings(config, "distill") | seed | {"method_version": method_versions(config.distill.method)},
             {"device": run.device, "torch": torch.__version__},
             optional_outputs=("generator.safetensors", "generator.json"),
         ),
@@ -297,7 +174,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
         stage(
             "precision",
             make_the_precisions,
-            (*onnx, samples, path("distill", "facts.json")),
+            (*onnx, samples, *pool, path("distill", "facts.json")),
             (),
             section_settings(config, "precision") | seed | {"max_drop": config.limits.max_drop} | takes,
             # Without VNNI, int8 for this processor is another file.
@@ -339,28 +216,36 @@ def declare(run: Run) -> tuple[Stage, ...]:
             gather_evidence,
             (
                 *(*teacher, samples, *onnx, precisions, path("samples", "split.json"), path("distill", "log.jsonl")),
-                *(path("distill", "facts.json"), path("engine", "facts.json"), *evaluation),
+                *(path("distill", "facts.json"), path("engine", "facts.json"), *pool, *evaluation),
             ),
             ("curves.png",),
             {"report.synthetic_sheet": config.report.synthetic_sheet},
             {"device": run.device, "onnxruntime": host["onnxruntime"]},
-            optional_outputs=("synthetic.png",),
+            optional_outputs=("synthetic.png", "overlays.png"),
         ),
     )
+
+
+def method_versions(method: str) -> dict[str, int]:
+    """The versions of what may train the student."""
+    return {name: load_method(name).VERSION for name in (method_names() if method == AUTO_METHOD else (method,))}
 
 
 def read_the_teacher(run: Run, folder: Path) -> None:
     """The checkpoint, without running its code; its card; and whether its classifier can be shared."""
     config = run.config.teacher
     source = teacher_source(run)
-    few = read_samples(run.config.samples.folder, provisional_card(source), max_images=IDENTITY_IMAGES)
+    few = None
+    if run.config.samples.folder is not None:
+        few = read_samples(run.config.samples.folder, provisional_card(source), max_images=IDENTITY_IMAGES)
     card, origin, warnings = settled_card(source, few)
     teacher = load_teacher(source.state_dict, card)
     identity_error = checked_identity(teacher, few)
     save_tensors(source.state_dict, folder / "weights.safetensors")
     atomic_write_text(folder / "card.json", card.model_dump_json(indent=2) + "\n")
     shape = "x".join(str(side) for side in card.input_shape)
-    run.reporter.note(f"{card.architecture}, {card.num_classes} classes, input {shape}, normalisation from {origin}")
+    outputs = "outputs" if card.task == "regression" else "classes"
+    run.reporter.note(f"{card.architecture}, {card.num_classes} {outputs}, input {shape}, normalisation from {origin}")
     save_facts(
         folder,
         file=config.file.name,
@@ -371,57 +256,74 @@ def read_the_teacher(run: Run, folder: Path) -> None:
     )
 
 
-def teacher_source(run: Run) -> TeacherSource:
-    """The user's checkpoint, checked whole, and what is known of its input before any image was read."""
-    config = run.config.teacher
-    names = None if config.class_names is None else read_class_names(config.class_names)
-    return read_teacher(
-        config.file,
-        architecture=config.architecture,
-        card_file=config.card,
-        feature_layer=config.feature_layer,
-        classifier_layer=config.classifier_layer,
-        overrides={"mean": config.mean, "std": config.std, "input_size": config.input_size, "class_names": names},
-    )
-
-
 def read_the_samples(run: Run, folder: Path) -> None:
-    """The few real images, what the teacher says of them, and their split, made once before anything trains."""
-    config, teacher = run.config.samples, run.teacher()
-    samples = read_samples(config.folder, teacher.card, max_images=config.max_images)
-    logits = _teacher_logits(teacher, samples.images, run.device)
-    pseudo_labels = logits.argmax(dim=1)
-    seen = first_look(logits, samples.labels)
-    run.reporter.note(seen.sentence)
+    """The few real images, what the teacher says of them, and their split, made before anything trains; the pool."""
+    config, teacher, task = run.config.samples, run.teacher(), run.task()
+    classes = 0 if teacher.task == "regression" else teacher.card.num_classes
+    facts: dict[str, Any] = {"confidence": None, "accuracy": None, "pseudo_labels": [0] * classes, "num_pool": 0}
+    warnings: list[str] = []
+    if config.folder is None:
+        samples = no_samples(teacher.card)
+        labels, groups = samples.labels, torch.empty(0, dtype=torch.int64)
+        run.reporter.note("no image of the task is given")
+    else:
+        samples = read_samples(config.folder, teacher.card, max_images=config.max_images)
+        seen = ask_teacher(task, teacher, samples.images, run.device)
+        groups = task.groups(seen.answers)
+        labels, notes = labels_of(samples, config.folder, teacher.card)
+        warnings += notes
+        look = task.first_look(seen, labels, teacher.card)
+        run.reporter.note(look.sentence)
+        contact_sheet(samples.images, folder / "sheet.png", task.captions(seen, teacher.card))
+        facts |= {
+            "confidence": look.confidence and look.confidence.model_dump(),
+            "accuracy": look.accuracy and look.accuracy.model_dump(),
+            "pseudo_labels": task.counts(seen.answers, teacher.card),
+        }
+        warnings += look.warnings
     split = split_samples(
         samples,
-        pseudo_labels,
+        groups,
         seed=run.config.seed,
         select_fraction=config.select_fraction,
         evidence_fraction=config.evidence_fraction,
     )
     parts = {"train": split.train, "select": split.select, "evidence": split.evidence}
-    run.reporter.note(
-        ", ".join(f"{len(rows):,} {name}" for name, rows in parts.items())
-        + (f"; {len(samples.skipped):,} files skipped" if samples.skipped else "")
-    )
-    warnings = [*samples.warnings, *seen.warnings]
-    if len(split.select) == 0:
-        warnings.append("There are too few samples to hold some out for choices, so nothing is chosen on them.")
-    tensors = {"images": samples.images, "labels": samples.labels, "pseudo_labels": pseudo_labels, **parts}
+    if len(samples.images):
+        run.reporter.note(
+            ", ".join(f"{len(rows):,} {name}" for name, rows in parts.items())
+            + (f"; {len(samples.skipped):,} files skipped" if samples.skipped else "")
+        )
+        if len(split.select) == 0:
+            warnings.append("There are too few samples to hold some out for choices, so nothing is chosen on them.")
+    if config.pool is not None:
+        pool = read_pool(config.pool, teacher.card, samples, max_images=config.max_pool_images)
+        run.reporter.note(f"{len(pool.images):,} images in the pool")
+        save_tensors({"images": pool.images}, folder / "pool.safetensors")
+        facts["num_pool"] = len(pool.images)
+        warnings += pool.warnings
+    tensors = {"images": samples.images, "labels": labels, "pseudo_labels": groups, **parts}
     save_tensors(tensors, folder / "images.safetensors")
     atomic_write_text(folder / "split.json", json.dumps(split.to_dict(samples), indent=2) + "\n")
-    contact_sheet(samples.images, folder / "sheet.png", teacher_captions(logits, teacher.card.class_names))
     save_facts(
         folder,
         parts={name: len(rows) for name, rows in parts.items()},
-        num_labelled=int((samples.labels >= 0).sum()),
+        num_labelled=num_labelled(labels),
         skipped=[{"file": file, "reason": reason} for file, reason in samples.skipped],
-        confidence=seen.confidence.model_dump(),
-        accuracy=seen.accuracy and seen.accuracy.model_dump(),
-        pseudo_labels=torch.bincount(pseudo_labels, minlength=teacher.card.num_classes).tolist(),
-        warnings=warnings,
+        warnings=[*samples.warnings, *warnings],
+        **facts,
     )
+
+
+def labels_of(samples: SampleSet, folder: Path, card: TeacherCard) -> tuple[Tensor, tuple[str, ...]]:
+    """What is known of the samples: a class for each, or for a segmentation with masks a class for each pixel."""
+    masks = read_masks(folder, samples.files, card) if card.task == "segmentation" else None
+    return (samples.labels, ()) if masks is None else (masks.masks, masks.warnings)
+
+
+def num_labelled(labels: Tensor) -> int:
+    """Images of which something is known."""
+    return int((labels >= 0).sum()) if labels.dim() == 1 else int((labels != VOID).flatten(1).any(dim=1).sum())
 
 
 def make_the_student(run: Run, folder: Path) -> None:
@@ -450,72 +352,17 @@ def make_the_student(run: Run, folder: Path) -> None:
     save_facts(folder, spec=spec, params=params, macs=macs, search=None if search is None else search.to_dict())
 
 
-def search_for_student(run: Run, teacher: Teacher) -> StudentSearch:
-    """What `--student auto` means for this teacher, target and limits. It looks at no image, so a plan can ask too.
-
-    Raises:
-        NoStudentFits: no candidate holds the user's limits.
-    """
-    config, target = run.config, run.target
-    own, wishes = config.limits, target.budget or Budget()
-    precision = expected_precision(target, config.precision.precisions)
-    timed = not target.this_host or own.max_latency_ms is not None  # measuring takes seconds for each candidate
-    return search_student(
-        teacher,
-        limits=student_limits(config),
-        wishes=StudentLimits(wishes.max_latency_ms, wishes.max_size_mib, wishes.max_params_m),
-        memory_gib=target.memory_gib.value if target.memory_gib else None,
-        channel_multiple=target.channel_multiple,
-        precision=precision,
-        latency_of=latency_source(target, precision, anchors=run.anchors()) if timed else None,
-        opset_ceiling=run.opset_ceiling(),
-        seed=config.seed,
-        note=run.reporter.note,
-    )
-
-
-def check_the_named_student(run: Run, teacher: Teacher, backbone: Backbone) -> None:
-    """Refuse before hours of training what can be counted now."""
-    config, target = run.config, run.target
-    check_named_student(
-        config.student.spec,
-        backbone,
-        teacher,
-        limits=student_limits(config),
-        memory_gib=target.memory_gib.value if target.memory_gib else None,
-        precisions=config.precision.precisions or target.precisions,
-    )
-
-
-def planned_search(run: Run, finished: Collection[str]) -> SearchRecord | None:
-    """The search that a run has made or would make, as its report says it; None where the user names the student.
-
-    Args:
-        finished: the stages whose files are there and fit.
-
-    Raises:
-        InputRefused: no candidate holds the limits, or the student that was named does not.
-    """
-    spec, automatic = run.config.student.spec, run.config.student.spec == AUTO
-    if "student" in finished:
-        return search_record(read_facts(run.path("student"))["search"]) if automatic else None
-    if "teacher" in finished:
-        teacher = run.teacher()
-    else:
-        source = teacher_source(run)
-        teacher = load_teacher(source.state_dict, provisional_card(source)).to(run.device)
-    if not automatic:
-        multiple, seed = run.target.channel_multiple, run.config.seed
-        check_the_named_student(run, teacher, build_backbone(spec, teacher, channel_multiple=multiple, seed=seed))
-        return None
-    return search_record(search_for_student(run, teacher).to_dict())
-
-
 def distill_the_student(run: Run, folder: Path) -> None:
-    """Whatever the method does, with the train part of the samples only."""
+    """Whatever the method does, with the train part of the samples, and with the pool."""
     config, teacher = run.config.distill, run.teacher()
     card, samples = teacher.card, run.samples()
-    settings = run.method_settings(card)
+    body, body_card = run.path("student", "backbone.safetensors"), run.path("student", "backbone.json")
+    backbone = load_backbone(body, body_card, card.input_shape[0])
+    images = TrainingImages(few=samples["images"][samples["train"]].to(run.device), pool=run.pool())
+    choice = method_for(run, teacher, images, backbone)
+    check_options(config, choice)
+    check_fit(choice.method, teacher, len(images.few), len(images.pool))
+    settings = run.method_settings(choice.method, card)
     precision, why = _precision(run, card)
     context = Context(
         folder,
@@ -525,14 +372,9 @@ def distill_the_student(run: Run, folder: Path) -> None:
         observer=run.reporter,
         should_stop=run.stop.asked,
     )
-    body, body_card = run.path("student", "backbone.safetensors"), run.path("student", "backbone.json")
-    backbone = load_backbone(body, body_card, card.input_shape[0])
-    run.reporter.note(f"{config.method} in {precision} on {run.device} ({why})")
-    train = samples["images"][samples["train"]].to(run.device)
+    run.reporter.note(f"{choice.method} ({choice.reason}), in {precision} on {run.device} ({why})")
     with run.stop.between_steps(), run.reporter.phases(), fitting_threads(min(card.input_shape[1:])):
-        images = TrainingImages(few=train, pool=train[:0])
-        check_fit(config.method, teacher, len(images.few), len(images.pool))
-        distilled = load_method(config.method).distill(teacher, backbone, images, settings, context)
+        distilled = load_method(choice.method).distill(teacher, backbone, images, settings, context)
     with atomic_path(folder / "student.safetensors") as weights, atomic_path(folder / "student.json") as student_card:
         save_student(distilled.student, weights, student_card)
     last_terms = {row["phase"]: row["terms"] for row in read_log(folder / "log.jsonl")}
@@ -542,6 +384,8 @@ def distill_the_student(run: Run, folder: Path) -> None:
         atomic_write_text(folder / "generator.json", json.dumps(asdict(generator.shape)) + "\n")
     save_facts(
         folder,
+        method=choice.method,
+        method_reason=choice.reason,
         device=run.device,
         precision=precision,
         precision_reason=why,
@@ -575,10 +419,14 @@ def export_the_student(run: Run, folder: Path) -> None:
     if len(samples["evidence"]):
         batches["held-out images"] = samples["images"][samples["evidence"]].float() / 255.0
     file = files["student"]
+    size = fitting_batch(shape[1:], 64)
+    outputs: Outputs = "values" if teacher.task == "regression" else "classes"
     check_operators(load_onnx(file.path), run.target)
     with TorchRunner(student) as reference, OnnxRunner(file.path) as candidate:
         parities = {
-            name: check_parity(reference, candidate, [batch.numpy() for batch in torch.split(images, 64)])
+            name: check_parity(
+                reference, candidate, (batch.numpy() for batch in torch.split(images, size)), outputs=outputs
+            )
             for name, images in batches.items()
         }
     largest = max(parity.max_rel for parity in parities.values())
@@ -598,8 +446,9 @@ def export_the_student(run: Run, folder: Path) -> None:
 def make_the_precisions(run: Run, folder: Path) -> None:
     """fp16 and int8 of student and teacher, as the target takes them; int8 is calibrated without the training data."""
     samples, config = run.samples(), run.config.precision
+    few = samples["images"][samples["train"]]
     images = gather(
-        samples["images"][samples["train"]],
+        few if len(few) else run.pool()[:MOST_POOL_TO_CALIBRATE],
         samples["images"][samples["select"]],
         run.generator(),
         num_synthetic=config.calibration_images,
@@ -615,6 +464,7 @@ def make_the_precisions(run: Run, folder: Path) -> None:
             images,
             max_drop=run.config.limits.max_drop,
             note=run.reporter.note,
+            task=run.card().task,
         )
         for name in MODELS
     ]
@@ -685,29 +535,49 @@ def measure_latency(run: Run, folder: Path) -> None:
 
 def gather_evidence(run: Run, folder: Path) -> None:
     """What the report says of quality: the exported files against the teacher, on images that nothing else has read."""
-    teacher, samples = run.teacher(), run.samples()
+    teacher, samples, task = run.teacher(), run.samples(), run.task()
     rows = samples["evidence"]
-    evidence, variants = _judge(run, teacher, samples["images"][rows], samples["labels"][rows])
-    facts: dict[str, Any] = {"evidence": evidence}
-    by_set = {"evidence": variants}
+    by_set: dict[str, Judged] = {"evidence": judge(run, teacher, samples["images"][rows], samples["labels"][rows])}
     warnings: list[str] = []
     if run.config.report.eval is not None:
-        images, labels, warnings = evaluation_set(
-            run.config.report.eval, teacher.card, samples["images"], run.path("samples", "split.json")
-        )
-        facts["eval"], by_set["eval"] = _judge(run, teacher, images, labels)
+        known = torch.cat([samples["images"], run.pool()])
+        found = evaluation_set(run.config.report.eval, teacher.card, known, run.path("samples", "split.json"))
+        by_set["eval"] = judge(run, teacher, found.images, found.labels)
+        warnings += found.warnings
     elif len(rows) < FEW_EVIDENCE:
+        held_out = f"Only {len(rows)} held-out images judge" if len(rows) else "No held-out image judges"
         warnings.append(
-            f"Only {len(rows)} held-out images judge the student, so its interval is wide; "
+            f"{held_out} the student, so its interval is wide; "
             "give labelled or unlabelled images with --eval to narrow it."
         )
-    keys = dict.fromkeys(key for found in by_set.values() for key in found)
-    facts["variants"] = {key: {name: found.get(key) for name, found in by_set.items()} for key in keys}
+    keys = dict.fromkeys(key for judged in by_set.values() for key in judged.variants)
     training_curves(read_log(run.path("distill", "log.jsonl")), folder / "curves.png")
     generator = run.generator()
+    generated: dict[str, Any] = {}
+    if generator is not None:  # of no use to a gate: how a student does on what taught it
+        drawn = draw(generator, NUM_GENERATED, seed=run.config.seed)
+        images = (torch.from_numpy(drawn) * 255.0).round().to(torch.uint8)
+        generated = judge(run, teacher, images, torch.full((len(images),), UNKNOWN), only="student.fp32").facts
     if generator is not None and run.config.report.synthetic_sheet:
-        synthetic_sheet(generator.to(run.device), teacher, folder / "synthetic.png", seed=run.config.seed)
-    save_facts(folder, warnings=warnings, **facts)
+        synthetic_sheet(
+            generator.to(run.device),
+            teacher,
+            folder / "synthetic.png",
+            seed=run.config.seed,
+            captions_of=lambda logits: task.captions(task.look(logits), teacher.card),
+        )
+    shown = next((judged for judged in by_set.values() if judged.teacher is not None), None)
+    if shown is not None:
+        assert shown.teacher is not None
+        assert shown.student is not None
+        task.draw(shown.images, shown.teacher, shown.student, teacher.card, folder / "overlays.png")
+    save_facts(
+        folder,
+        warnings=warnings,
+        variants={key: {name: judged.variants.get(key) for name, judged in by_set.items()} for key in keys},
+        generated=generated,
+        **{name: judged.facts for name, judged in by_set.items()},
+    )
 
 
 # --- helpers of the adapters ------------------------------------------------------------------------------------------
@@ -722,30 +592,3 @@ def _precision(run: Run, card: TeacherCard) -> tuple[str, str]:
         f"precision on {run.device} at {side} px", lambda: list(best_precision(torch.device(run.device), side))
     )
     return precision, why
-
-
-@torch.no_grad()
-def _teacher_logits(teacher: Teacher, images: Tensor, device: str) -> Tensor:
-    """(N, C, H, W) uint8 to (N, K) on the CPU."""
-    return torch.cat([teacher(batch.to(device).float() / 255.0).logits.float().cpu() for batch in _batches(images)])
-
-
-def _judge(run: Run, teacher: Teacher, images: Tensor, labels: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The student, and every variant by its key, on (N, C, H, W) uint8; both empty without images."""
-    if len(images) == 0:
-        return {}, {}
-    reference = _teacher_logits(teacher, images, run.device)
-    logits: dict[str, Tensor] = {}
-    for variant in run.variants():
-        if variant.file is not None and variant.judged:
-            with variant.open(run.config.out) as runner:
-                logits[variant.key] = torch.from_numpy(logits_of(runner, images.numpy()))
-    variants = {
-        key: variant_facts(reference, logits[f"{key.partition('.')[0]}.fp32"], found, labels)
-        for key, found in logits.items()
-    }
-    return evidence_facts(reference, logits["student.fp32"], labels), variants
-
-
-def _batches(images: Tensor) -> tuple[Tensor, ...]:
-    return torch.split(images, 256)

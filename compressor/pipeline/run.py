@@ -1,0 +1,183 @@
+"""One run: its settings and target, its files by what they hold, and the refusals before anything is read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from compressor.config import Resolved, RunConfig
+from compressor.deploy.board_results import check_anchors
+from compressor.deploy.expected_latency import run_anchors
+from compressor.deploy.variants import Variant
+from compressor.distill.generator import Generator, load_generator
+from compressor.doctor import training_device
+from compressor.errors import UsageFault
+from compressor.inputs.card import TeacherCard
+from compressor.inputs.intake import TeacherSource, read_teacher
+from compressor.inputs.named import check_image_folder, read_class_names
+from compressor.inputs.refusals import existing_file
+from compressor.inputs.teacher import Teacher, load_teacher
+from compressor.interruption import StopRequest
+from compressor.method_sheet import check_method
+from compressor.methods import load_method
+from compressor.progress import Reporter
+from compressor.report.limits import Limits, limits_of
+from compressor.stage_files import load_tensors, read_facts
+from compressor.students.search import StudentLimits
+from compressor.students.specification import parse_student
+from compressor.students.student import Student, load_student
+from compressor.tasks import TaskEvidence, task_of
+from profiles.catalogue import load_target
+from profiles.predict import Anchor
+from profiles.schema import DeviceProfile
+from profiles.ssh import board_named
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its settings, its target, the device that it trains on, and whoever watches or stops it."""
+
+    config: RunConfig
+    target: DeviceProfile
+    device: str
+    reporter: Reporter
+    stop: StopRequest
+
+    def path(self, stage: str, name: str = "") -> Path:
+        return self.config.out / stage / name
+
+    def card(self) -> TeacherCard:
+        return TeacherCard.model_validate_json(self.path("teacher", "card.json").read_text(encoding="utf-8"))
+
+    def teacher(self) -> Teacher:
+        return load_teacher(load_tensors(self.path("teacher", "weights.safetensors")), self.card()).to(self.device)
+
+    def samples(self) -> dict[str, Tensor]:
+        """images (N, C, H, W) uint8, labels, pseudo_labels (N,), and the indices train, select, evidence."""
+        return load_tensors(self.path("samples", "images.safetensors"))
+
+    def student(self) -> Student:
+        return load_student(self.path("distill", "student.safetensors"), self.path("distill", "student.json"))
+
+    def generator(self) -> Generator | None:
+        """The method's generator in evaluation mode on the CPU; None where it leaves none."""
+        weights = self.path("distill", "generator.safetensors")
+        if not weights.exists():
+            return None
+        shape = json.loads(self.path("distill", "generator.json").read_text(encoding="utf-8"))
+        return load_generator(load_tensors(weights), shape)
+
+    def variants(self, *stages: str) -> tuple[Variant, ...]:
+        """The files of student and teacher that these stages made, ONNX files and engines by default."""
+        stages = stages or ("precision", "engine")
+        return tuple(Variant.from_dict(row) for stage in stages for row in read_facts(self.path(stage))["variants"])
+
+    def anchors(self) -> tuple[Anchor, ...]:
+        """What an earlier run, named by the user, has measured on this target."""
+        earlier = self.config.student.anchors
+        return () if earlier is None else run_anchors(earlier, self.target)
+
+    def task(self) -> TaskEvidence:
+        """What the teacher's answers are, and how they are compared."""
+        return task_of(self.card().task)
+
+    def pool(self) -> Tensor:
+        """(M, C, H, W) uint8, without what is among the samples; M is 0 where the user gives none."""
+        if self.config.samples.pool is None:
+            return torch.empty(0, *self.card().input_shape, dtype=torch.uint8)
+        return load_tensors(self.path("samples", "pool.safetensors"))["images"]
+
+    def opset_ceiling(self) -> int:
+        return self.config.onnx.opset or self.target.opset_ceiling
+
+    def fitting_settings(self, method: str, card: TeacherCard) -> dict[str, Any]:
+        """The settings of a method that follow from the effort, the image and the device."""
+        return load_method(method).defaults(self.config.distill.effort, card.input_shape, self.device)
+
+    def method_settings(self, method: str, card: TeacherCard) -> BaseModel:
+        """A method's own settings: its defaults, those that fit the situation, then the user's options."""
+        options = self.config.distill.options
+        return load_method(method).Config(**{**self.fitting_settings(method, card), **options})
+
+
+def limits_for(config: RunConfig, target: DeviceProfile) -> Limits:
+    """What an artefact must hold: the user's limits, and the wishes of the target where the user has none."""
+    own = config.limits
+    return limits_of(
+        own.max_drop,
+        own.max_latency_ms,
+        own.max_size_mib,
+        target.budget,
+        max_params_m=own.max_params_m,
+        accept_predicted=own.accept_predicted,
+    )
+
+
+def student_limits(config: RunConfig) -> StudentLimits:
+    """What the user asks of a student that is chosen."""
+    own = config.limits
+    return StudentLimits(own.max_latency_ms, own.max_size_mib, own.max_params_m)
+
+
+def prepare(resolved: Resolved, reporter: Reporter | None = None, stop: StopRequest | None = None) -> Run:
+    """Refuse what can be refused without reading a weight or an image.
+
+    Raises:
+        UsageFault, ProfileError, WrongBoardName: a setting fits no method, student, target or board.
+        StaleResult, BoardResultError: what --anchors names was measured of other files than that run has now.
+        InputRefused: the teacher or a folder of images is not there.
+        EnvironmentFault: a GPU was demanded and there is none.
+    """
+    config = resolved.config
+    target = load_target(config.target)
+    check_method(config.distill.method, config.distill.options)
+    parse_student(config.student.spec)
+    if config.student.anchors is not None:
+        check_anchors(config.student.anchors, target)
+    if config.onnx.opset is not None and config.onnx.opset > target.opset_ceiling:
+        raise UsageFault(
+            f"--opset {config.onnx.opset} is above what {target.title} reads.",
+            f"Its ceiling is opset {target.opset_ceiling}.",
+            f"Use --opset {target.opset_ceiling}, or leave the flag out.",
+        )
+    wanted = config.precision.precisions or target.precisions
+    if unknown := [precision for precision in wanted if precision not in target.precisions]:
+        raise UsageFault(
+            f"--precisions has {', '.join(unknown)}.",
+            f"{target.title} takes {', '.join(target.precisions)}.",
+            "Name some of these, or leave the flag out.",
+        )
+    existing_file(config.teacher.file)
+    if config.board is not None:
+        board_named(config.board, config.ssh_config)
+    folders = {"--samples": config.samples.folder, "--pool": config.samples.pool, "--eval": config.report.eval}
+    for flag, folder in folders.items():
+        if folder is not None:
+            check_image_folder(flag, folder)
+    return Run(config, target, training_device(config.device), reporter or Reporter(quiet=True), stop or StopRequest())
+
+
+def teacher_source(run: Run) -> TeacherSource:
+    """The user's checkpoint, checked whole, and what is known of its input before any image was read."""
+    config = run.config.teacher
+    names = None if config.class_names is None else read_class_names(config.class_names)
+    return read_teacher(
+        config.file,
+        architecture=config.architecture,
+        card_file=config.card,
+        feature_layer=config.feature_layer,
+        classifier_layer=config.classifier_layer,
+        overrides={
+            "task": config.task,
+            "mean": config.mean,
+            "std": config.std,
+            "input_size": config.input_size,
+            "class_names": names,
+        },
+    )
