@@ -1,8 +1,9 @@
 """The images that int8 is calibrated and chosen on, where the training data is gone. Never white noise.
 
-    calibrate   the few real images of the train part, and images drawn from the run's own generator
-    judge       the real images of the `select` part, and other images of that generator, but only those on which the
-                network is as sure as on real ones: near a border between classes any rounding changes the answer
+    calibrate   the few real images of the train part, and images drawn from the run's own generator, or those that a
+                method made and kept instead of one
+    judge       the real images of the `select` part, and other made ones, but only those on which the network is as
+                sure as on real ones: near a border between classes any rounding changes the answer
 
 A generator that aims at realism shows the network what its users will. An adversarial one (DFAD's) shows what the
 student gets wrong, so its activations are no measure of ranges: then the real images calibrate alone. Without any real
@@ -103,6 +104,7 @@ def gather(
     *,
     num_synthetic: int,
     seed: int,
+    kept: Tensor | None = None,
     absent: str = "The method leaves no generator",
 ) -> CalibrationImages:
     """Draw the images.
@@ -112,24 +114,29 @@ def gather(
         generator: the method's, in evaluation mode; None where it leaves none.
         num_synthetic: how many of its images to calibrate on.
         seed: of the draw; the same seed gives the same images.
+        kept: uint8 (M, C, H, W), images that a method without a generator has made and kept.
         absent: why there is no generator, where there is none.
     """
     if len(train) == 0:
-        return _without_real_ones(_as_floats(train), _as_floats(select), generator, num_synthetic, seed)
+        return _without_real_ones(_as_floats(train), _as_floats(select), generator, kept, num_synthetic, seed)
     real, chosen = _as_floats(train), _as_floats(select)
     warnings: list[str] = []
     synthetic = candidates = np.empty((0, *real.shape[1:]), np.float32)
-    if generator is None:
+    if generator is None and kept is None:
         note = f"{absent}, so int8 is calibrated on real images alone."
-    elif not generator.aims_at_realism:
+    elif generator is not None and not generator.aims_at_realism:
         note = "The method's generator is adversarial and not realistic, so int8 is calibrated on real images alone."
         warnings.append(note)
     elif num_synthetic == 0:
         note = "Generated images were switched off with --calibration-images 0."
-    else:
+    elif generator is not None:
         note = "Generated images are drawn from the run's own generator, classes in equal shares, and are not kept."
         drawn = draw(generator, num_synthetic + SYNTHETIC_CANDIDATES, seed=seed)
         synthetic, candidates = drawn[:num_synthetic], drawn[num_synthetic:]
+    else:
+        assert kept is not None
+        note = "Generated images are those that the method made, on which the student was trained."
+        synthetic, candidates = _shared_out(kept, num_synthetic)
     if len(real) + len(synthetic) < FEW_TO_CALIBRATE:
         warnings.append(
             f"int8 is calibrated on only {len(real) + len(synthetic)} images; ranges from so few are those of single "
@@ -141,10 +148,14 @@ def gather(
 
 
 def _without_real_ones(
-    none: Images, select: Images, generator: Generator | None, num_synthetic: int, seed: int
+    none: Images, select: Images, generator: Generator | None, kept: Tensor | None, num_synthetic: int, seed: int
 ) -> CalibrationImages:
-    """Of the generator, whatever it aims at, else of nothing."""
-    patterns = generator is None or num_synthetic == 0
+    """Of the generator, whatever it aims at, else what the method has kept, else of nothing."""
+    patterns = (generator is None and kept is None) or num_synthetic == 0
+    if kept is not None and generator is None and not patterns:
+        calibrating, judging = _shared_out(kept, num_synthetic)
+        note = "There is no real image, so int8 is calibrated on images that the method made alone."
+        return CalibrationImages(none, calibrating, select, judging, note, (note, UNSEEN))
     if generator is not None and not patterns:
         drawn, split = draw(generator, num_synthetic + SYNTHETIC_CANDIDATES, seed=seed), num_synthetic
         aims = "" if generator.aims_at_realism else ", which is adversarial and not realistic"
@@ -153,6 +164,12 @@ def _without_real_ones(
         drawn, split = golden_patterns(2 * NUM_PATTERNS, (none.shape[1], none.shape[2], none.shape[3])), NUM_PATTERNS
         note = "There is neither a real image nor a generated one, so int8 is calibrated on smooth random patterns."
     return CalibrationImages(none, drawn[:split], select, drawn[split:], note, (note, UNSEEN), patterns)
+
+
+def _shared_out(kept: Tensor, num_synthetic: int) -> tuple[Images, Images]:
+    """At most `num_synthetic` to calibrate on, and others to choose on: at most half each, and none in both."""
+    count = min(num_synthetic, len(kept) // 2)
+    return _as_floats(kept[:count]), _as_floats(kept[count : count + SYNTHETIC_CANDIDATES])
 
 
 @torch.no_grad()

@@ -73,11 +73,13 @@ class Distilled:
         student: in evaluation mode, with its last weights.
         generator: in evaluation mode, where the method has one.
         facts: what the report should say: sizes, departures from the paper, statistics. JSON values only.
+        images: uint8 (M, C, H, W), some that a method without generator has made, in random order; they calibrate int8.
     """
 
     student: Student
     generator: Generator | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    images: Tensor | None = None
 
 
 class Method(Protocol):

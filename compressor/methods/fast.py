@@ -50,6 +50,7 @@ MEMORY = 0.9  # share of earlier rounds in the statistics that are compared
 FRESH_START = 0.6  # of the rounds, after which the generator's first layer begins anew
 BETAS = (0.5, 0.999)
 POOL_BYTES = 2**28  # on the device and in every checkpoint; 60,000 images of 32 px are less
+NUM_KEPT = 1_024  # images of the pool that stay in the run
 
 DEPARTURES = (
     "The last weights ship; the released code keeps those that did best on the test set.",
@@ -172,7 +173,8 @@ def distill(
         schedule.step()
 
     facts = {"choices": [choice], "departures": DEPARTURES, "pool_images": len(pool)}
-    return Distilled(student.eval(), facts=facts)
+    kept = torch.randperm(len(pool), generator=context.random, device=context.random.device)[:NUM_KEPT]
+    return Distilled(student.eval(), images=pool.images[kept].cpu(), facts=facts)
 
 
 class Maker:

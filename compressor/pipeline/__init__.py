@@ -161,7 +161,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
             ("student.safetensors", "student.json", "log.jsonl"),
             section_settings(config, "distill") | seed | {"method_version": method_versions(config.distill.method)},
             {"device": run.device, "torch": torch.__version__},
-            optional_outputs=("generator.safetensors", "generator.json"),
+            optional_outputs=("generator.safetensors", "generator.json", "made.safetensors"),
         ),
         stage(
             "onnx",
@@ -379,6 +379,8 @@ def distill_the_student(run: Run, folder: Path) -> None:
         save_student(distilled.student, weights, student_card)
     last_terms = {row["phase"]: row["terms"] for row in read_log(folder / "log.jsonl")}
     generator = distilled.generator
+    if distilled.images is not None:
+        save_tensors({"images": distilled.images}, folder / "made.safetensors")
     if generator is not None:  # int8 is calibrated on its images; like the samples it stays in the run folder
         save_tensors(generator.state_dict(), folder / "generator.safetensors")
         atomic_write_text(folder / "generator.json", json.dumps(asdict(generator.shape)) + "\n")
@@ -453,6 +455,7 @@ def make_the_precisions(run: Run, folder: Path) -> None:
         run.generator(),
         num_synthetic=config.calibration_images,
         seed=run.config.seed,
+        kept=run.made_images(),
     )
     made = [
         make_precisions(
@@ -554,9 +557,12 @@ def gather_evidence(run: Run, folder: Path) -> None:
     training_curves(read_log(run.path("distill", "log.jsonl")), folder / "curves.png")
     generator = run.generator()
     generated: dict[str, Any] = {}
-    if generator is not None:  # of no use to a gate: how a student does on what taught it
+    images = run.made_images()
+    if generator is not None:
         drawn = draw(generator, NUM_GENERATED, seed=run.config.seed)
         images = (torch.from_numpy(drawn) * 255.0).round().to(torch.uint8)
+    if images is not None:  # of no use to a gate: how a student does on what taught it
+        images = images[:NUM_GENERATED]
         generated = judge(run, teacher, images, torch.full((len(images),), UNKNOWN), only="student.fp32").facts
     if generator is not None and run.config.report.synthetic_sheet:
         synthetic_sheet(

@@ -73,6 +73,11 @@ class Run:
         shape = json.loads(self.path("distill", "generator.json").read_text(encoding="utf-8"))
         return load_generator(load_tensors(weights), shape)
 
+    def made_images(self) -> Tensor | None:
+        """uint8 (M, C, H, W), some that a method without a generator has made; None where it keeps none."""
+        path = self.path("distill", "made.safetensors")
+        return load_tensors(path)["images"] if path.exists() else None
+
     def variants(self, *stages: str) -> tuple[Variant, ...]:
         """The files of student and teacher that these stages made, ONNX files and engines by default."""
         stages = stages or ("precision", "engine")

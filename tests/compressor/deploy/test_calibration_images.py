@@ -130,6 +130,17 @@ def test_with_neither_smooth_patterns_stand_in_and_are_called_so(num_synthetic: 
     assert judges.words == f"0 select + {NUM_PATTERNS} smooth random patterns"
 
 
+@pytest.mark.parametrize("num_real", [0, 40])
+def test_what_a_method_without_a_generator_has_made_calibrates(num_real: int) -> None:
+    made = images(64, seed=2)
+    found = gather(images(40)[:num_real], images(4, seed=1), None, num_synthetic=48, seed=5, kept=made)
+    assert (len(found.real), len(found.synthetic), len(found.candidates)) == (num_real, 32, 32)  # half each
+    assert not {i.tobytes() for i in found.synthetic} & {i.tobytes() for i in found.candidates}
+    assert "that the method made" in found.generator_note
+    assert not found.patterns
+    assert any("without any real image" in warning for warning in found.warnings) == (num_real == 0)
+
+
 def test_outputs_that_are_no_logits_filter_nothing(generator: Generator) -> None:
     found = gather(images(40), images(12, seed=1), generator, num_synthetic=96, seed=5)
     judges = found.judges(None)
