@@ -2,7 +2,7 @@
 
     python -m benchmarks.camvid --data PACKS [--only dfad noise] [--seeds 1] [--full]
     python -m benchmarks.camvid --data PACKS --part val --only dfad --set adversarial_form=mae
-    python -m benchmarks.camvid --table
+    python -m benchmarks.camvid --table [--page]
 
 One row is one (size, part, student, changed settings, seed). Rows are appended to the JSON file as they finish and
 finished rows are skipped; inside a row the training itself resumes. The split is SegNet's: 367 images train, 233 test.
@@ -35,7 +35,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.cpu_quality import append_row, provenance
+from benchmarks.cpu_quality import append_row, provenance, write_between
 from benchmarks.packs import MaskPack, add_data_argument, camvid
 from compressor.distill.augment import random_flip
 from compressor.distill.training import Context, Stateful, best_precision, cosine_schedule, parameter_groups
@@ -128,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_argument(parser, required=False)
     parser.add_argument("--table", action="store_true", help=f"print the tables of {PAGE} from the results")
+    parser.add_argument("--page", action="store_true", help=f"with --table: write them into {PAGE}")
     parser.add_argument("--full", action="store_true", help="GPU size")
     parser.add_argument("--part", choices=("val", "test"), default="test", help="the images to judge on")
     parser.add_argument("--only", nargs="+", choices=[TEACHER, ORIGINAL, *STUDENTS], metavar="ROW")
@@ -149,7 +150,10 @@ def main() -> None:
             run_seed("full" if options.full else "small", seed, options)
     if options.trial:
         return
-    print(f"{BEGIN}\n{tables(json.loads(options.out.read_text()))}\n{END}")
+    text = tables(json.loads(options.out.read_text()))
+    print(f"{BEGIN}\n{text}\n{END}")
+    if options.page:
+        write_between(PAGE, BEGIN, END, text)
 
 
 def run_seed(name: str, seed: int, options: argparse.Namespace) -> None:

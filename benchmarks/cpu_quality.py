@@ -243,6 +243,19 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     temporary.replace(path)
 
 
+def write_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace what a page holds between two marks.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    before, _, rest = page.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{page} does not have both marks {begin} and {end}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
 def provenance() -> dict[str, Any]:
     """The machine, the versions and the revision that made a row; `-dirty` with changes that were not committed."""
     revision = subprocess.run(

@@ -1,7 +1,7 @@
 """Every method on the same teachers, images and budget: what it is worth, what it costs, and what it needs.
 
     python -m benchmarks.methods --data PACKS [--only digits mnist cifar10] [--methods dfad noise] [--seeds 1]
-    python -m benchmarks.methods --table    # the tables of docs/methods.md, from the results
+    python -m benchmarks.methods --table [--page]    # the tables of docs/methods.md, from the results
 
 One row is one (task, pool, method, seed). A method that needs no image, or a few of the task, is run once; one that
 trains on a pool is run on three: `related` (unlabelled images of the task), `unrelated`, and `mixed` (a quarter
@@ -48,6 +48,7 @@ from benchmarks.cpu_quality import (
     logits,
     make_context,
     provenance,
+    write_between,
 )
 from benchmarks.packs import add_data_argument, cifarlike_pool, clothing, mnist, resized
 from compressor.distill.supervised import train_classifier
@@ -184,6 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_argument(parser, required=False)
     parser.add_argument("--table", action="store_true", help=f"print the tables of {PAGE} from the results")
+    parser.add_argument("--page", action="store_true", help=f"with --table: write them into {PAGE}")
     parser.add_argument("--only", nargs="+", choices=list(BENCHES), default=list(BENCHES), metavar="TASK")
     parser.add_argument("--methods", nargs="+", choices=[*method_names(), ORIGINAL], metavar="METHOD")
     parser.add_argument("--pools", nargs="+", choices=POOLS, default=list(POOLS), metavar="POOL")
@@ -195,8 +197,11 @@ def main() -> None:
                         help="teachers and checkpoints; may be deleted")  # fmt: skip
     options = parser.parse_args()
     if options.table:
-        print(f"{NEEDS_BEGIN}\n{needs_table()}\n{NEEDS_END}\n")
-        print(f"{BEGIN}\n{table(json.loads(options.out.read_text()))}\n{END}")
+        rows = json.loads(options.out.read_text())
+        for begin, text, end in ((NEEDS_BEGIN, needs_table(), NEEDS_END), (BEGIN, table(rows), END)):
+            print(f"{begin}\n{text}\n{end}")
+            if options.page:
+                write_between(PAGE, begin, end, text)
         return
     if options.data is None:
         parser.error("--data is needed to run")

@@ -170,7 +170,11 @@ def conditions(latency: LatencyStats) -> str:
     if latency.latency_p50_interval_ms is None:
         return text
     low, high = map(significant, latency.latency_p50_interval_ms)
-    return f"{text}; p50 between {low} and {high} ms"
+    text += f"; p50 between {low} and {high} ms"
+    if latency.pace is None or latency.latency_p50_as_timed_ms is None:
+        return text
+    as_timed = significant(latency.latency_p50_as_timed_ms)
+    return f"{text} at this machine's reference pace, {as_timed} ms as timed at {latency.pace:.0%} of it"
 
 
 def duration(seconds: float) -> str:

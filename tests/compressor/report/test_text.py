@@ -12,6 +12,7 @@ from compressor.report.text import (
     approximate,
     as_typed,
     beside,
+    conditions,
     count,
     duration,
     joined,
@@ -24,6 +25,7 @@ from compressor.report.text import (
     times,
     with_interval,
 )
+from profiles.latency import LatencyStats
 
 
 @pytest.mark.parametrize(
@@ -122,3 +124,9 @@ def test_a_limit_stands_as_it_was_typed() -> None:
 )
 def test_a_value_is_seen_to_hold_its_limit_or_to_miss_it(value: float, limit: float, text: str) -> None:
     assert beside(value, limit) == text
+
+
+def test_a_latency_at_the_reference_pace_says_what_it_was_as_timed(latency: Callable[..., LatencyStats]) -> None:
+    assert "as timed" not in conditions(latency(0.148))
+    scaled = latency(0.148, pace=0.889, latency_p50_as_timed_ms=0.167)
+    assert conditions(scaled).endswith("ms at this machine's reference pace, 0.167 ms as timed at 89% of it")
