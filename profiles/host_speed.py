@@ -26,7 +26,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from profiles.host import contention, host_name, host_snapshot, usable_cores
-from profiles.pace import reference_s
+from profiles.pace import probe_library, reference_s
 from profiles.schema import DeviceProfile, Figure
 
 SIDE = 1024
@@ -44,6 +44,7 @@ class HostSpeed(BaseModel):
         copy_mib: size of the arrays; a cache of the processor that is larger makes this the speed of the cache.
         fp32_by, copy_threads: what was fastest.
         probe_us: what the probe of the pace takes at the reference pace, in microseconds; None in older records.
+        probe_by: the library that it was measured with; for another one it says nothing.
         warnings: what cast doubt on it.
     """
 
@@ -57,6 +58,7 @@ class HostSpeed(BaseModel):
     copy_mib: float = Field(gt=0)
     copy_threads: int = Field(ge=1)
     probe_us: float | None = Field(default=None, gt=0)
+    probe_by: str | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -129,6 +131,7 @@ def measure_host_speed(seconds: float = TRY_S) -> HostSpeed:
         copy_mib=size / 2**20,
         copy_threads=threads,
         probe_us=reference_s(seconds) * 1e6,
+        probe_by=probe_library(),
         warnings=tuple(contention(before, host_snapshot())),
     )
 
@@ -138,7 +141,7 @@ def _read(path: Path) -> HostSpeed | None:
         known = HostSpeed.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
-    return known if known.host == host_name() and known.probe_us is not None else None
+    return known if (known.host, known.probe_by) == (host_name(), probe_library()) else None
 
 
 def _shortest_s(work: Callable[[], object], seconds: float) -> float:

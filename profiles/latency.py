@@ -20,7 +20,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -38,6 +38,7 @@ __all__ = ["LatencyStats", "Session", "Subject", "ThreadTrial", "measure_in_turn
 STABLE_WINDOWS = 6
 MOST_SESSIONS = 2  # times the fewest
 WARMUP_CALLS = 3
+POSSIBLE_PACES = (0.5, 1.25)  # outside, the reference is of another machine than the one that runs
 UNLIKE_THE_PROBE = 2.0  # how many times wider sessions may spread when scaled before that is said
 
 
@@ -67,7 +68,7 @@ class LatencyStats(BaseModel):
             they are as timed.
         latency_p50_as_timed_ms: before the scaling; None where there was none.
         latency_p50_interval_ms: where the median lies with probability `interval_confidence`; of separate
-            sessions, where that of a repetition lies.
+            sessions, where that of a repetition lies, as far as these sessions tell (docs/measuring.md counts it).
         throughput_ips: images a second, calls one after the other.
         warmup_count, count: calls before the windows, and calls that the percentiles are made of.
         num_windows, num_windows_used: the last six where stable, otherwise all; of separate sessions, all that
@@ -217,8 +218,8 @@ def measure_in_turn(
         sessions_of: one new session of each of the subjects with these indices, in their order; what it raises passes
             through.
         window_s: of a session, for the record.
-        probe_s: what the probe takes at the reference pace; None: the median of what it took here, so that the times
-            of one measurement compare with each other and less well with those of another.
+        probe_s: what the probe takes at the reference pace; None: the median of what it took here for all subjects,
+            so that their times compare with each other and less well with those of another measurement.
     """
     sessions: list[list[Session]] = [[] for _ in subjects]
     spent_s = [0.0] * len(subjects)
@@ -236,11 +237,12 @@ def measure_in_turn(
             for index in pending
             if len(sessions[index]) < MOST_SESSIONS * least_sessions
             and spent_s[index] < max_s
-            and not _stable(_Paced.of(sessions[index], probe_s), least_sessions, cv_bound)
+            and not _stable(_Paced.of(sessions[index], _reference(sessions, probe_s)[0]), least_sessions, cv_bound)
         ]
-    around = contention(before, snapshot())
+    reference_s, doubts = _reference(sessions, probe_s)
+    around = [*contention(before, snapshot()), *doubts]
     return [
-        _of_sessions(subject, found, window_s, least_sessions, probe_s, cv_bound, before, around)
+        _of_sessions(subject, found, window_s, least_sessions, reference_s, cv_bound, before, around)
         for subject, found in zip(subjects, sessions, strict=True)
     ]
 
@@ -259,16 +261,13 @@ class _Paced:
     pace: float | None
 
     @classmethod
-    def of(cls, sessions: Sequence[Session], probe_s: float | None) -> _Paced:
-        """All but those that others disturbed; all where fewer than two are left."""
-        quiet = [session for session in sessions if session.quiet]
-        counting = quiet if len(quiet) > 1 else list(sessions)
-        probes = [probe for session in counting for probe in session.probes_s]
-        if not probes:
+    def of(cls, sessions: Sequence[Session], reference_s: float | None) -> _Paced:
+        """At the pace at which the probe takes `reference_s`; None: without a probe, as timed."""
+        counting = _counting(sessions)
+        if reference_s is None:
             return cls(counting, [session.as_timed_ms for session in counting], None)
-        typical_s = statistics.median(probes)
-        reference_s = probe_s or typical_s
-        return cls(counting, [session.scaled_ms(reference_s) for session in counting], reference_s / typical_s)
+        pace = reference_s / statistics.median(_probes(counting))
+        return cls(counting, [session.scaled_ms(reference_s) for session in counting], pace)
 
     @property
     def medians_ms(self) -> list[float]:
@@ -279,6 +278,33 @@ class _Paced:
         """Whether the scaling made the sessions more alike, or at least not much less."""
         as_timed = [session.as_timed_ms for session in self.sessions]
         return _spread(self.times_ms) <= UNLIKE_THE_PROBE * max(_spread(as_timed), DRIFT)
+
+
+def _counting(sessions: Sequence[Session]) -> list[Session]:
+    """All but those that others disturbed; all where fewer than two are left."""
+    quiet = [session for session in sessions if session.quiet]
+    return quiet if len(quiet) > 1 else list(sessions)
+
+
+def _probes(sessions: Iterable[Session]) -> list[float]:
+    return [probe for session in sessions for probe in session.probes_s]
+
+
+def _reference(subjects: Sequence[Sequence[Session]], probe_s: float | None) -> tuple[float | None, list[str]]:
+    """One for all subjects: what the probe takes at the pace that they are scaled to, and what speaks against it."""
+    probes = _probes(session for sessions in subjects for session in _counting(sessions))
+    if not probes:
+        return None, []
+    typical_s = statistics.median(probes)
+    if probe_s is None:
+        return typical_s, []
+    pace, (slowest, fastest) = probe_s / typical_s, POSSIBLE_PACES
+    if slowest <= pace <= fastest:
+        return probe_s, []
+    return typical_s, [
+        f"The processor seemed to run at {pace:.0%} of its reference pace, which is not believed: the times are at the "
+        "pace of this measurement. `compress targets show cpu --remeasure` measures the reference anew."
+    ]
 
 
 def _spread(times_ms: Sequence[NDArray[np.float64]]) -> float:
@@ -301,12 +327,12 @@ def _of_sessions(
     sessions: Sequence[Session],
     window_s: float,
     least_sessions: int,
-    probe_s: float | None,
+    reference_s: float | None,
     cv_bound: float,
     before: HostSnapshot,
     around: Sequence[str],
 ) -> LatencyStats:
-    paced = _Paced.of(sessions, probe_s)
+    paced = _Paced.of(sessions, reference_s)
     counting, medians = paced.sessions, paced.medians_ms
     stable, cv = _stable(paced, least_sessions, cv_bound), _variation(medians)
     calls = np.concatenate(paced.times_ms)

@@ -49,6 +49,17 @@ def pace_probe(seconds: float = PROBE_S) -> Probe:
     return probe
 
 
+def probe_library() -> str:
+    """What computes the probe: numpy's version, its BLAS and the kernels that this chose. With another of these the
+    probe takes another time at the same pace."""
+    from threadpoolctl import threadpool_info
+
+    blas = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    own = [library for library in blas if "numpy" in library["filepath"]] or blas
+    found = [str(own[0].get(key)) for key in ("internal_api", "version", "architecture")] if own else ["no known BLAS"]
+    return " ".join([f"numpy {np.__version__},", *found])
+
+
 def reference_s(seconds: float) -> float:
     """What the work takes at this machine's reference pace: the fastest probe within `seconds`."""
     from threadpoolctl import threadpool_limits

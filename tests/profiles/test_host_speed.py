@@ -19,6 +19,7 @@ SPEED = HostSpeed(
     copy_mib=256.0,
     copy_threads=1,
     probe_us=87.5,
+    probe_by="numpy 2.4.0, openblas 0.3.30 SkylakeX",
 )
 
 
@@ -33,6 +34,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(module, "measure_host_speed", measure)
     monkeypatch.setattr(module, "host_name", lambda: SPEED.host)
+    monkeypatch.setattr(module, "probe_library", lambda: SPEED.probe_by)
     return calls
 
 
@@ -57,9 +59,17 @@ def test_another_machine_is_measured_anew(measured: list[int], tmp_path: Path, m
 
 def test_a_record_of_an_earlier_version_is_measured_anew(measured: list[int], tmp_path: Path) -> None:
     host_speed(cache=tmp_path)
-    older = SPEED.model_copy(update={"probe_us": None})
+    older = SPEED.model_copy(update={"probe_us": None, "probe_by": None})
     cache_file(tmp_path).write_text(older.model_dump_json(exclude_none=True))
     assert host_speed(cache=tmp_path).probe_us == SPEED.probe_us
+    assert len(measured) == 2
+
+
+def test_another_blas_is_measured_anew(measured: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernels may take five times as long for the probe at the same pace."""
+    host_speed(cache=tmp_path)
+    monkeypatch.setattr(module, "probe_library", lambda: "numpy 2.4.0, openblas 0.3.30 Nehalem")
+    host_speed(cache=tmp_path)
     assert len(measured) == 2
 
 

@@ -168,6 +168,21 @@ def test_without_a_reference_the_pace_is_the_typical_one_of_the_measurement() ->
     assert stats.latency_p50_ms == pytest.approx(10)
 
 
+def test_subjects_of_one_measurement_are_scaled_to_one_pace() -> None:
+    """Without a reference as well: of two equal networks, one that met a slow processor is not the slower one."""
+    machine = Machine(lambda subject, _: 0.01 * (1 + subject), slowness=lambda session: 1.0 + session % 2)
+    fast, slow = machine.measure(2, probe_s=None)
+    assert slow.latency_p50_as_timed_ms == pytest.approx(20)
+    assert slow.latency_p50_ms == pytest.approx(fast.latency_p50_ms)
+
+
+def test_a_reference_that_cannot_be_this_machines_is_not_used() -> None:
+    (stats,) = Machine(lambda *_: 0.01, slowness=lambda _: 5.0).measure(1)
+    assert stats.latency_p50_ms == pytest.approx(10)
+    assert stats.pace == pytest.approx(1)
+    assert any("at 20% of its reference pace" in warning for warning in stats.warnings)
+
+
 def test_what_does_not_follow_the_pace_is_told() -> None:
     """A model that waits for memory: scaled by the clock, equal sessions are spread apart."""
     (stats,) = Machine(lambda *_: 0.01, slowness=lambda session: 1.0 + 0.2 * (session % 2)).measure(1)
