@@ -134,8 +134,13 @@ def _without_classes(facts: SituationFacts) -> Choice:
         return Choice(
             "vanilla", f"{_images(facts.num_few)} of the task are enough for {facts.task} to learn from alone"
         )
+    if facts.num_few == 0:
+        return Choice("dfad", "there is no image of the task, and this method needs none")
+    are = "is" if facts.num_few == 1 else "are"
     return Choice(
-        "dfad", f"{_images(facts.num_few)} of the task are too few for {facts.task}, and this method needs none"
+        "dfad",
+        f"{_images(facts.num_few)} of the task {are} too few for {facts.task} (vanilla from {ENOUGH_DENSE} on), and "
+        "this method needs none",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,18 @@ def test_what_does_not_fit_a_segmentation(
     more: tuple[str, ...], code: int, said: str, streets: Path, tmp_path: Path, compress: Compress
 ) -> None:
     refused(compress(*line(streets, tmp_path / "run", "--quiet", *more)), code, said)
+
+
+@pytest.mark.parametrize("stated", [("--task", "segmentation"), ()])
+def test_masks_in_colour_are_refused_before_anything_trains(
+    stated: tuple[str, ...], streets: Path, tmp_path: Path, compress: Compress
+) -> None:
+    shutil.copytree(streets / "val", tmp_path / "val")
+    for path in (tmp_path / "val" / "masks").iterdir():
+        Image.open(path).convert("RGB").save(path)
+    words = line(streets, tmp_path / "run", "--quiet", "--eval", f"{tmp_path}/val", *stated)
+    refused(compress(*words), 4, "None of the 12 masks", "One class index a pixel was expected", "remove masks/")
+    assert not (tmp_path / "run" / "samples").exists()
 
 
 @pytest.mark.parametrize("given", [("--samples", "few", "--method", "vanilla"), ("--method", "dfad")])

@@ -35,7 +35,7 @@ from exporters.runners import OnnxRunner
 FILES = {
     "": "CACHEDIR.TAG .lock choices.json config.yaml report.json report.md target.json",
     "teacher/": "card.json facts.json manifest.json weights.safetensors",
-    "samples/": "facts.json images.safetensors manifest.json sheet.png split.json",
+    "samples/": "facts.json images.safetensors known.safetensors manifest.json sheet.png split.json",
     "student/": "backbone.json backbone.safetensors facts.json manifest.json",
     "distill/": "facts.json generator.json generator.safetensors log.jsonl manifest.json student.json "
     "student.safetensors",

@@ -59,7 +59,8 @@ def test_a_run_without_any_image(teacher: Path, tmp_path: Path, compress: Compre
     assert report["student"]["agreement"] == {"evidence": None, "eval": None}
     assert report["generated"]["agreement"]["n"] == 256
     assert report["summary"]["decision"] == "ungated"
-    assert any("No held-out image" in warning for warning in report["warnings"])
+    assert any("nothing says how good it is" in warning for warning in report["warnings"])
+    assert not any("interval is wide" in warning for warning in report["warnings"])
     assert any("int8" in warning and "without any real image" in warning for warning in report["warnings"])
     assert not (tmp_path / "run" / "samples" / "sheet.png").exists()
     assert {path.name for path in (tmp_path / "run" / "onnx").glob("*.onnx")} == {"student.onnx", "teacher.onnx"}
@@ -102,6 +103,10 @@ def test_auto_chooses_by_what_is_there(
     assert outcome.code == 5, outcome.err
     facts = read_facts(tmp_path / "run" / "distill")
     assert facts["method"] == method
+    assert facts["uses_pool"] == (method == "kd3")
+    unused = f"--pool is not used by {method} to train on; kd3 and pool do."
+    assert facts["warnings"] == ([unused] if "grey" in given else [])
+    assert (unused in outcome.err) == ("grey" in given)
     assert reason in facts["method_reason"]
     assert f"{method} ({facts['method_reason']})" in outcome.err
     if "pool" in given:
@@ -146,9 +151,7 @@ def test_a_method_that_needs_images_is_refused_without(teacher: Path, tmp_path: 
     refused(compress(*line), 4, "There is no image of the task", "The method vanilla needs images of the task")
 
 
-def test_an_unstated_normalisation_needs_samples(
-    teacher: Path, tmp_path: Path, compress: Compress
-) -> None:
+def test_an_unstated_normalisation_needs_samples(teacher: Path, tmp_path: Path, compress: Compress) -> None:
     torch.save(torch.load(teacher)["state_dict"], tmp_path / "bare.pt")
     line = ("run", "--teacher", f"{tmp_path}/bare.pt", "--arch", tiny.ARCHITECTURE, "--input-size", "8")
     refused(
@@ -163,6 +166,27 @@ def test_a_pool_inside_which_the_samples_lie_is_cleaned_of_them(
     line = ("run", "--teacher", f"{teacher}", "--samples", f"{folders}/few", "--pool", f"{folders}", *SHORT)
     outcome = compress(*line, "--max-pool-images", "6000", "--out", f"{tmp_path}/run")
     assert outcome.code == 5
-    assert "20 images of --pool are also among the samples; left out of the pool." in outcome.err
+    assert "20 images of --pool are also among the samples, as such or as a near copy; left out" in outcome.err
     pool = load_tensors(tmp_path / "run" / "samples" / "pool.safetensors")["images"]
     assert len(pool) == 40 + 5_000 + 40
+
+
+def test_a_pool_that_holds_the_evaluation_images_leaves_nothing_to_judge_on(
+    teacher: Path, folders: Path, tmp_path: Path, compress: Compress
+) -> None:
+    """Copies in other bytes, with which the student has trained; and int8 calls the pool what it is."""
+    (tmp_path / "pool").mkdir()
+    for file in (folders / "val").iterdir():
+        Image.open(file).save(tmp_path / "pool" / f"{file.stem}.bmp")
+    line = ("run", "--teacher", f"{teacher}", "--out", f"{tmp_path}/run", "--pool", f"{tmp_path}/pool", *SHORT)
+    outcome = compress(*line, "--eval", f"{folders}/val", "--method", "pool", "--json")
+    assert outcome.code == 0, outcome.err
+    report = json.loads(outcome.out)
+    assert report["student"]["agreement"] == {"evidence": None, "eval": None}
+    said = " ".join(report["warnings"])
+    assert "40 images of --eval are also in the pool, as such or as a near copy" in said
+    assert "No image of --eval is left to judge the student" in said
+    assert "on pool images of unknown relation" in said
+    (calibration,) = [row for row in report["int8"] if row["model"] == "student"]
+    assert (calibration["num_real"], calibration["num_pool"]) == (0, 20)
+    assert "of the pool" in (tmp_path / "run" / "report.md").read_text()

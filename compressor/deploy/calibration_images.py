@@ -7,8 +7,9 @@
 
 A generator that aims at realism shows the network what its users will. An adversarial one (DFAD's) shows what the
 student gets wrong, so its activations are no measure of ranges: then the real images calibrate alone. Without any real
-image either generator is better than nothing; without a generator too, smooth random patterns stand in. Then nothing
-says what int8 costs on real images, and a warning does.
+image of the task those of a pool stand in, and are called so; without a pool either generator is better than nothing;
+without a generator too, smooth random patterns stand in. Then nothing says what int8 costs on real images, and a
+warning does.
 """
 
 from __future__ import annotations
@@ -33,10 +34,16 @@ LEAST_SURE = 0.05  # this share of the real images is less sure than any generat
 FEW_TO_CALIBRATE = 100
 FEW_TO_JUDGE = 100  # with fewer, one image is more than the usual limit of one point
 NUM_PATTERNS = 128  # to calibrate on; as many others judge
+MOST_OF_POOL = 512  # to calibrate on; as many others judge
 BATCH = 64
+CHECK = "check it on some before it ships. fp32 and fp16 need no calibration."
 UNSEEN = (
     "int8 was calibrated without any real image, so neither its ranges nor its agreement with fp32 is known for real "
-    "ones: check it on some before it ships. fp32 and fp16 need no calibration."
+    f"ones: {CHECK}"
+)
+UNSEEN_BUT_POOL = (
+    "int8 was calibrated without any image of the task, on pool images of unknown relation to it, so neither its "
+    f"ranges nor its agreement with fp32 is known for images of the task: {CHECK}"
 )
 
 
@@ -54,12 +61,13 @@ class CalibrationImages:
     """All (N, C, H, W) float32 in [0, 1]; synthetic is empty where no generator can be used.
 
     Attributes:
-        real, synthetic: to calibrate on.
-        select: real ones to choose on.
+        real, synthetic: to calibrate on; `real` are images of the task, or where `of_pool` those of a pool.
+        select: others like `real`, to choose on.
         candidates: generated ones to choose on, before `judges` has looked at them.
         generator_note: why there are synthetic images, or none.
         warnings: what the report must say, in sentences.
         patterns: whether the synthetic images and the candidates are smooth random patterns, of no generator.
+        of_pool: whether the relation of `real` and `select` to the task is unknown.
     """
 
     real: Images
@@ -69,6 +77,7 @@ class CalibrationImages:
     generator_note: str
     warnings: tuple[str, ...]
     patterns: bool = False
+    of_pool: bool = False
 
     def judges(self, sure: Callable[[Images], NDArray[np.float32]] | None, *, all_or_nothing: bool = True) -> Judges:
         """The images that choices are made on, real ones first.
@@ -80,7 +89,7 @@ class CalibrationImages:
         """
         real = np.concatenate([self.real, self.select])
         generated = self.candidates
-        compared = sure is not None and len(generated) > 0 and len(real) > 0
+        compared = sure is not None and len(generated) > 0 and len(real) > 0 and not self.of_pool
         if sure is not None and compared:
             generated = generated[sure(generated) >= np.quantile(sure(real), LEAST_SURE)]
         generated = generated[:JUDGED_SYNTHETIC]
@@ -89,7 +98,7 @@ class CalibrationImages:
             warning = "No image is left to choose an int8 calibration on but those that calibrate: that flatters it."
             return Judges(self.real, f"the {len(self.real)} images that it was calibrated on", warning)
         kind = "smooth random patterns" if self.patterns else "generated images"
-        words = f"{len(self.select)} select + {len(generated)} {kind}"
+        words = f"{len(self.select)} {'pool images' if self.of_pool else 'select'} + {len(generated)} {kind}"
         if len(generated) and compared:
             words += ", which the network is as sure of as of real ones"
         worth = f", one of which is {100 / count:.1f} points" if all_or_nothing else ""
@@ -105,7 +114,9 @@ def gather(
     num_synthetic: int,
     seed: int,
     kept: Tensor | None = None,
+    pool: Tensor | None = None,
     absent: str = "The method leaves no generator",
+    more: str = "More --samples, or a method with a realistic generator, would help.",
 ) -> CalibrationImages:
     """Draw the images.
 
@@ -115,17 +126,26 @@ def gather(
         num_synthetic: how many of its images to calibrate on.
         seed: of the draw; the same seed gives the same images.
         kept: uint8 (M, C, H, W), images that a method without a generator has made and kept.
+        pool: uint8 (P, C, H, W), images of unknown relation to the task; used where `train` is empty.
         absent: why there is no generator, where there is none.
+        more: what the user can do about too few images, a sentence.
     """
-    if len(train) == 0:
+    of_pool = len(train) == 0 and pool is not None and len(pool) > 0
+    if of_pool:
+        assert pool is not None
+        # At even distances: images come in the order of their folders. One calibrates, the next one judges.
+        rows = torch.linspace(0, len(pool) - 1, min(len(pool), 2 * MOST_OF_POOL)).long()
+        train, select = pool[rows[::2]], pool[rows[1::2]]
+    elif len(train) == 0:
         return _without_real_ones(_as_floats(train), _as_floats(select), generator, kept, num_synthetic, seed)
     real, chosen = _as_floats(train), _as_floats(select)
-    warnings: list[str] = []
+    kind = "pool images of unknown relation to the task" if of_pool else "real images"
+    warnings = [UNSEEN_BUT_POOL] if of_pool else []
     synthetic = candidates = np.empty((0, *real.shape[1:]), np.float32)
     if generator is None and kept is None:
-        note = f"{absent}, so int8 is calibrated on real images alone."
+        note = f"{absent}, so int8 is calibrated on {kind} alone."
     elif generator is not None and not generator.aims_at_realism:
-        note = "The method's generator is adversarial and not realistic, so int8 is calibrated on real images alone."
+        note = f"The method's generator is adversarial and not realistic, so int8 is calibrated on {kind} alone."
         warnings.append(note)
     elif num_synthetic == 0:
         note = "Generated images were switched off with --calibration-images 0."
@@ -140,11 +160,11 @@ def gather(
     if len(real) + len(synthetic) < FEW_TO_CALIBRATE:
         warnings.append(
             f"int8 is calibrated on only {len(real) + len(synthetic)} images; ranges from so few are those of single "
-            "images. More --samples, or a method with a realistic generator, would help."
+            f"images. {more}"
         )
     if len(chosen) + len(candidates) == 0:
         warnings.append("No image is left to choose an int8 calibration on but those that calibrate: that flatters it.")
-    return CalibrationImages(real, synthetic, chosen, candidates, note, tuple(warnings))
+    return CalibrationImages(real, synthetic, chosen, candidates, note, tuple(warnings), of_pool=of_pool)
 
 
 def _without_real_ones(

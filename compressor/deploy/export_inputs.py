@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from onnx import TensorProto
 from compressor.deploy.export_request import ExportRequest
 from compressor.errors import InputRefused, UsageFault
 from compressor.inputs.card import MAX_SIDE, MIN_SIDE, VOID, Task, TeacherCard
+from compressor.inputs.masks import read_masks
 from compressor.inputs.samples import UNKNOWN, SampleSet, read_samples
 from compressor.report.export_schema import Source
 from exporters.errors import ExportError
@@ -52,7 +53,8 @@ def read_classifier(request: ExportRequest) -> Classifier:
     """Read the source and refuse what cannot become an export.
 
     Raises:
-        InputRefused: it is no fp32 classifier of images with one or three channels that ONNX Runtime can run.
+        InputRefused: it is no fp32 classifier or segmenter of images with one or three channels that ONNX Runtime can
+            run.
         UsageFault: its opset is above what the target reads, or --mean and --std are for other images.
     """
     name = request.source.name
@@ -108,6 +110,16 @@ def read_images(folder: Path, interface: ClassifierInterface, flag: str, *, keep
     )
 
 
+def labels_of(folder: Path, samples: SampleSet, interface: ClassifierInterface) -> tuple[torch.Tensor, Sequence[str]]:
+    """Masks uint8 (N, H, W), 255 where unknown, where the folder has any for a segmenter; else -1, int64 (N,).
+
+    The other value is what must be said of the masks, in sentences.
+    """
+    card = _card(interface)
+    masks = read_masks(folder, samples.files, card) if card.task == "segmentation" else None
+    return (samples.labels, ()) if masks is None else (masks.masks, [_reworded(text) for text in masks.warnings])
+
+
 @contextmanager
 def as_refusal() -> Iterator[None]:
     """What an exporter says against the user's own file, as a refusal of that file."""
@@ -136,7 +148,7 @@ def _check_fit(request: ExportRequest, interface: ClassifierInterface, opset: in
             f"{request.source.name} takes images of {sides[0]} x {sides[1]} pixels and gives "
             f"{interface.num_classes} numbers for each.",
             f"Sides of {MIN_SIDE} to {MAX_SIDE} pixels and a logit for each of two classes or more were expected.",
-            "Export a classifier of such images.",
+            "Export a classifier or segmenter of such images.",
         )
     if interface.output_size and interface.num_classes > VOID:
         raise InputRefused(

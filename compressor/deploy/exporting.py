@@ -1,4 +1,4 @@
-"""`compress export`: precisions, kit and recommendation for any ONNX classifier of images or pixels, ours or not.
+"""`compress export`: precisions, kit and recommendation for any ONNX classifier or segmenter, ours or not.
 
     model.onnx ──> onnx/ ──> precision/ ──> kit/ ──> facts.json ──> export.json
     ./images ────────────────┘                           ↑
@@ -22,20 +22,22 @@ from compressor import __version__
 from compressor.deploy.board_results import accept_result, check_result, failures_of, latencies_of, parities_of
 from compressor.deploy.calibration_images import gather
 from compressor.deploy.export_folder import EXPORT, check_out, earlier_export, new_export
-from compressor.deploy.export_inputs import Classifier, as_refusal, read_classifier, read_images
+from compressor.deploy.export_inputs import Classifier, as_refusal, labels_of, read_classifier, read_images
 from compressor.deploy.export_request import ExportRequest, export_request
 from compressor.deploy.kits import make_kit
 from compressor.deploy.latencies import Timing, measure_variants
 from compressor.deploy.precisions import Made, make_precisions
 from compressor.deploy.predictions import predicted_variants
 from compressor.errors import UsageFault
-from compressor.inputs.samples import UNKNOWN, SampleSet, split_samples
+from compressor.inputs.samples import SampleSet, split_samples
 from compressor.progress import Reporter
 from compressor.report.export_schema import Export, Source, read_export, write_export
 from compressor.report.limits import Limits, limits_of
+from compressor.report.measured import Proportion
 from compressor.report.recommend import recommend
 from compressor.report.schema import SkippedFile, Target
 from compressor.report.shipping import LimitsRecord, Variant
+from compressor.report.text import with_interval
 from compressor.report.variants import int8_of, kit_of, notes_of, variants_of
 from compressor.report.variants import latencies_of as latencies_here
 from compressor.report.verdicts import verdicts_of
@@ -59,8 +61,8 @@ def export_classifier(request: ExportRequest, reporter: Reporter) -> Export:
     An export that is in the folder already is replaced as a whole, or stays as it was.
 
     Raises:
-        InputRefused: the file is no fp32 ONNX classifier of images with one or three channels that ONNX Runtime can
-            run, or no image is usable.
+        InputRefused: the file is no fp32 ONNX classifier or segmenter of images with one or three channels that ONNX
+            Runtime can run, or no image is usable.
         UsageFault: the file's opset is above what the target reads, or the folder is not ours or cannot be written.
     """
     check_out(request.out)
@@ -136,6 +138,7 @@ def _gather_facts(
         num_synthetic=0,
         seed=request.seed,
         absent="An export alone has no generator",
+        more="More --samples would help.",
     )
     reporter.note(f"{len(split.train)} images calibrate, {len(split.select)} choose, {len(split.evidence)} judge")
     made = make_precisions(
@@ -149,8 +152,13 @@ def _gather_facts(
         note=reporter.note,
         task=classifier.task,
     )
-    sets = {"evidence": samples.images[split.evidence]} | ({} if more is None else {"eval": more.images})
-    warnings = (*samples.warnings, *made.warnings, *(() if more is None else more.warnings))
+    labels, told = labels_of(request.images, samples, classifier.interface)
+    sets = {"evidence": (samples.images[split.evidence], labels[split.evidence])}
+    warnings = [*samples.warnings, *told, *made.warnings]
+    if more is not None and request.evaluation is not None:
+        labels, told = labels_of(request.evaluation, more, classifier.interface)
+        sets["eval"] = (more.images, labels)
+        warnings += [*more.warnings, *told]
     save_facts(
         folder / "precision",
         variants=made.rows(),
@@ -172,18 +180,24 @@ def _gather_facts(
             ),
             "predicted": _predicted(made, folder, target, reporter),
         },
-        report={"variants": _judged(task, made, folder, sets)},
+        report={"variants": _judged(task, made, folder, sets, reporter)},
         kit={"kit": _kit(request, made, file.opset, folder)},
     )
 
 
 def _judged(
-    task: TaskEvidence, made: Made, folder: Path, sets: Mapping[str, torch.Tensor]
+    task: TaskEvidence,
+    made: Made,
+    folder: Path,
+    sets: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    reporter: Reporter,
 ) -> dict[str, dict[str, Any]]:
-    """Each variant against the fp32 file, which is its own teacher here, on each set of images (N, C, H, W)."""
+    """Each variant against the fp32 file, which is its own teacher here, on each set of images (N, C, H, W).
+
+    sets: images and what is known of them, -1 or masks.
+    """
     judged: dict[str, dict[str, Any]] = {}
-    for name, images in sets.items():
-        labels = torch.full((len(images),), UNKNOWN)
+    for name, (images, labels) in sets.items():
         reference: torch.Tensor | None = None
         for variant in made.variants:  # fp32 first
             if variant.file is None or not variant.judged:
@@ -191,7 +205,11 @@ def _judged(
             with variant.open(folder) as runner:
                 answers = ask_file(task, runner, images).answers
             reference = answers if reference is None else reference
-            judged.setdefault(variant.key, {})[name] = task.variant_facts(reference, reference, answers, labels)
+            facts = task.variant_facts(reference, reference, answers, labels)
+            judged.setdefault(variant.key, {})[name] = facts
+            if (overlap := facts.get("student_mean_iou")) is not None:
+                found = with_interval(Proportion(**overlap))
+                reporter.note(f"{variant.precision}: mean IoU with the masks of {overlap['n']:,} images {found}")
     return judged
 
 

@@ -261,12 +261,14 @@ class _Work:
         self, choice: Int8Choice, judges: Judges, real: ActivationRanges | None, synthetic: ActivationRanges | None
     ) -> dict[str, Any]:
         """`Int8Calibration` of the report, without what the evidence says."""
-        agreed = None if real is None or synthetic is None else range_agreement(real, synthetic)
+        of_pool = self.images.of_pool
+        agreed = None if real is None or synthetic is None or of_pool else range_agreement(real, synthetic)
         num_patterns = len(self.images.synthetic) if self.images.patterns else 0
         return {
             "model": self.model,
             "method": choice.method,
-            "num_real": len(self.images.real),
+            "num_real": 0 if of_pool else len(self.images.real),
+            "num_pool": len(self.images.real) if of_pool else 0,
             "num_generated": len(self.images.synthetic) - num_patterns,
             "num_patterns": num_patterns,
             "generator_note": self.images.generator_note,

@@ -12,6 +12,7 @@ from torch import Tensor
 Mirror = Literal["auto", "on", "off"]
 MIRROR_AGREEMENT = 0.9
 MIRROR_ASKED = 256  # images that decide it
+MIRROR_PIXELS = 2**20  # at once; up to 64 x 64 pixels all of them
 
 
 def random_shift(images: Tensor, max_shift: int, random: torch.Generator) -> Tensor:
@@ -89,17 +90,23 @@ def mirroring(
         return setting == "on", {"name": "mirror images", "value": setting, "reason": "as asked"}
     # At even distances: images come in the order of their folders, and the first ones may be of one class.
     rows = torch.linspace(0, len(images) - 1, min(len(images), MIRROR_ASKED), device=images.device).long()
-    sample = images[rows].float() / 255.0
-    original, mirrored = classify(sample), classify(sample.flip(3))
-    if original.ndim == 4:
-        mirrored = mirrored.flip(3)
+    sizes = max(1, min(MIRROR_ASKED, MIRROR_PIXELS // (images.shape[2] * images.shape[3])))
+    originals, mirrored = [], []
+    for sample in (images[part].float() / 255.0 for part in rows.split(sizes)):
+        answer, turned = classify(sample), classify(sample.flip(3))
+        if answer.ndim == 4:
+            turned = turned.flip(3)
+        # Of class maps the logits of all images at once would be gigabytes.
+        originals.append(answer if numbers else answer.argmax(dim=1))
+        mirrored.append(turned if numbers else turned.argmax(dim=1))
+    original, other = torch.cat(originals), torch.cat(mirrored)
     if numbers:
-        changed = (original - mirrored).square().mean() / original.var(dim=0, correction=0).mean().clamp_min(1e-12)
+        changed = (original - other).square().mean() / original.var(dim=0, correction=0).mean().clamp_min(1e-12)
         same = max(0.0, 1.0 - float(changed))
         finding = f"mirroring the training images leaves {same:.0%} of the variance of the teacher's output in place"
     else:
-        same = float((original.argmax(dim=1) == mirrored.argmax(dim=1)).float().mean())
-        what = "pixels of the mirrored" if original.ndim == 4 else "mirrored"
+        same = float((original == other).float().mean())
+        what = "pixels of the mirrored" if original.ndim > 1 else "mirrored"
         finding = f"the teacher calls {same:.0%} of the {what} training images what it calls the originals"
     mirror = same >= MIRROR_AGREEMENT
     return mirror, {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,10 @@ from torch import Tensor
 
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.masks import read_masks
+from compressor.inputs.near_copies import near_copies, thumbnails
 from compressor.inputs.samples import read_samples
+
+WHERE = {"samples": "among the samples", "pool": "in the pool"}
 
 
 class EvaluationSet(NamedTuple):
@@ -28,34 +31,31 @@ class EvaluationSet(NamedTuple):
     warnings: list[str]
 
 
-def evaluation_set(folder: Path, card: TeacherCard, samples: Tensor, split: Path | None) -> EvaluationSet:
-    """What `folder` holds and the run has not seen.
+def evaluation_set(folder: Path, card: TeacherCard, known: Mapping[str, Tensor]) -> EvaluationSet:
+    """What `folder` holds and the run has not seen, neither as such nor as a near copy; maybe nothing.
 
     Args:
-        samples: uint8 (M, C, H, W), all of the run's samples.
-        split: `split.json` of the stage `samples`, with the hash of every file; None where the run has no samples.
+        known: `thumbnails` of what the run has, by its name in WHERE.
 
     Raises:
         InputRefused: the folder has no usable image.
     """
-    evaluation = read_samples(folder, card, keep_duplicates=True)
+    evaluation = read_samples(folder, card, keep_duplicates=True, flag="--eval")
     labels, warnings = evaluation.labels, list(evaluation.warnings)
     if card.task == "segmentation" and (masks := read_masks(folder, evaluation.files, card)) is not None:
         labels = masks.masks
         warnings += masks.warnings
-    known = set()
-    if split is not None:
-        known = {entry["sha256"] for entry in json.loads(split.read_text(encoding="utf-8"))["files"]}
-    # A copy that was saved anew has other bytes and the same pixels.
-    pixels = {image.numpy().tobytes() for image in samples}
-    keep = torch.tensor(
-        [
-            sha not in known and image.numpy().tobytes() not in pixels
-            for sha, image in zip(evaluation.sha256, evaluation.images, strict=True)
-        ]
-    )
-    if not keep.all():
+    looks = thumbnails(evaluation.images)
+    keep = torch.ones(len(looks), dtype=torch.bool)
+    for name, seen in known.items():
+        copies = near_copies(looks, seen)
+        if count := int(copies.sum()):
+            images = "1 image of --eval is" if count == 1 else f"{count:,} images of --eval are"
+            warnings.append(f"{images} also {WHERE[name]}, as such or as a near copy; left out of the evaluation.")
+        keep &= ~copies
+    if not keep.any():
         warnings.append(
-            f"{int((~keep).sum())} images of --eval are also among the samples; they are left out of the evaluation."
+            "No image of --eval is left to judge the student, because the run has seen all of them: nothing is known "
+            "of it there. Give images that are neither among --samples nor in --pool."
         )
     return EvaluationSet(evaluation.images[keep], labels[keep], warnings)

@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from compressor.errors import InputRefused
 from compressor.inputs.card import VOID, TeacherCard
-from compressor.inputs.image_files import mask_of, read_bytes
+from compressor.inputs.image_files import MASKS, find_images, images_beside_masks, mask_of, read_bytes
 from compressor.inputs.images import EXIF_ORIENTATION, MAX_PIXELS, UnusableImage, resized_and_cropped
 
 SHOWN = 3
 INDEXED = ("1", "L", "P", "I", "I;16", "I;16B")  # modes of one whole number a pixel
+EXPECTED = "One class index a pixel was expected, as PNG in mode L or P, as large as its image."
+_NO_INDEX = "it has the mode {}, not one class index a pixel"
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 
@@ -64,10 +67,45 @@ def read_masks(folder: Path, files: Sequence[str], card: TeacherCard) -> Masks |
     if missing:
         notes.append(f"{len(missing)} of {len(files)} images have no mask ({_listed(missing)}).")
     if unusable:
-        notes.append(f"{len(unusable)} of {len(files)} masks cannot be used ({_listed(unusable)}).")
+        notes.append(f"{len(unusable)} of {len(files)} masks cannot be used ({_listed(unusable)}). {EXPECTED}")
     elif (masks == VOID).all():
         notes.append(f"No pixel of a mask names a class: values from 0 to {card.num_classes - 1} were expected.")
     return Masks(torch.from_numpy(masks), tuple(notes))
+
+
+def check_masks(folder: Path) -> None:
+    """Refuse masks of which none can be used, by their names and headers alone; no image is opened.
+
+    Raises:
+        InputRefused: there are masks, and none of them is a PNG of indices beside an image.
+    """
+    names, _ = find_images(folder)
+    given = [name for name in names if name.startswith(MASKS)]
+    wanted = {mask_of(file) for file in images_beside_masks(names)}
+    problems = []
+    for name in given:
+        problem = _header_problem(folder / name) if name in wanted else "no image has its name, or it is no .png"
+        if problem is None:
+            return
+        problems.append(f"{name}: {problem}")
+    if problems:
+        raise InputRefused(
+            f"None of the {len(given):,} masks in {folder} can be used ({_listed(problems)}).",
+            EXPECTED,
+            "Convert colours to indices, or remove masks/ to judge agreement alone.",
+        )
+
+
+def _header_problem(path: Path) -> str | None:
+    try:
+        with Image.open(path, formats=("PNG",)) as mask:
+            return None if mask.mode in INDEXED else _NO_INDEX.format(mask.mode)
+    except Exception as error:  # as in `_read_mask`
+        return _damaged(error)
+
+
+def _damaged(error: Exception) -> str:
+    return f"it is no PNG file or damaged ({(str(error) or type(error).__name__).splitlines()[0][:120]})"
 
 
 def _read_mask(path: Path, image: Path, card: TeacherCard) -> NDArray[np.uint8]:
@@ -80,7 +118,7 @@ def _read_mask(path: Path, image: Path, card: TeacherCard) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as mask:
             if mask.mode not in INDEXED:
-                raise UnusableImage(f"it has the mode {mask.mode}, not one class index a pixel")
+                raise UnusableImage(_NO_INDEX.format(mask.mode))
             if mask.width * mask.height > MAX_PIXELS:
                 raise UnusableImage(f"it has more than {MAX_PIXELS:,} pixels")
             _check_sides(mask.size, image)
@@ -88,8 +126,7 @@ def _read_mask(path: Path, image: Path, card: TeacherCard) -> NDArray[np.uint8]:
     except UnusableImage:
         raise
     except Exception as error:  # as in `read_image`
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise UnusableImage(f"it is no PNG file or damaged ({reason})") from error
+        raise UnusableImage(_damaged(error)) from error
     classes = np.where(values < card.num_classes, values, VOID).astype(np.uint8)
     # Cropping puts 0 beyond the edge; of the complement, that is VOID.
     complement = Image.fromarray(VOID - classes)

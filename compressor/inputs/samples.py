@@ -27,6 +27,11 @@ SHOWN = 3
 MIN_IMAGES = 2
 MIN_IMAGES_TO_SELECT = 100
 UNKNOWN = -1
+_ADVICE = {
+    "--samples": "Add images of the kind that the teacher was trained on",
+    "--pool": "Add images of any kind, the more the better",
+    "--eval": "Add images of the task that are not among the samples",
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ def read_samples(
     max_images: int | None = None,
     keep_duplicates: bool = False,
     labelled: bool = True,
+    flag: str = "--samples",
 ) -> SampleSet:
     """Read every usable image below `folder`, in the order of the paths.
 
@@ -97,11 +103,12 @@ def read_samples(
         max_images: read only this many files, spread evenly over all.
         keep_duplicates: for a set that is only ever measured on, where every file counts.
         labelled: False where the names of folders are not meant as classes.
+        flag: what the folder was given to, for refusals.
 
     Raises:
         InputRefused: the folder is missing, or holds fewer than two usable images.
     """
-    _check_folder(folder)
+    _check_folder(folder, flag)
     files, skipped = find_images(folder)
     if card.task == "segmentation":
         files = images_beside_masks(files)
@@ -146,7 +153,7 @@ def read_samples(
         raise InputRefused(
             f"The folder {folder} holds {_images(len(kept))} that can be used{_left_out(skipped)}.",
             f"At least {MIN_IMAGES} different images were expected ({', '.join(SUFFIXES)}).",
-            "Add images of the kind that the teacher was trained on, or check the folder given to --samples.",
+            f"{_ADVICE.get(flag, 'Add images')}, or check the folder given to {flag}.",
         )
     if skipped:
         notes.append(f"{_images(len(kept))} can be used{_left_out(skipped)}.")
@@ -214,14 +221,14 @@ def _draw(queues: list[deque[int]], total: int) -> list[int]:
     ]
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, flag: str) -> None:
     if folder.is_dir():
         return
     siblings = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()] if folder.parent.is_dir() else []
     raise InputRefused(
-        f"The samples {folder} are not a folder." if folder.exists() else f"There is no samples folder {folder}.",
+        f"{folder}, given to {flag}, {'is not a folder' if folder.exists() else 'does not exist'}.",
         "A folder of images, flat or with one folder per class, was expected.",
-        did_you_mean(folder.name, siblings) or "Check the path given to --samples.",
+        did_you_mean(folder.name, siblings) or f"Check the path given to {flag}.",
     )
 
 

@@ -40,7 +40,17 @@ from compressor.errors import InputRefused
 from compressor.inputs.teacher import Task, Teacher
 from compressor.students.student import Backbone, Student
 
-__all__ = ["Distilled", "Method", "Need", "Task", "TrainingImages", "check_fit", "load_method", "method_names"]
+__all__ = [
+    "Distilled",
+    "Method",
+    "Need",
+    "Task",
+    "TrainingImages",
+    "check_fit",
+    "load_method",
+    "method_names",
+    "trains_on_pool",
+]
 
 Need = Literal["nothing", "few", "pool"]
 
@@ -110,6 +120,11 @@ def load_method(name: str) -> Method:
     """The module of a method by its public name; the name must be one of `method_names()`."""
     module: ModuleType = importlib.import_module(f"{__name__}.{name}")
     return cast(Method, module)
+
+
+def trains_on_pool(name: str) -> bool:
+    """Whether a method looks at a pool; the others train on the few images or on none."""
+    return load_method(name).NEEDS == "pool"
 
 
 def check_fit(name: str, teacher: Teacher, num_few: int, num_pool: int) -> None:

@@ -27,6 +27,7 @@ USES = ("logits",)
 TASKS: tuple[Task, ...] = ("classification", "segmentation", "regression")
 NEEDS: Need = "few"
 LOSS_TERMS: Mapping[str, str] = {"knowledge_distillation": "student"}
+LARGEST_SMALL_SIDE = 64
 
 
 class Config(BaseModel):
@@ -45,11 +46,15 @@ class Config(BaseModel):
 
 
 def defaults(effort: str, image_shape: tuple[int, int, int], device: str) -> dict[str, Any]:
-    """The same number of student steps as HiDFD has, so that the two can be compared."""
+    """The same number of student steps as HiDFD has, so that the two can be compared; of large images, of which a
+    network keeps every layer's maps for the backward pass, smaller batches."""
     from compressor.methods import hidfd
 
     shared = hidfd.defaults(effort, image_shape, device)
-    return {name: shared[name] for name in ("student_steps", "student_batch_size")}
+    settings = {name: shared[name] for name in ("student_steps", "student_batch_size")}
+    if max(image_shape[1:]) > LARGEST_SMALL_SIDE:
+        settings["student_batch_size"] = 64 if device == "cuda" else 16
+    return settings
 
 
 def num_queries(config: Config, num_few: int, num_pool: int) -> int:  # noqa: ARG001

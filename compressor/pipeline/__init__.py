@@ -38,13 +38,14 @@ from compressor.distill.training import Context, best_precision, fitting_threads
 from compressor.errors import EnvironmentFault
 from compressor.inputs.card import VOID, TeacherCard
 from compressor.inputs.evaluation import evaluation_set
-from compressor.inputs.masks import read_masks
+from compressor.inputs.masks import check_masks, read_masks
+from compressor.inputs.near_copies import thumbnails
 from compressor.inputs.pool import read_pool
 from compressor.inputs.samples import UNKNOWN, SampleSet, no_samples, read_samples, split_samples
 from compressor.inputs.settle import checked_identity, provisional_card, settled_card
 from compressor.inputs.teacher import Classifier, load_teacher
 from compressor.method_choice import AUTO_METHOD
-from compressor.methods import TrainingImages, check_fit, load_method, method_names
+from compressor.methods import TrainingImages, check_fit, load_method, method_names, trains_on_pool
 from compressor.pipeline.choices import check_options, check_the_named_student, method_for, search_for_student
 from compressor.pipeline.judging import Judged, judge
 from compressor.pipeline.run import Run, student_limits, teacher_source
@@ -52,7 +53,7 @@ from compressor.report import text
 from compressor.report.candidate_picture import candidate_picture
 from compressor.report.pictures import contact_sheet, synthetic_sheet, training_curves
 from compressor.report.student_search import search_record
-from compressor.stage_files import read_facts, save_facts, save_tensors
+from compressor.stage_files import load_tensors, read_facts, save_facts, save_tensors
 from compressor.stages import Choices, Stage, atomic_path, atomic_write_text
 from compressor.students.specification import AUTO, build_backbone
 from compressor.students.student import load_backbone, save_backbone, save_student
@@ -73,7 +74,6 @@ from profiles.schema import Budget, Precision
 MODELS: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
 IDENTITY_IMAGES = 64
 FEW_EVIDENCE = 30
-MOST_POOL_TO_CALIBRATE = 512
 NUM_GENERATED = 256  # images that the student is also judged on
 
 
@@ -141,7 +141,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
             "samples",
             read_the_samples,
             (*teacher, *few_folder, *pool_folder),
-            ("images.safetensors", "split.json"),
+            ("images.safetensors", "split.json", "known.safetensors"),
             section_settings(config, "samples") | seed,
             optional_outputs=("sheet.png", "pool.safetensors"),
         ),
@@ -215,8 +215,8 @@ def declare(run: Run) -> tuple[Stage, ...]:
             "report",
             gather_evidence,
             (
-                *(*teacher, samples, *onnx, precisions, path("samples", "split.json"), path("distill", "log.jsonl")),
-                *(path("distill", "facts.json"), path("engine", "facts.json"), *pool, *evaluation),
+                *(*teacher, samples, path("samples", "known.safetensors"), *onnx, precisions, *evaluation),
+                *(path("distill", "log.jsonl"), path("distill", "facts.json"), path("engine", "facts.json")),
             ),
             ("curves.png",),
             {"report.synthetic_sheet": config.report.synthetic_sheet},
@@ -239,13 +239,16 @@ def read_the_teacher(run: Run, folder: Path) -> None:
     if run.config.samples.folder is not None:
         few = read_samples(run.config.samples.folder, provisional_card(source), max_images=IDENTITY_IMAGES)
     card, origin, warnings = settled_card(source, few)
+    if card.task == "segmentation" and run.config.report.eval is not None:
+        check_masks(run.config.report.eval)
     teacher = load_teacher(source.state_dict, card)
     identity_error = checked_identity(teacher, few)
     save_tensors(source.state_dict, folder / "weights.safetensors")
     atomic_write_text(folder / "card.json", card.model_dump_json(indent=2) + "\n")
     shape = "x".join(str(side) for side in card.input_shape)
     outputs = "outputs" if card.task == "regression" else "classes"
-    run.reporter.note(f"{card.architecture}, {card.num_classes} {outputs}, input {shape}, normalisation from {origin}")
+    found = origin if origin.startswith("chosen") else f"from {origin}"
+    run.reporter.note(f"{card.architecture}, {card.num_classes} {outputs}, input {shape}, normalisation {found}")
     save_facts(
         folder,
         file=config.file.name,
@@ -296,14 +299,17 @@ def read_the_samples(run: Run, folder: Path) -> None:
         )
         if len(split.select) == 0:
             warnings.append("There are too few samples to hold some out for choices, so nothing is chosen on them.")
+    known = {"samples": thumbnails(samples.images)}
     if config.pool is not None:
         pool = read_pool(config.pool, teacher.card, samples, max_images=config.max_pool_images)
         run.reporter.note(f"{len(pool.images):,} images in the pool")
         save_tensors({"images": pool.images}, folder / "pool.safetensors")
+        known["pool"] = thumbnails(pool.images)
         facts["num_pool"] = len(pool.images)
         warnings += pool.warnings
     tensors = {"images": samples.images, "labels": labels, "pseudo_labels": groups, **parts}
     save_tensors(tensors, folder / "images.safetensors")
+    save_tensors(known, folder / "known.safetensors")
     atomic_write_text(folder / "split.json", json.dumps(split.to_dict(samples), indent=2) + "\n")
     save_facts(
         folder,
@@ -362,6 +368,11 @@ def distill_the_student(run: Run, folder: Path) -> None:
     choice = method_for(run, teacher, images, backbone)
     check_options(config, choice)
     check_fit(choice.method, teacher, len(images.few), len(images.pool))
+    uses_pool = trains_on_pool(choice.method)
+    warnings = []
+    if len(images.pool) and not uses_pool:
+        others = " and ".join(name for name in method_names() if trains_on_pool(name))
+        warnings.append(f"--pool is not used by {choice.method} to train on; {others} do.")
     settings = run.method_settings(choice.method, card)
     precision, why = _precision(run, card)
     context = Context(
@@ -394,6 +405,8 @@ def distill_the_student(run: Run, folder: Path) -> None:
         settings=settings.model_dump(mode="json"),
         phases=[{**asdict(phase), "final_terms": last_terms.get(phase.name, {})} for phase in context.phases],
         method_facts=dict(distilled.facts),
+        uses_pool=uses_pool,
+        warnings=warnings,
     )
 
 
@@ -450,12 +463,13 @@ def make_the_precisions(run: Run, folder: Path) -> None:
     samples, config = run.samples(), run.config.precision
     few = samples["images"][samples["train"]]
     images = gather(
-        few if len(few) else run.pool()[:MOST_POOL_TO_CALIBRATE],
+        few,
         samples["images"][samples["select"]],
         run.generator(),
         num_synthetic=config.calibration_images,
         seed=run.config.seed,
         kept=run.made_images(),
+        pool=None if len(few) else run.pool(),
     )
     made = [
         make_precisions(
@@ -543,14 +557,19 @@ def gather_evidence(run: Run, folder: Path) -> None:
     by_set: dict[str, Judged] = {"evidence": judge(run, teacher, samples["images"][rows], samples["labels"][rows])}
     warnings: list[str] = []
     if run.config.report.eval is not None:
-        known = torch.cat([samples["images"], run.pool()])
-        found = evaluation_set(run.config.report.eval, teacher.card, known, run.path("samples", "split.json"))
+        known = load_tensors(run.path("samples", "known.safetensors"))
+        found = evaluation_set(run.config.report.eval, teacher.card, known)
         by_set["eval"] = judge(run, teacher, found.images, found.labels)
         warnings += found.warnings
-    elif len(rows) < FEW_EVIDENCE:
-        held_out = f"Only {len(rows)} held-out images judge" if len(rows) else "No held-out image judges"
+    elif len(rows) == 0:
         warnings.append(
-            f"{held_out} the student, so its interval is wide; "
+            "No held-out image judges the student, so nothing says how good it is; give labelled or unlabelled images "
+            "with --eval."
+        )
+    elif len(rows) < FEW_EVIDENCE:
+        held_out = "1 held-out image judges" if len(rows) == 1 else f"{len(rows)} held-out images judge"
+        warnings.append(
+            f"Only {held_out} the student, so its interval is wide; "
             "give labelled or unlabelled images with --eval to narrow it."
         )
     keys = dict.fromkeys(key for judged in by_set.values() for key in judged.variants)

@@ -20,6 +20,7 @@ from compressor.doctor import training_device
 from compressor.errors import UsageFault
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.intake import TeacherSource, read_teacher
+from compressor.inputs.masks import check_masks
 from compressor.inputs.named import check_image_folder, read_class_names
 from compressor.inputs.refusals import existing_file
 from compressor.inputs.teacher import Teacher, load_teacher
@@ -136,7 +137,7 @@ def prepare(resolved: Resolved, reporter: Reporter | None = None, stop: StopRequ
     Raises:
         UsageFault, ProfileError, WrongBoardName: a setting fits no method, student, target or board.
         StaleResult, BoardResultError: what --anchors names was measured of other files than that run has now.
-        InputRefused: the teacher or a folder of images is not there.
+        InputRefused: the teacher or a folder of images is not there, or no mask of --eval can be used.
         EnvironmentFault: a GPU was demanded and there is none.
     """
     config = resolved.config
@@ -165,6 +166,8 @@ def prepare(resolved: Resolved, reporter: Reporter | None = None, stop: StopRequ
     for flag, folder in folders.items():
         if folder is not None:
             check_image_folder(flag, folder)
+    if config.teacher.task == "segmentation" and config.report.eval is not None:
+        check_masks(config.report.eval)  # where the task is not stated, the stage `teacher` does when it knows it
     return Run(config, target, training_device(config.device), reporter or Reporter(quiet=True), stop or StopRequest())
 
 

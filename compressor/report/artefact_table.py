@@ -34,6 +34,7 @@ _SAME = {
     "pixels": "the same class on {} of the pixels of {}",
     "variance": "explaining {} of their variance on {}",
 }
+_LOST = {"images": "agreement with", "pixels": "agreement with", "variance": "the explained variance of"}
 
 
 class Artefacts(Protocol):
@@ -249,16 +250,24 @@ def _calibration(calibration: Int8Calibration, sharing: Sequence[str]) -> Iterat
     made = f"{calibration.num_generated:,} generated"
     if calibration.num_patterns:
         made = f"{calibration.num_patterns:,} smooth random patterns"
-    yield (f"{name}, calibration: {calibration.num_real:,} real + {made}, {calibration.method}{tensors}.")
+    given = f"{calibration.num_real:,} real"
+    if calibration.num_pool:
+        given = f"{calibration.num_pool:,} of the pool"
+    yield (f"{name}, calibration: {given} + {made}, {calibration.method}{tensors}.")
     if calibration.generator_note is not None and name == sharing[0]:
         yield f"{', '.join(sharing)}: {calibration.generator_note}"
     limit = points(calibration.max_drop)
     held = "within" if calibration.limit_held else "above"
     yield (
-        f"{name} loses {points(calibration.drop_points)} of agreement with fp32, {held} the limit of {limit}, on the "
-        f"images to choose on: {calibration.judged_on}."
+        f"{name} loses {points(calibration.drop_points)} of {_LOST[_of(calibration)]} fp32, {held} the limit of "
+        f"{limit}, on the images to choose on: {calibration.judged_on}."
     )
     yield f"{name} {_proof(calibration, limit)}."
+
+
+def _of(calibration: Int8Calibration) -> str:
+    """Of what the agreement of a network with its fp32 file is a share; images where it was not judged."""
+    return "images" if calibration.agreement_with_fp32 is None else calibration.agreement_with_fp32.of
 
 
 def _proof(calibration: Int8Calibration, limit: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from compressor import __version__
 from compressor.inputs.card import Task, TeacherCard
+from compressor.report.doubts import doubts_of
 from compressor.report.limits import Limits, ParamsM
 from compressor.report.measured import (
     AnyComparison,
@@ -43,6 +44,7 @@ from compressor.report.schema import (
 from compressor.report.shipping import Kit, LimitsRecord, Variant
 from compressor.report.student_search import StudentSearch, search_record
 from compressor.report.summary import summarise
+from compressor.report.text import count
 from compressor.report.variants import (
     Facts,
     Latencies,
@@ -70,6 +72,17 @@ PICTURES = {
     "report/curves.png": "Training curves",
     "report/synthetic.png": "Generated images: the class asked for, and what the teacher sees",
 }
+TITLES_BY_TASK: Mapping[Task, Mapping[str, str]] = MappingProxyType(
+    {
+        "segmentation": {
+            "report/synthetic.png": "Generated images, and the class that the teacher gives most of their pixels"
+        },
+        "regression": {
+            "samples/sheet.png": "The samples and what the teacher answers",
+            "report/synthetic.png": "Generated images, and what the teacher answers",
+        },
+    }
+)
 CANDIDATES = "student/candidates.png"
 
 NO_LIMITS = Limits()
@@ -117,6 +130,9 @@ def build_report(
     recommendation = recommend(variants, calibrations, limits, target, params_m)
     verdicts = verdicts_of(variants, recommendation, limits, target, params_m)
     search = _student_search(facts, run_folder)
+    evidence, evaluation = _comparison(facts, "evidence", card), _comparison(facts, "eval", card)
+    doubts = doubts_of(teacher_row, student_row, evidence, evaluation, effort)
+    warnings = (*doubts, *(warning for stage in facts.values() for warning in stage.get("warnings", ())))
     return Report(
         tool_version=__version__,
         command=command,
@@ -130,13 +146,15 @@ def build_report(
             verdicts,
             search,
             without_images=not any(facts["samples"]["parts"].values()),
+            doubts=doubts,
+            unsaid=_unsaid(evidence, evaluation),
         ),
         teacher=teacher_row,
         student=student_row,
         target=attached,
         task=card.task,
-        comparison_evidence=_comparison(facts, "evidence", card),
-        comparison_eval=_comparison(facts, "eval", card),
+        comparison_evidence=evidence,
+        comparison_eval=evaluation,
         generated=_generated(facts, card),
         samples=_samples(facts["samples"]),
         teacher_source=_teacher_source(facts["teacher"], card),
@@ -151,8 +169,8 @@ def build_report(
         verdicts=verdicts,
         kit=kit,
         artefacts=_artefacts(run_folder, variants, kit),
-        pictures=tuple(Picture(path=p, title=t) for p, t in PICTURES.items() if (run_folder / p).is_file()),
-        warnings=tuple(warning for stage in facts.values() for warning in stage.get("warnings", ())),
+        pictures=_pictures(run_folder, card.task),
+        warnings=warnings,
         stages=tuple(
             StageRecord(name=name, cached=cached, seconds=seconds, fingerprint=fingerprint)
             for name, cached, seconds, fingerprint in stages
@@ -219,6 +237,23 @@ def _comparison(facts: Facts, where: str, card: TeacherCard) -> AnyComparison | 
     return None if value is None else _COMPARISONS[card.task].model_validate(value)
 
 
+def _unsaid(*comparisons: AnyComparison | None) -> str | None:
+    """Why images were compared, and yet no share of variance is known."""
+    compared = [one for one in comparisons if isinstance(one, RegressionComparison)]
+    if not compared:
+        return None
+    most = max(compared, key=lambda one: one.num_images)
+    images = count(most.num_images, "image")
+    if most.num_images > 1 and all(output.explained is None for output in most.outputs):
+        return f"the teacher's outputs do not vary over {images}, so nothing says"
+    return f"{images} {'is' if most.num_images == 1 else 'are'} too few to say"
+
+
+def _pictures(run_folder: Path, task: Task) -> tuple[Picture, ...]:
+    titles = {**PICTURES, **TITLES_BY_TASK.get(task, {})}
+    return tuple(Picture(path=path, title=title) for path, title in titles.items() if (run_folder / path).is_file())
+
+
 def _generated(facts: Facts, card: TeacherCard) -> OnGenerated | None:
     found = facts["report"].get("generated") or {}
     if found.get("agreement") is None:
@@ -278,6 +313,7 @@ def _distillation(facts: Mapping[str, Any], method: str, effort: str, seed: int)
         seed=seed,
         device=facts["device"],
         precision=facts["precision"],
+        uses_pool=facts.get("uses_pool", True),
         phases=tuple(Phase(**phase) for phase in facts["phases"]),
         generator_resolution=found.get("generator_resolution"),
         generator_note=found.get("generator_note"),

@@ -211,10 +211,14 @@ def _legend(points: Sequence[Point], *, timed: bool) -> list[Line2D]:
 
 
 def _name_points(axes: Axes, points: Sequence[Point], bound: float | None) -> None:
-    """Each name where it covers the least of ink and other names, and is not taken for that of another marker."""
+    """Each name where it covers the least of ink and other names, and is not taken for that of another marker.
+
+    Teacher and chosen one always have theirs; another that would cover a name that stands already has none.
+    """
     taken = [*_ink(axes, points, bound), *(words.get_window_extent() for words in axes.texts)]
     # The two that everyone looks for choose first.
-    for point in sorted(points, key=lambda one: not (one.chosen or one.kind == "teacher")):
+    names: list[Bbox] = []
+    for point in sorted(points, key=lambda one: not _sought(one)):
         avoided = [*taken, *(_marker(axes, other, AROUND) for other in points if other is not point)]
         placed = [_name(axes, point, place) for place in PLACES]
         boxes = [_box(name) for name in placed]
@@ -223,9 +227,26 @@ def _name_points(axes: Axes, points: Sequence[Point], bound: float | None) -> No
             for box in boxes
         ]
         best = covered.index(min(covered))
-        taken.append(boxes[best])
-        for name in (*placed[:best], *placed[best + 1 :]):
-            name.remove()
+        kept = _sought(point) or not any(_overlap(boxes[best], other) for other in names)
+        if kept:
+            taken.append(boxes[best])
+            names.append(boxes[best])
+        for index, name in enumerate(placed):
+            if index != best or not kept:
+                name.remove()
+    if unnamed := len(points) - len(names):
+        axes.text(
+            1.02,
+            0.1,
+            f"{unnamed:,} without a name,\nsee the table",
+            transform=axes.transAxes,
+            fontsize=13,
+            color=FAINT,
+        )
+
+
+def _sought(point: Point) -> bool:
+    return point.chosen or point.kind == "teacher"
 
 
 def _name(axes: Axes, point: Point, place: tuple[float, float, str, str]) -> Annotation:

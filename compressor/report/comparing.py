@@ -7,16 +7,33 @@ from collections.abc import Sequence
 
 from compressor.report.shipping import Variant
 from compressor.report.text import significant
+from profiles.latency import LatencyStats
 from profiles.schema import DeviceProfile
 
 _HIGHEST_FIRST = ("fp32", "fp16", "int8")
 TIE = 0.03  # of the faster p50: less is not worth a lower precision
+SAME_PACE = 0.02  # of the p50 at the reference pace: what was timed this close to it is not worth a second number
 
 
 def milliseconds(variant: Variant) -> float:
     """p50 on the target, where it was measured."""
     assert variant.measured is not None
     return variant.measured.latency_p50_ms
+
+
+def as_timed(latency: LatencyStats) -> str | None:
+    """`1.97 ms as timed`, where that is not what it is at the machine's reference pace."""
+    timed_ms = latency.latency_p50_as_timed_ms
+    if timed_ms is None or abs(timed_ms - latency.latency_p50_ms) <= SAME_PACE * latency.latency_p50_ms:
+        return None
+    return f"{significant(timed_ms)} ms as timed"
+
+
+def holds(latency: LatencyStats, limit_ms: float) -> bool | None:
+    """Whether the p50 is within a limit; None where the pace decides: as timed it is on the limit's other side."""
+    timed_ms = latency.latency_p50_as_timed_ms
+    held = latency.latency_p50_ms <= limit_ms
+    return held if timed_ms is None or (timed_ms <= limit_ms) == held else None
 
 
 def comparable(measured: Sequence[Variant]) -> list[Variant]:

@@ -17,11 +17,12 @@ from compressor.errors import StageFailed
 from compressor.report.measured import ClassFlips, Comparison, Confidence, Proportion
 
 
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval of a proportion (Wilson 1927), without continuity correction.
 
     Unlike `p ± z sqrt(p (1 - p) / n)` it keeps its coverage for few images and for proportions near 0 and 1,
-    which is where agreement on a handful of images lives: 20 of 20 gives 0.839 to 1, not 1 to 1.
+    which is where agreement on a handful of images lives: 20 of 20 gives 0.839 to 1, not 1 to 1. Successes need not be
+    whole: an image that is right in part is no more uncertain than one that is right or wrong.
 
     Raises:
         ValueError: no trials, successes outside 0..n, or a confidence outside (0, 1).

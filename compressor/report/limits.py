@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
-from compressor.report.comparing import milliseconds, place, precision_rank
+from compressor.report.comparing import holds, milliseconds, place, precision_rank
 from compressor.report.measured import Proportion
 from compressor.report.shipping import Int8Calibration, LimitName, ModelName, Variant
 from compressor.report.text import approximate, as_typed, beside, count, joined, points
@@ -119,7 +119,7 @@ def teacher_within_limits(
     known = [
         variant
         for variant in teachers
-        if (limits.max_latency_ms is None or variant.measured is not None)
+        if (limits.max_latency_ms is None or (variant.measured and holds(variant.measured, limits.max_latency_ms)))
         and (limits.max_size_mib is None or variant.size_mib is not None)
         and (limits.max_params_m is None or variant.model in params_m)
     ]
@@ -147,7 +147,7 @@ def _too_slow(variant: Variant, limits: Limits, target: DeviceProfile) -> str | 
         return None
     measured, predicted = variant.measured, variant.latency_predicted
     if measured is not None:
-        if measured.latency_p50_ms > limits.max_latency_ms:
+        if holds(measured, limits.max_latency_ms) is False:
             taken = limits.spelled("max_latency_ms", measured.latency_p50_ms)
             return f"takes {taken} on {place(target)}, above {limits.called('max_latency_ms')}"
     elif limits.accept_predicted and predicted is not None and predicted.latency_p50_ms > limits.max_latency_ms:

@@ -81,10 +81,13 @@ def _head(report: Report) -> Iterator[str]:
 
 def _decision(report: Report) -> str:
     """In words; what passed is named, since nothing else was judged."""
-    if report.summary.decision != "pass":
+    # Where all are held and it is no pass, there was no image to say what the student is worth.
+    unjudged = report.summary.decision == "warn" and {verdict.state for verdict in report.verdicts} == {"held"}
+    if report.summary.decision != "pass" and not unjudged:
         return _DECISIONS[report.summary.decision]
     held = [_QUANTITIES[verdict.name] for verdict in report.verdicts if verdict.set_by == "user"]
-    return f"The limit{'' if len(held) == 1 else 's'} on {joined(held)} hold{'s' if len(held) == 1 else ''}."
+    doubt = "; nothing says how good the student is" if unjudged else ""
+    return f"The limit{'' if len(held) == 1 else 's'} on {joined(held)} hold{'s' if len(held) == 1 else ''}{doubt}."
 
 
 def _limits(report: Report) -> Iterator[str]:
@@ -114,11 +117,12 @@ def _shipping(report: Report) -> Iterator[str]:
         return
     yield "## What to ship"
     agreement = f"{agreement_name(report)} {_PREPOSITION[report.task]}"
+    images = judged_on(report)
     columns = [
         ("artefact", [f"**{prose(line.label)}**" if line.recommended else prose(line.label) for line in lines]),
         ("size", [line.size for line in lines]),
         ("difference to fp32", [line.parity for line in lines]),
-        (f"{agreement} the teacher, {judged_on(report)}", [line.agreement for line in lines]),
+        (f"{agreement} the teacher{f', {images}' if images else ''}", [line.agreement for line in lines]),
         (f"{agreement} fp32", [line.as_fp32 for line in lines]),
         ("mean IoU with the teacher", [line.mean_iou for line in lines]),
         (accuracy_name(report), [line.accuracy for line in lines]),
@@ -284,14 +288,16 @@ def _generated(report: Report) -> Iterator[str]:
 
 def _samples(report: Report) -> Iterator[str]:
     samples = report.samples
-    lines = ["No real image was given."]
-    if samples.num_train + samples.num_select + samples.num_evidence:
+    lines = ["No image of the task was given."]
+    if _has_samples(report):
         lines = [
             f"{count(samples.num_train, 'image')} to train on, {samples.num_select:,} to choose on, "
             f"{samples.num_evidence:,} held out for this report{_labelled(report)}."
         ]
     if samples.num_pool:
-        lines.append(f"{count(samples.num_pool, 'other image')} to train on, from the pool.")
+        others, making = count(samples.num_pool, "other image"), report.distillation
+        unused = f"{others} in the pool, which {code(making.method)} does not use."
+        lines.append(f"{others} to train on, from the pool." if making.uses_pool else unused)
     if (confidence := samples.teacher_confidence) is not None:
         lines.append(
             f"The teacher's confidence: mean {percent(confidence.mean)}, median "
@@ -308,6 +314,11 @@ def _samples(report: Report) -> Iterator[str]:
         lines[-1] += "".join(f"\n  - {line}" for line in skipped)
     yield "## Samples"
     yield _bullets(lines)
+
+
+def _has_samples(report: Report) -> bool:
+    samples = report.samples
+    return samples.num_train + samples.num_select + samples.num_evidence > 0
 
 
 def _labelled(report: Report) -> str:
@@ -336,7 +347,7 @@ def _making(report: Report) -> Iterator[str]:
             f"Teacher {code(source.file)}, {code(source.architecture)}, input "
             f"{'×'.join(map(str, source.input_shape))}, SHA-256 {code(source.sha256)}.",
             f"Normalisation: mean {_vector(source.mean)}, std {_vector(source.std)}, from "
-            f"{prose(source.normalisation_origin)}.{_identity(source.identity_error, report.task)}",
+            f"{prose(source.normalisation_origin)}.{_identity(report)}",
             f"Method {code(distillation.method)}, effort {code(distillation.effort)}, seed "
             f"{distillation.seed}, on {code(distillation.device)} in {code(distillation.precision)}."
             f"{_why_method(distillation)}",
@@ -365,11 +376,13 @@ def _why_method(distillation: Distillation) -> str:
     return f" The tool chose it: {prose(distillation.reason.rstrip('.'))}."
 
 
-def _identity(error: float | None, task: str) -> str:
+def _identity(report: Report) -> str:
+    error = report.teacher_source.identity_error
     if error is None:
         return ""
-    said = "upsampled classifier(map)" if task == "segmentation" else "classifier(pool(map))"
-    return f" On the samples, logits = {said} holds {f'to {error:.1e}' if error else 'exactly'}."
+    said = "upsampled classifier(map)" if report.task == "segmentation" else "classifier(pool(map))"
+    where = "the samples" if _has_samples(report) else "random images"
+    return f" On {where}, logits = {said} holds {f'to {error:.1e}' if error else 'exactly'}."
 
 
 def _method_notes(distillation: Distillation) -> Iterator[str]:

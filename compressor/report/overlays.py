@@ -21,6 +21,9 @@ MAX_IMAGES = 8
 SIDE = 224  # px of a tile's longer side
 GAP = 10
 OPACITY = 0.6  # of a class over its image
+CONTRAST = 0.35  # of the image below it, around a middle grey: a class has nearly one colour on bright and dark ground
+MIDDLE = 128.0
+RARE = 1e-3  # of the drawn pixels: a class with fewer is not in the legend
 DIFFERENT = (214, 39, 40)
 COLUMNS = ("image", "teacher", "student", "where they differ")
 LEGEND_WIDTH, LEGEND_HEIGHT, SWATCH = 172, 24, 14
@@ -32,7 +35,7 @@ PALETTE = (
 
 
 def overlays(images: Tensor, teacher: Tensor, student: Tensor, class_names: Sequence[str], path: Path) -> None:
-    """Write a PNG of at most eight rows, with a legend of the classes that are in them.
+    """Write a PNG of at most eight rows, with a legend of the classes that are in them, but for a few pixels.
 
     Args:
         images: uint8 (N, C, H, W), N at least 1, of which eight at even distances are shown.
@@ -44,7 +47,8 @@ def overlays(images: Tensor, teacher: Tensor, student: Tensor, class_names: Sequ
 
     shown = min(len(images), MAX_IMAGES)
     picks = [position * len(images) // shown for position in range(shown)]
-    classes = torch.cat([teacher[picks].unique(), student[picks].unique()]).unique().tolist()
+    pixels = torch.bincount(torch.cat([teacher[picks], student[picks]]).flatten().long())
+    classes = (pixels >= RARE * pixels.sum()).nonzero().flatten().tolist()
     rows = [
         [tile(part, SIDE, smooth=number == 0) for number, part in enumerate(parts)]
         for parts in (_parts(images[index], teacher[index], student[index]) for index in picks)
@@ -89,21 +93,28 @@ def colour(index: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def over_grey(index: int) -> tuple[int, int, int]:
+    """The colour of a class where it is drawn over a middle grey."""
+    red, green, blue = (round((1 - OPACITY) * MIDDLE + OPACITY * part) for part in colour(index))
+    return red, green, blue
+
+
 def _parts(image: Tensor, teacher: Tensor, student: Tensor) -> Iterator[Tensor]:
     """The four pictures of a row, uint8 (3, H, W) each."""
     import torch
 
     image = image.cpu().expand(3, -1, -1)
     grey = image.float().mean(dim=0, keepdim=True).expand(3, -1, -1)
+    ground = MIDDLE + CONTRAST * (grey - MIDDLE)
     table = torch.tensor([colour(index) for index in range(256)], dtype=torch.float32)
 
-    def over(colours: Tensor, opacity: float = OPACITY) -> Tensor:
-        return ((1 - opacity) * grey + opacity * colours).round().to(torch.uint8)
+    def over(colours: Tensor) -> Tensor:
+        return ((1 - OPACITY) * ground + OPACITY * colours).round().to(torch.uint8)
 
     yield image
     yield over(table[teacher.cpu().long()].permute(2, 0, 1))
     yield over(table[student.cpu().long()].permute(2, 0, 1))
-    pale = over(torch.full_like(grey, 255.0))
+    pale = ((1 - OPACITY) * grey + OPACITY * 255.0).round().to(torch.uint8)
     mark = torch.tensor(DIFFERENT, dtype=torch.uint8)[:, None, None]
     yield torch.where((teacher != student).cpu(), mark, pale)
 
@@ -114,6 +125,6 @@ def _legend(
     for position, index in enumerate(classes):
         x = at[0] + position % per_line * LEGEND_WIDTH
         y = at[1] + position // per_line * LEGEND_HEIGHT
-        draw.rectangle((x, y + 2, x + SWATCH, y + 2 + SWATCH), fill=colour(index))
+        draw.rectangle((x, y + 2, x + SWATCH, y + 2 + SWATCH), fill=over_grey(index))
         name = fitting(printable(class_names[index], NAME_LIMIT), font(14), LEGEND_WIDTH - SWATCH - 16)
         draw.text((x + SWATCH + 6, y), name, INK, font(14))

@@ -110,7 +110,8 @@ class TeacherSource(Record):
     std: tuple[float, ...]
     normalisation_origin: str = Field(description="the card, a flag, or how it was found out")
     identity_error: NonNegativeFloat | None = Field(
-        default=None, description="largest relative error of logits = classifier(pool(map)) on the samples"
+        default=None,
+        description="largest relative error of logits = classifier(pool(map)) on the samples, or else on random images",
     )
 
 
@@ -139,6 +140,7 @@ class Distillation(Record):
     seed: int
     device: str
     precision: str
+    uses_pool: bool = Field(default=True, description="false: the method trains on no image of a pool")
     phases: tuple[Phase, ...]
     generator_resolution: tuple[int, int] | None = Field(default=None, description="height, width; null: no generator")
     generator_note: str | None = None

@@ -84,6 +84,9 @@ class Int8Calibration(Record):
     model: ModelName
     method: str = Field(description="how ranges become scales: min-max, entropy or percentile")
     num_real: NonNegativeInt = Field(description="the user's images that the ranges come from")
+    num_pool: NonNegativeInt = Field(
+        default=0, description="images of a pool, of unknown relation to the task, where there was none of the task"
+    )
     num_generated: NonNegativeInt
     num_patterns: NonNegativeInt = Field(
         default=0, description="smooth random patterns, where there was neither a real nor a generated image"

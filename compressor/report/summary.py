@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from compressor.report.comparing import as_timed
 from compressor.report.measured import Proportion
 from compressor.report.schema import ModelRow, Summary, Target
 from compressor.report.shipping import Recommendation, Verdict
@@ -25,17 +26,21 @@ def summarise(
     search: StudentSearch | None = None,
     *,
     without_images: bool = False,
+    doubts: Sequence[str] = (),
+    unsaid: str | None = None,
 ) -> Summary:
     """The summary of two rows, and what the limits decide. Of the two sets of images the larger one speaks first.
 
-    What to ship is the first point, before it whether the teacher would do, and after it what the search for the
-    student says against its choice.
+    What to ship is the first point, before it what makes the student useless and whether the teacher would do, and
+    after it what the search for the student says against its choice.
 
     Args:
         without_images: the run was given no image at all. Where --eval gives none either, it cannot pass: that int8
             or the student is any good on real images is not known.
+        doubts: what makes the student useless, in sentences.
+        unsaid: why the images that there are do not say how good it is, as what precedes that.
     """
-    shipping = (*_shipping(recommendation), *(() if search is None else notes_on_chosen(search)))
+    shipping = (*doubts, *_shipping(recommendation), *(() if search is None else notes_on_chosen(search)))
     decision = decision_of(verdicts, recommendation)
     if decision == "pass" and without_images and student.agreement.larger is None:
         decision = "warn"
@@ -49,8 +54,8 @@ def summarise(
         if agreement is not None
     ]
     if not known:
-        known_by = "no real image was given that says" if without_images else "no held-out image says"
-        headline = f"The student has {share} of its teacher's parameters; {known_by} how good it is."
+        nothing = "no image of the task was given that says" if without_images else "no held-out image says"
+        headline = f"The student has {share} of its teacher's parameters; {unsaid or nothing} how good it is."
         return Summary(
             decision=decision,
             headline=headline,
@@ -82,7 +87,8 @@ def _shipping(recommendation: Recommendation | None) -> Iterator[str]:
 
 
 def _interval(agreement: Proportion) -> str:
-    sentence = f"The {100 * agreement.confidence:g} % interval of this agreement is {span(agreement)}"
+    found = "share of the variance" if agreement.of == "variance" else "agreement"
+    sentence = f"The {100 * agreement.confidence:g} % interval of this {found} is {span(agreement)}"
     if agreement.high - agreement.low > WIDE_INTERVAL:
         return f"{sentence}: {count(agreement.n, 'image')} cannot tell more, a larger held-out part would."
     return f"{sentence}."
@@ -132,4 +138,6 @@ def _target(student: ModelRow, target: Target) -> Iterator[str]:
 
 
 def _p50(latency: LatencyStats) -> str:
-    return f"{significant(latency.latency_p50_ms)} ms (p50{'' if latency.stable else ', unstable'})"
+    timed = as_timed(latency)
+    doubts = ("" if latency.stable else ", unstable", "" if timed is None else f", {timed}")
+    return f"{significant(latency.latency_p50_ms)} ms (p50{''.join(doubts)})"

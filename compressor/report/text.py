@@ -13,7 +13,12 @@ ABSENT = "–"
 
 
 def percent(fraction: float) -> str:
-    """`97.5 %`. Only all is `100 %` and only none is `0 %`: 4,999 of 5,000 is `99.98 %`."""
+    """`97.5 %`. Only all is `100 %` and only none is `0 %`: 4,999 of 5,000 is `99.98 %`.
+
+    What is below 0, a variance that is explained by less than nothing, is `none`: its size says nothing.
+    """
+    if fraction < 0:
+        return "none"
     if fraction in (0.0, 1.0):
         return f"{100 * fraction:.0f} %"
     digits = 1
@@ -23,12 +28,16 @@ def percent(fraction: float) -> str:
 
 
 def span(proportion: Proportion) -> str:
-    """The interval alone: `87.1 to 99.6 %`."""
+    """The interval alone: `87.1 to 99.6 %`, `none to 12.0 %`, `none`."""
+    if proportion.high < 0:
+        return percent(proportion.high)
     return f"{percent(proportion.low).removesuffix(' %')} to {percent(proportion.high)}"
 
 
 def with_interval(proportion: Proportion) -> str:
-    """`97.5 % (87.1 to 99.6 %)`."""
+    """`97.5 % (87.1 to 99.6 %)`; `none` where all of the interval is."""
+    if proportion.high < 0:
+        return percent(proportion.value)
     return f"{percent(proportion.value)} ({span(proportion)})"
 
 
@@ -104,7 +113,9 @@ def times(numerator: float, denominator: float) -> str:
 
 
 def points(value: float) -> str:
-    """Percentage points: `1 point`, `2.3 points`."""
+    """Percentage points: `1 point`, `2.3 points`; of a variance more than all may be lost."""
+    if value > 100:
+        return "more than 100 points"
     text = f"{value:.3g}"
     return f"{text} point" if text == "1" else f"{text} points"
 

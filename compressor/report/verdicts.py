@@ -1,6 +1,7 @@
 """Whether what ships holds each limit that is set, and what that means for the run as a whole.
 
-    latency     measured on the target, or sent back by it: held or missed, by the median
+    latency     measured on the target, or sent back by it: held or missed, by the median at the machine's reference
+                pace; unproven where the median as it was timed is on the other side of the limit
                 predicted alone: unproven; where the user accepts predictions, held or missed, by the predicted median
                 neither, or measured in another power mode alone: unproven
     size        of the file: held or missed
@@ -16,11 +17,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias, get_args
 
-from compressor.report.comparing import other_mode, place
+from compressor.report.comparing import as_timed, holds, other_mode, place
 from compressor.report.limits import UNCOUNTED, Limits, ParamsM
 from compressor.report.predicted import Prediction
 from compressor.report.shipping import LimitName, Recommendation, Variant, Verdict
-from compressor.report.text import approximate, significant
+from compressor.report.text import approximate, beside, significant
 from profiles.schema import DeviceProfile
 
 Decision: TypeAlias = Literal["ungated", "pass", "warn", "fail"]
@@ -145,8 +146,17 @@ def _latency(judged: Variant, limits: Limits, target: DeviceProfile) -> _Finding
     else:
         shaky = "" if found.stable else ", unstable,"
         span = "" if interval is None else f" ({significant(interval[0])} to {significant(interval[1])})"
-        taken = limits.spelled("max_latency_ms", found.latency_p50_ms)
-        sentence = f"{label} takes {taken}{span}{shaky} {where}, {relation}."
+        taken = f"{label} takes {limits.spelled('max_latency_ms', found.latency_p50_ms)}{span}{shaky} {where}"
+        timed_ms, limit_ms = found.latency_p50_as_timed_ms, limits.max_latency_ms
+        if timed_ms is not None and limit_ms is not None and holds(found, limit_ms) is None:
+            state = "unproven"
+            sentence = (
+                f"{taken} at its reference pace, {beside(timed_ms, limit_ms)} ms as timed: "
+                f"{limits.called('max_latency_ms')} lies between the two."
+            )
+        else:
+            timed = as_timed(found)
+            sentence = f"{taken}{'' if timed is None else f' at its reference pace, {timed}'}, {relation}."
     return _Finding(state, sentence, found.latency_p50_ms, interval, found.origin)
 
 

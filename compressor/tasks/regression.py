@@ -11,7 +11,7 @@ from torch import Tensor
 from compressor.errors import StageFailed
 from compressor.inputs.card import TeacherCard
 from compressor.report import first_look as looking
-from compressor.report.bootstrap import bootstrap
+from compressor.report.bootstrap import NO_WIDTH, bootstrap, widened
 from compressor.report.first_look import FirstLook
 from compressor.report.measured import OutputError, Proportion, RegressionComparison
 from compressor.report.text import significant
@@ -19,6 +19,7 @@ from compressor.report.untrusted import NAME_LIMIT, printable
 from compressor.tasks.seen import Seen
 
 DENSE = False
+LEAST = 5  # images; fewer say so little of the variance that no interval of what is explained can be trusted
 CONSTANT = 1e-12  # a variance below this share of the mean square is rounding
 
 
@@ -38,11 +39,13 @@ def counts(answers: Tensor, card: TeacherCard) -> list[int]:  # noqa: ARG001
 
 
 def captions(seen: Seen, card: TeacherCard) -> list[str]:
-    """The first two outputs."""
-    names = [printable(name, NAME_LIMIT) for name in card.class_names[:2]]
+    """The first two outputs, or of more the first and how many others there are."""
+    shown = 2 if len(card.class_names) <= 2 else 1
+    names = [printable(name, NAME_LIMIT) for name in card.class_names[:shown]]
+    rest = [f"and {len(card.class_names) - shown:,} more"] if len(card.class_names) > shown else []
     return [
-        "\n".join(f"{name} {significant(value)}" for name, value in zip(names, row, strict=False))
-        for row in seen.answers[:, :2].tolist()
+        "\n".join([*(f"{name} {significant(value)}" for name, value in zip(names, row, strict=True)), *rest])
+        for row in seen.answers[:, :shown].tolist()
     ]
 
 
@@ -74,14 +77,14 @@ def draw(images: Tensor, teacher: Tensor, student: Tensor, card: TeacherCard, pa
 def explained_variance(reference: Tensor, outputs: Tensor) -> Proportion | None:
     """R² = 1 - sum (y - f)² / sum (y - mean y)², mean over the outputs that vary; y the reference, f the outputs.
 
-    It is 1 where both are equal and 0 where the reference's own mean would do as well. None where it is not defined:
-    for fewer than two images, or where no output varies.
+    It is 1 where both are equal and 0 where the reference's own mean would do as well. None where nothing can be said:
+    for fewer than five images, or where no output varies.
 
     Raises:
         StageFailed: a number is not finite.
     """
     _check_finite(reference, outputs)
-    if len(reference) < 2:
+    if len(reference) < LEAST:
         return None
     varies = _variance(reference) > 0
     if not varies.any():
@@ -98,6 +101,8 @@ def explained_variance(reference: Tensor, outputs: Tensor) -> Proportion | None:
         return torch.where(spread > CONSTANT * square, 1.0 - residual / spread, torch.nan).nanmean(dim=1)
 
     value, low, high = bootstrap(sums, mean_r2)
+    if high - low < NO_WIDTH:  # equal outputs are no proof that others would be
+        low, high = widened(value, low, high, len(reference))
     return Proportion(value=value, low=low, high=min(high, 1.0), n=len(reference), of="variance")
 
 

@@ -6,7 +6,7 @@ Everything is computed from a few sums of each image: how many pixels both give 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from compressor.errors import StageFailed
 from compressor.inputs.card import VOID, TeacherCard
 from compressor.report import first_look as looking
-from compressor.report.bootstrap import bootstrap
+from compressor.report.bootstrap import bootstrap, mean_of_shares, widened
 from compressor.report.first_look import FirstLook
 from compressor.report.measured import ClassOverlap, Proportion, SegmentationComparison
 from compressor.report.overlays import overlays
@@ -114,7 +114,11 @@ def pixel_agreement(reference: Tensor, maps: Tensor) -> Proportion | None:
     hits = ((reference == maps) & known).flatten(1).sum(dim=1)
     sums = torch.stack([hits, known.flatten(1).sum(dim=1)], dim=1).double()
     sums = sums[sums[:, 1] > 0]
-    return _proportion(sums, lambda total: total[:, 0] / total[:, 1], "pixels")
+    if len(sums) == 0:
+        return None
+    if len(sums) == 1:
+        return _of_one_image(float(sums[0, 0] / sums[0, 1]), "pixels")
+    return _proportion(bootstrap(sums, lambda total: total[:, 0] / total[:, 1]), len(sums), "pixels")
 
 
 def pixel_accuracy(maps: Tensor, labels: Tensor) -> Proportion | None:
@@ -129,9 +133,12 @@ def mean_iou(reference: Tensor, maps: Tensor) -> Proportion | None:
     """
     both, either = overlaps(reference, maps)
     kept = either.sum(dim=1) > 0
-    num_classes = both.shape[1]
-    sums = torch.cat([both[kept], either[kept]], dim=1)
-    return _proportion(sums, lambda total: (total[:, :num_classes] / total[:, num_classes:]).nanmean(dim=1), "overlap")
+    both, either = both[kept], either[kept]
+    if len(both) == 0:
+        return None
+    if len(both) == 1:
+        return _of_one_image(float((both / either).nanmean()), "overlap")
+    return _proportion(mean_of_shares(both, either), len(both), "overlap")
 
 
 def overlaps(reference: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,10 +188,11 @@ def _masks(labels: Tensor) -> bool:
     return labels.dim() == 3
 
 
-def _proportion(sums: Tensor, statistic: Any, of: Any) -> Proportion | None:
-    if len(sums) == 0:
-        return None
-    if len(sums) == 1:
-        return Proportion(value=float(statistic(sums)), low=0.0, high=1.0, n=1, of=of)
-    value, low, high = bootstrap(sums, statistic)
-    return Proportion(value=value, low=low, high=min(high, 1.0), n=len(sums), of=of)
+def _proportion(found: tuple[float, float, float], n: int, of: Literal["pixels", "overlap"]) -> Proportion:
+    low, high = widened(*found, n)
+    return Proportion(value=found[0], low=low, high=high, n=n, of=of)
+
+
+def _of_one_image(value: float, of: Literal["pixels", "overlap"]) -> Proportion:
+    """From which nothing follows for others."""
+    return Proportion(value=value, low=0.0, high=1.0, n=1, of=of)

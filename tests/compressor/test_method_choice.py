@@ -67,9 +67,13 @@ ROWS = [
     ({"num_pool": 5000, "relatedness": UNRELATED_POOL, "num_few": ENOUGH_IMAGES}, "hidfd", "2,000 images of 10"),
     ({"num_few": 5, "image_side": 224}, "kd3", "the 5 images are used"),
     ({"num_few": 100, "image_side": 224}, "hidfd", "100 images"),
-    ({"task": "segmentation", "num_few": 20}, "dfad", "20 images of the task are too few for segmentation"),
+    (
+        {"task": "segmentation", "num_few": 20},
+        "dfad",
+        "20 images of the task are too few for segmentation (vanilla from 300",
+    ),
     ({"task": "segmentation", "num_few": ENOUGH_DENSE}, "vanilla", "300 images of the task are enough"),
-    ({"task": "regression"}, "dfad", "0 images of the task are too few for regression"),
+    ({"task": "regression"}, "dfad", "there is no image of the task, and this method needs none"),
     ({"task": "regression", "num_few": 1000}, "vanilla", "1,000 images of the task are enough for regression"),
 ]
 

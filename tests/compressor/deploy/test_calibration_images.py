@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compressor.deploy.calibration_images import (
     JUDGED_SYNTHETIC,
+    MOST_OF_POOL,
     NUM_PATTERNS,
     SYNTHETIC_CANDIDATES,
     confidences,
@@ -151,3 +152,46 @@ def test_the_confidence_of_class_maps_is_a_mean_over_pixels() -> None:
     logits = np.zeros((1, 2, 1, 2), np.float32)
     logits[0, 0, 0, 1] = 1000.0
     np.testing.assert_allclose(confidences(logits), [0.75])
+
+
+# --- no image of the task, but a pool ---------------------------------------------------------------------------------
+
+
+def test_a_pool_stands_in_evenly_and_is_not_called_real(generator: Generator) -> None:
+    pool = images(3 * MOST_OF_POOL)
+    found = gather(images(0), images(0), generator, num_synthetic=96, seed=5, pool=pool)
+    assert found.of_pool
+    assert (len(found.real), len(found.select), len(found.synthetic)) == (MOST_OF_POOL, MOST_OF_POOL, 96)
+    place = {image.numpy().tobytes(): index for index, image in enumerate(pool)}
+    used = [
+        [place[np.round(image * 255.0).astype(np.uint8).tobytes()] for image in part]
+        for part in (found.real, found.select)
+    ]
+    assert not {*used[0]} & {*used[1]}
+    assert used[0][0] == 0
+    assert used[1][-1] == len(pool) - 1  # folders that come last are seen too
+    assert "unknown relation to it" in found.warnings[0]
+    assert "check it on some before it ships" in found.warnings[0]
+    judges = found.judges(lambda _: pytest.fail("there is no image of the task to be as sure of"))
+    assert judges.words == f"{MOST_OF_POOL} pool images + {JUDGED_SYNTHETIC} generated images"
+
+
+def test_a_pool_alone_calibrates_and_judges_on_other_images() -> None:
+    found = gather(images(0), images(0), None, num_synthetic=96, seed=5, pool=images(20))
+    assert (len(found.real), len(found.select), len(found.synthetic)) == (10, 10, 0)
+    assert found.generator_note.endswith("int8 is calibrated on pool images of unknown relation to the task alone.")
+    assert "real images" not in " ".join((found.generator_note, *found.warnings[1:]))
+    assert found.judges(None).words == "10 pool images + 0 generated images"
+
+
+def test_images_of_the_task_leave_the_pool_alone() -> None:
+    with_pool = gather(images(40), images(4, seed=1), None, num_synthetic=0, seed=0, pool=images(50, seed=2))
+    without = gather(images(40), images(4, seed=1), None, num_synthetic=0, seed=0)
+    assert not with_pool.of_pool
+    np.testing.assert_array_equal(with_pool.real, without.real)
+    assert with_pool.warnings == without.warnings
+
+
+def test_the_advice_is_the_callers() -> None:
+    found = gather(images(20), images(4), None, num_synthetic=0, seed=0, more="More --samples would help.")
+    assert found.warnings[0].endswith("are those of single images. More --samples would help.")

@@ -168,3 +168,20 @@ def test_without_a_real_image_int8_comes_from_patterns_and_says_so(tmp_path: Pat
     assert made.int8["range_agreement_median"] is None
     assert made.int8["judged_on"] == "0 select + 128 smooth random patterns"
     assert any("check it on some before it ships" in warning for warning in made.warnings)
+
+
+def test_a_pool_in_the_place_of_real_images_is_counted_as_one(tmp_path: Path) -> None:
+    for stage in ("onnx", "precision"):
+        (tmp_path / stage).mkdir()
+    source, cpu = tmp_path / "onnx" / "student.onnx", load_target("cpu")
+    onnx_from_torch(network(32), (3, 12, 12), source, opset_ceiling=cpu.opset_ceiling, metadata={})
+    none = torch.empty(0, 3, 12, 12, dtype=torch.uint8)
+    pool = torch.randint(256, (40, 3, 12, 12), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    found = gather(none, none, None, num_synthetic=64, seed=0, pool=pool)
+    made = make_precisions(
+        source, tmp_path / "precision", "student", cpu, ALL, found, max_drop=5.0, note=lambda _: None
+    )
+    assert made.int8 is not None
+    assert (made.int8["num_real"], made.int8["num_pool"], made.int8["num_judged"]) == (0, 20, 20)
+    assert made.int8["judged_on"] == "20 pool images + 0 generated images"
+    assert any("pool images of unknown relation" in warning for warning in made.warnings)

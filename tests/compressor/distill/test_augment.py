@@ -146,6 +146,20 @@ def test_mirroring_asks_about_256_images_at_most() -> None:
     assert asked == [256, 256]
 
 
+def test_mirroring_of_large_images_is_asked_in_batches_with_the_same_answer() -> None:
+    images = (some_images(40, 1, 256, 256) * 255).to(torch.uint8)
+    asked: list[int] = []
+
+    def classify(batch: Tensor) -> Tensor:
+        asked.append(len(batch))
+        return left_or_right(batch)
+
+    answer = mirroring("auto", images, classify)
+    assert asked == [16] * 4 + [8] * 2
+    assert answer[0] is False
+    assert "calls 0% of the mirrored training images" in answer[1]["reason"]
+
+
 @pytest.mark.parametrize(("setting", "mirror"), [("on", True), ("off", False)])
 def test_mirroring_as_asked_does_not_ask_the_teacher(setting: str, mirror: bool) -> None:
     def classify(_images: Tensor) -> Tensor:

@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from compressor.errors import InputRefused
 from compressor.inputs.card import VOID, TeacherCard
 from compressor.inputs.evaluation import evaluation_set
 from compressor.inputs.image_files import images_beside_masks, mask_of
-from compressor.inputs.masks import Masks, read_masks
+from compressor.inputs.masks import Masks, check_masks, read_masks
+from compressor.inputs.near_copies import thumbnails
 from compressor.inputs.samples import read_samples
 
 
@@ -162,16 +164,16 @@ def test_the_labels_of_an_evaluation_are_its_masks(tmp_path: Path) -> None:
     for index, mask in enumerate(masks):
         write(tmp_path, f"{index}.png", mask, seed=index)
     seen = read_samples(tmp_path, card()).images[:1]
-    found = evaluation_set(tmp_path, card(), seen, None)
+    found = evaluation_set(tmp_path, card(), {"samples": thumbnails(seen)})
     assert len(found.images) == 3
     assert np.array_equal(found.labels.numpy(), np.stack(masks[1:]))
-    assert found.warnings[-1].startswith("1 images of --eval are also among the samples")
+    assert found.warnings[-1].startswith("1 image of --eval is also among the samples")
 
 
 def test_an_evaluation_without_masks_has_no_labels(tmp_path: Path) -> None:
     for index in range(2):
         write(tmp_path, f"{index}.png", None, seed=index)
-    found = evaluation_set(tmp_path, card(), torch.empty(0, 3, 8, 8, dtype=torch.uint8), None)
+    found = evaluation_set(tmp_path, card(), {})
     assert found.labels.tolist() == [-1, -1]
 
 
@@ -181,3 +183,43 @@ def test_the_folders_of_a_regression_are_no_labels(tmp_path: Path) -> None:
     samples = read_samples(tmp_path, tiny.card(task="regression"))
     assert samples.labels.tolist() == [-1, -1]
     assert samples.warnings == ()
+
+
+# --- masks of which none can be used, before anything trains ----------------------------------------------------------
+
+
+def test_masks_in_colour_are_refused_by_their_headers(tmp_path: Path) -> None:
+    for index in range(5):
+        write(tmp_path, f"{index}.png", classes(), mode="RGB")
+    for image in (tmp_path / "images").iterdir():
+        image.write_bytes(b"never opened")
+    with pytest.raises(InputRefused, match=r"None of the 5 masks in .* it has the mode RGB, not one class") as refusal:
+        check_masks(tmp_path)
+    assert refusal.value.expected == (
+        "One class index a pixel was expected, as PNG in mode L or P, as large as its image."
+    )
+    assert refusal.value.action == "Convert colours to indices, or remove masks/ to judge agreement alone."
+
+
+def test_masks_that_belong_to_no_image_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a.png", classes())
+    (tmp_path / "masks/a.png").rename(tmp_path / "masks/a_mask.png")
+    with pytest.raises(InputRefused, match=r"masks/a_mask\.png: no image has its name"):
+        check_masks(tmp_path)
+
+
+def test_damaged_masks_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a.png", classes())
+    (tmp_path / "masks/a.png").write_bytes(b"no PNG")
+    with pytest.raises(InputRefused, match="it is no PNG file or damaged"):
+        check_masks(tmp_path)
+
+
+def test_one_usable_mask_is_enough_and_the_others_are_told_what_to_become(tmp_path: Path) -> None:
+    check_masks(tmp_path)  # no mask at all: agreement alone is judged
+    files = [write(tmp_path, f"{index}.png", classes(), mode="RGB") for index in range(2)]
+    files.append(write(tmp_path, "2.png", classes()))
+    check_masks(tmp_path)
+    (warning,) = read(tmp_path, files).warnings
+    assert warning.startswith("2 of 3 masks cannot be used (masks/0.png: it has the mode RGB")
+    assert warning.endswith("as PNG in mode L or P, as large as its image.")

@@ -38,7 +38,30 @@ def test_samples_are_left_out_by_bytes_and_by_pixels(tmp_path: Path) -> None:
     pool = read_pool(folder, CARD, samples, max_images=100)
     assert len(pool.images) == len(pool.files) == len(pool.sha256) == len(pool.labels) == 5
     assert not any((image == sample).all() for image in pool.images for sample in samples.images)
-    assert pool.warnings == ("2 images of --pool are also among the samples; left out of the pool.",)
+    assert pool.warnings == (
+        "2 images of --pool are also among the samples, as such or as a near copy; left out of the pool.",
+    )
+
+
+def test_near_copies_of_samples_are_left_out(tmp_path: Path) -> None:
+    card = tiny.card(image_shape=(3, 32, 32))
+    (tmp_path / "few").mkdir()
+    (tmp_path / "pool").mkdir()
+    for index, image in enumerate(tiny.images(4, card.input_shape)):
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        picture.save(tmp_path / "few" / f"{index}.png")
+        picture.resize((64, 64), Image.Resampling.BICUBIC).save(tmp_path / "pool" / f"copy{index}.jpg", quality=75)
+    for index, image in enumerate(tiny.images(9, card.input_shape, seed=1)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "pool" / f"other{index}.png")
+    pool = read_pool(tmp_path / "pool", card, read_samples(tmp_path / "few", card), max_images=100)
+    assert all(name.startswith("other") for name in pool.files)
+    assert len(pool.files) == len(pool.images) == 9
+    assert pool.warnings[0].startswith("4 images of --pool are also among the samples, as such or as a near copy")
+
+
+def test_a_refusal_names_the_pool(tmp_path: Path) -> None:
+    with pytest.raises(InputRefused, match="given to --pool, does not exist"):
+        read_pool(tmp_path / "none", CARD, no_samples(CARD), max_images=100)
 
 
 def test_a_pool_of_nothing_but_samples_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 
@@ -212,8 +213,24 @@ def test_files_that_are_too_large_or_locked_are_skipped(tmp_path: Path, monkeypa
 def test_missing_folders_are_refused_with_a_neighbour(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
     refusal(tmp_path / "sampels", "sampels", "Did you mean 'samples'?")
-    refusal(tmp_path / "no" / "where", "There is no samples folder", "Check the path")
-    refusal(write_image(tmp_path / "one.png", 0), "one.png are not a folder", "flat or with one folder per class")
+    refusal(tmp_path / "no" / "where", "given to --samples, does not exist", "Check the path given to --samples")
+    refusal(
+        write_image(tmp_path / "one.png", 0),
+        "one.png, given to --samples, is not a folder",
+        "flat or with one folder per class",
+    )
+
+
+@pytest.mark.parametrize("flag", ["--samples", "--pool", "--eval"])
+def test_a_refusal_names_the_flag_that_the_folder_was_given_to(tmp_path: Path, flag: str) -> None:
+    write_image(tmp_path / "one.png", 0)
+    with pytest.raises(InputRefused, match="holds 1 image that") as few:
+        read_samples(tmp_path, tiny.card(), flag=flag)
+    assert few.value.action.startswith("Add images of")
+    assert few.value.action.endswith(f"or check the folder given to {flag}.")
+    with pytest.raises(InputRefused, match=f"given to {flag}, does not exist") as missing:
+        read_samples(tmp_path / "no" / "where", tiny.card(), flag=flag)
+    assert missing.value.action == f"Check the path given to {flag}."
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:

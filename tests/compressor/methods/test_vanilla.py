@@ -52,6 +52,15 @@ def test_it_trains_as_long_as_hidfd_does(effort: str, device: str) -> None:
         assert ours[name] == theirs[name]
 
 
+@pytest.mark.parametrize(("device", "small", "large"), [("cpu", 128, 16), ("cuda", 256, 64)])
+def test_large_images_come_in_small_batches(device: str, small: int, large: int) -> None:
+    sizes = [
+        vanilla.defaults("full", (3, *sides), device)["student_batch_size"]
+        for sides in ((32, 32), (64, 64), (32, 96), (224, 224))
+    ]
+    assert sizes == [small, small, large, large]
+
+
 def test_numbers_are_learned_by_squared_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = tiny.teacher(task="regression")
     monkeypatch.setattr(vanilla, "knowledge_distillation", None)

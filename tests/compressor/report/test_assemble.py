@@ -438,11 +438,51 @@ def test_a_run_without_any_image_has_a_report(task: str, precise: dict[str, Any]
     found = precise | {"samples": samples, "report": {"evidence": {}, "variants": {}}}
     report = report_of(found, tmp_path, card=CARD.model_copy(update={"task": task}), limits=Limits(max_latency_ms=5.0))
     assert report.summary.decision == "warn"  # the latency holds, and nothing says how good the student is
-    assert "no real image was given" in report.summary.headline
+    assert "no image of the task was given" in report.summary.headline
     assert report.student.agreement.larger is None
-    assert "No real image was given." in report_markdown(report)
+    assert "No image of the task was given." in report_markdown(report)
 
 
 def facts_without_images(samples: Mapping[str, Any], pseudo_labels: list[int]) -> dict[str, Any]:
     parts = dict.fromkeys(samples["parts"], 0)
     return {**samples, "parts": parts, "confidence": None, "accuracy": None, "pseudo_labels": pseudo_labels}
+
+
+@pytest.mark.parametrize(
+    ("num_images", "scale", "said"),
+    [
+        (3, 1.0, "3 images are too few to say how good it is."),
+        (1, 1.0, "1 image is too few to say how good it is."),
+        (6, 0.0, "the teacher's outputs do not vary over 6 images, so nothing says how good it is."),
+    ],
+)
+def test_images_that_do_not_say_how_good_a_regression_is(
+    num_images: int, scale: float, said: str, facts: dict[str, Any], tmp_path: Path
+) -> None:
+    teacher = scale * torch.arange(2.0 * num_images).reshape(num_images, 2)
+    found = task_of("regression").evidence_facts(teacher, teacher + 1, torch.empty(0))
+    assert found["agreement"] is None
+    samples = facts["samples"] | {"confidence": None, "accuracy": None, "pseudo_labels": []}
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "sheet.png").touch()
+    report = report_of(
+        facts | {"samples": samples, "report": {"evidence": found}},
+        tmp_path,
+        card=CARD.model_copy(update={"task": "regression"}),
+    )
+    assert said in report.summary.headline
+    assert [picture.title for picture in report.pictures] == ["The samples and what the teacher answers"]
+
+
+def test_what_makes_a_student_useless_stands_first(facts: dict[str, Any], tmp_path: Path) -> None:
+    teacher = torch.eye(2)[torch.tensor([0] * 14 + [1] * 6)]
+    found = task_of("classification").evidence_facts(teacher, torch.eye(2)[[0] * 20], torch.full((20,), -1))
+    report = report_of(facts | {"report": {"evidence": found}}, tmp_path)
+    (said,) = [text for text in report.warnings if "most frequent class always" in text]
+    assert (report.warnings[0], report.summary.points[0]) == (said, said)
+
+
+def test_a_method_that_leaves_the_pool_alone(facts: dict[str, Any], tmp_path: Path) -> None:
+    assert report_of(facts, tmp_path).distillation.uses_pool
+    alone = facts | {"distill": facts["distill"] | {"uses_pool": False}}
+    assert not report_of(alone, tmp_path).distillation.uses_pool

@@ -131,3 +131,12 @@ def test_names_do_not_cover_each_other_where_there_is_room(
     assert len(kept) == 11
     boxes: list[Bbox] = [module._box(one) for one in kept]
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    # Without room the two that everyone looks for keep their names, and no name stands on another.
+    placed.clear()
+    crowd = [candidate(f"prune:0.{i}", "pruned", 0.3 + 0.005 * i, 0.3) for i in range(20)]
+    candidate_picture(student_search(candidates=tuple(crowd), chosen="prune:0.7"), tmp_path / "b.png")
+    kept = [one for one in placed if one.axes is not None and one in one.axes.texts]
+    assert {"cifar_resnet20", "prune:0.7"} < {one.get_text() for one in kept}
+    assert len(kept) < 21
+    boxes = [module._box(one) for one in kept]
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])

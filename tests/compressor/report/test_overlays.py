@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from compressor.report.drawing import MARGIN
-from compressor.report.overlays import DIFFERENT, MAX_IMAGES, colour, overlays
+from compressor.report.overlays import DIFFERENT, MAX_IMAGES, colour, over_grey, overlays
 
 NAMES = ("sky", "road", "a name that is much too long for the legend", "\x1b[31mred\u202e")
 
@@ -47,8 +47,20 @@ def test_the_halves_have_their_classes_colours(tmp_path: Path) -> None:
     picture = drawn(tmp_path / "one.png", 1)
     left = MARGIN + 224 + 10  # the teacher's map is the second column
     for offset, index in ((20, 1), (200, 0)):
-        wanted = 0.6 * np.array(colour(index)) + 0.4 * 255
+        wanted = 0.6 * np.array(colour(index)) + 0.4 * (128 + 0.35 * (255 - 128))
         np.testing.assert_allclose(picture[MARGIN + 26 + 50, left + offset], wanted, atol=1)
+
+
+def test_the_legend_has_the_colours_of_the_maps_and_no_class_of_a_few_pixels(tmp_path: Path) -> None:
+    images, teacher, student = maps(1)
+    overlays(torch.full_like(images, 128), teacher, student, NAMES, tmp_path / "one.png")
+    with Image.open(tmp_path / "one.png") as opened:
+        picture = np.asarray(opened)
+    legend = picture[MARGIN + 26 + 112 + 22 + 10 :]
+    for index in (0, 1):
+        for part in (picture[: -len(legend)], legend):
+            assert (np.abs(part - np.array(over_grey(index), dtype=float)).max(axis=2) <= 1).sum() > 100
+    assert not (np.abs(legend - np.array(over_grey(3), dtype=float)).max(axis=2) <= 1).any()  # one pixel of 3,136
 
 
 def test_of_many_images_eight_are_drawn(tmp_path: Path) -> None:

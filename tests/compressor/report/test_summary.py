@@ -95,3 +95,10 @@ def test_another_power_mode_is_said(report: Report, latency: Callable[..., Laten
         "Latency on the target, Jetson Orin Nano Super, was measured in power mode MAXN_SUPER alone, which is not that "
         "of its profile and decides nothing."
     )
+
+
+def test_what_was_timed_at_another_pace_stands_beside_it(report: Report, latency: Callable[..., LatencyStats]) -> None:
+    here = latency(1.81, pace=0.9, latency_p50_as_timed_ms=1.97)
+    student = report.student.model_copy(update={"latency_host": here})
+    points = summarise(report.teacher, student, report.target).points
+    assert any("1.81 ms (p50, 1.97 ms as timed)" in point for point in points)

@@ -176,7 +176,7 @@ def test_a_regression_speaks_of_variance_and_errors(regression: Report) -> None:
         "| variance explained, 120 held-out images | reference | 93.0 %",
         "variance explained of the teacher, 120 held-out images",
         "student int8 explains 99.5 % (97.5 to 100 %) of the variance of fp32 over 120 images held out from that",
-        "root mean square difference 0.420 over all outputs; by output: `2` 0.600 (-40.0 % explained, the teacher's "
+        "root mean square difference 0.420 over all outputs; by output: `2` 0.600 (none explained, the teacher's "
         "deviation 0.500), `0`",
         "`3` 0.0100 (the teacher's is constant)",
         "| on | images | largest difference | variance explained |",
@@ -233,14 +233,33 @@ def test_without_any_image_nothing_passes_and_it_is_said(build_report: Build, re
     seen = summarise(teacher, student, report.target, report.recommendation, held)
     unseen = summarise(teacher, student, report.target, report.recommendation, held, without_images=True)
     assert (seen.decision, unseen.decision) == ("pass", "warn")
-    assert "no real image was given that says how good it is" in unseen.headline
+    assert "no image of the task was given that says how good it is" in unseen.headline
     nothing = {"num_train": 0, "num_select": 0, "num_evidence": 0, "num_labelled": 0, "skipped": ()}
     samples = report.samples.model_copy(
         update={**nothing, "teacher_confidence": None, "teacher_accuracy": None, "pseudo_labels": (0,) * 10}
     )
     text = report_markdown(
-        build_report(summary=unseen, teacher=teacher, student=student, samples=samples, comparison_evidence=None)
+        build_report(
+            summary=unseen, teacher=teacher, student=student, samples=samples, comparison_evidence=None, verdicts=held
+        )
     )
-    assert "- No real image was given." in text
+    assert "- No image of the task was given." in text
     assert "The teacher's classes" not in text
     assert "to train on" not in text
+    assert "- No image of the task was given." in text
+    assert "The limits on latency and size hold; nothing says how good the student is." in text
+    assert "On random images, logits = classifier(pool(map)) holds" in text
+    assert "the teacher, |" not in text
+
+
+@pytest.mark.parametrize(
+    ("uses", "said"),
+    [
+        (True, "3,000 other images to train on, from the pool."),
+        (False, "3,000 other images in the pool, which `hidfd` does not use."),
+    ],
+)
+def test_what_a_pool_was_for(uses: bool, said: str, build_report: Build, report: Report) -> None:
+    samples = report.samples.model_copy(update={"num_pool": 3000})
+    made = report.distillation.model_copy(update={"uses_pool": uses})
+    assert f"- {said}" in report_markdown(build_report(samples=samples, distillation=made))

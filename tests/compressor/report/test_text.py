@@ -22,6 +22,7 @@ from compressor.report.text import (
     points,
     significant,
     size,
+    span,
     times,
     with_interval,
 )
@@ -130,3 +131,12 @@ def test_a_latency_at_the_reference_pace_says_what_it_was_as_timed(latency: Call
     assert "as timed" not in conditions(latency(0.148))
     scaled = latency(0.148, pace=0.889, latency_p50_as_timed_ms=0.167)
     assert conditions(scaled).endswith("ms at this machine's reference pace, 0.167 ms as timed at 89% of it")
+
+
+def test_less_than_nothing_of_a_variance_is_none() -> None:
+    assert percent(-301.028) == percent(-1e-9) == "none"
+    wide = Proportion(value=-2.0, low=-9.0, high=0.25, n=9, of="variance")
+    assert with_interval(wide) == "none (none to 25.0 %)"
+    assert with_interval(wide.model_copy(update={"high": -0.5})) == "none"
+    assert span(wide.model_copy(update={"high": -0.5})) == "none"
+    assert points(30202.8) == "more than 100 points"

@@ -214,3 +214,39 @@ def test_the_engine_that_ships_is_judged_and_not_the_file_of_its_precision(
     engine = board(1.0).model_copy(update={"format": "engine", "path": "engine/x.engine", "latency_target": fast})
     (verdict,), _ = judged([board(4.0), engine], Limits(max_latency_ms=5.0))
     assert (verdict.artefact, verdict.value) == ("student fp16 engine", 1.0)
+
+
+@pytest.mark.parametrize(("p50_ms", "as_timed_ms"), [(1.81, 1.97), (1.97, 1.81)])
+def test_a_limit_between_the_reference_pace_and_what_was_timed_is_unproven(
+    board: Callable[..., Variant], p50_ms: float, as_timed_ms: float
+) -> None:
+    paced = {"pace": p50_ms / as_timed_ms, "latency_p50_as_timed_ms": as_timed_ms}
+    (verdict,), found = judged([board(p50_ms, **paced)], Limits(max_latency_ms=1.9))
+    assert (verdict.state, verdict.value) == ("unproven", p50_ms)
+    assert verdict.sentence == (
+        f"Student fp16 takes {p50_ms} ms on {JETSON.title} at its reference pace, {as_timed_ms} ms as timed: the limit "
+        "of 1.9 ms lies between the two."
+    )
+    assert found is not None
+    assert found.model == "student"  # what is unknown excludes nothing
+    assert decision_of([verdict], found) == "warn"
+    for limit_ms, state, relation in ((2.5, "held", "within"), (1.5, "missed", "above")):
+        (verdict,), _ = judged([board(p50_ms, **paced)], Limits(max_latency_ms=limit_ms))
+        assert verdict.state == state
+        assert f"{as_timed_ms} ms as timed, {relation} the limit" in verdict.sentence
+
+
+def test_what_was_timed_at_the_reference_pace_is_said_once(board: Callable[..., Variant]) -> None:
+    (verdict,), _ = judged([board(3.0, pace=0.99, latency_p50_as_timed_ms=3.03)], Limits(max_latency_ms=5.0))
+    assert verdict.sentence == f"Student fp16 takes 3.00 ms on {JETSON.title}, within the limit of 5 ms."
+
+
+def test_a_teacher_that_holds_a_limit_at_one_pace_alone_does_not_suffice(
+    variant: Callable[..., Variant], latency: Callable[..., LatencyStats]
+) -> None:
+    paced = latency(1.8, origin="merged", is_target=True, pace=0.9, latency_p50_as_timed_ms=2.0)
+    rows = [variant("teacher", "fp32", latency_target=paced), variant("student", "fp32")]
+    for limit_ms, suffices in ((1.9, False), (2.1, True)):
+        found = recommend(rows, (), Limits(max_latency_ms=limit_ms), JETSON)
+        assert found is not None
+        assert (found.teacher_suffices is not None) == suffices
