@@ -101,7 +101,10 @@ SIZES: Mapping[str, Size] = {
         teacher_batch=16,
         teacher_lr=0.05,
         budget={"student_steps": 800, "student_batch_size": 16},
-        options={name: {"generator_width": 32, "latent_dim": 100} for name in ("dfad", "ddad")},
+        options={
+            "dfad": {"generator_width": 32, "latent_dim": 100},
+            "ddad": {"generator_width": 32, "latent_dim": 100, "generator_every": 2},
+        },
     ),
     "full": Size(
         image=(180, 240),
@@ -236,7 +239,7 @@ def trained_student(
         student = own_classifier(backbone, teacher)
         student.load_state_dict(saved["weights"])
         return student.eval(), saved["facts"]
-    resumed = work.exists()  # what an earlier session took of the processor nobody knows any more
+    resumed = work.exists()  # what an earlier session took, and asked, nobody knows any more
     queries, started, processor = teacher.num_queries, time.monotonic(), time.process_time()
     facts: dict[str, Any] = {}
     context = make_context(size, work, seed, options.device)
@@ -259,7 +262,7 @@ def trained_student(
     facts = {
         "seconds": round(max(time.monotonic() - started, sum(phase.seconds for phase in context.phases)), 1),
         "processor_seconds": None if resumed else round(time.process_time() - processor, 1),
-        "teacher_queries": teacher.num_queries - queries,
+        "teacher_queries": None if resumed else teacher.num_queries - queries,
         **facts,
     }
     torch.save({"weights": student.cpu().state_dict(), "facts": facts}, kept)
@@ -412,8 +415,9 @@ def _tested(size: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     teachers = {row["seed"]: row["miou"] for row in rows if row["student"] == TEACHER}
     for row in rows:
         share = f"{row['miou'] / teachers[row['seed']]:.2f}" if row["seed"] in teachers else ""
-        seconds = row.get("processor_seconds")
-        cost = f"{'' if seconds is None else round(seconds)} | {row.get('teacher_queries', '')}"
+        cost = " | ".join(
+            "" if row.get(key) is None else f"{row[key]:,.0f}" for key in ("processor_seconds", "teacher_queries")
+        )
         images = row.get("num_images", "367 with masks")
         lines.append(
             f"| {row['student']} | {images} | {row['miou']:.3f} ({row['miou_low']:.3f} to {row['miou_high']:.3f}) "

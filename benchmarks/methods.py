@@ -324,7 +324,7 @@ def result(
         InputRefused: by the method, of this teacher or these images.
     """
     work = folder / f"{name.replace(' ', '-')}-{len(images.pool)}"
-    resumed = work.exists()  # what an earlier session took of the processor nobody knows any more
+    resumed = work.exists()  # what an earlier session took, and asked, nobody knows any more
     backbone = build_backbone("width:0.5", teacher, channel_multiple=1, seed=seed)
     facts: dict[str, Any] = {}
     queries_before, started, processor = teacher.num_queries, time.monotonic(), time.process_time()
@@ -361,7 +361,7 @@ def result(
         "agreement": share(predicted == teacher_logits.argmax(dim=1)),
         "seconds": round(seconds, 1),
         "processor_seconds": None if resumed else round(time.process_time() - processor, 1),
-        "teacher_queries": queries,
+        "teacher_queries": None if resumed else queries,
         **facts,
     }
 
@@ -410,11 +410,17 @@ def task_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 lines.append(f"| {method} | {pool} | refused: {cell[0]['refused']} | | | | |")
                 continue
             worth = " | ".join(spread([row[key] for row in cell]) for key in ("accuracy", "agreement"))
-            times = [row["processor_seconds"] for row in cell if row["processor_seconds"] is not None]
-            cost = f"{statistics.mean(times):,.0f}" if times else ""
-            queries = statistics.mean(row["teacher_queries"] for row in cell)
-            lines.append(f"| {method} | {pool} | {worth} | {cost} | {queries:,.0f} | {len(cell)} |")
+            cost = " | ".join(
+                mean_known([row[key] for row in cell]) for key in ("processor_seconds", "teacher_queries")
+            )
+            lines.append(f"| {method} | {pool} | {worth} | {cost} | {len(cell)} |")
     return "\n".join(lines)
+
+
+def mean_known(numbers: Sequence[float | None]) -> str:
+    """The mean of those that are known, or nothing."""
+    known = [number for number in numbers if number is not None]
+    return f"{statistics.mean(known):,.0f}" if known else ""
 
 
 def spread(shares: list[float]) -> str:

@@ -264,7 +264,7 @@ def _show(report: Report, folder: Path, *, as_json: bool) -> None:
 
 @app.command()
 def export(
-    source: Annotated[Path, typer.Option("--from", metavar="PATH", help="an fp32 ONNX classifier or segmenter, ours or not")],
+    source: Annotated[Path, typer.Option("--from", metavar="PATH", help="an fp32 ONNX classifier or segmenter")],
     samples: Annotated[Path, typer.Option("--samples", metavar="PATH", help="a folder with images of its task")],
     target: Annotated[str, typer.Option("--target", help="device to deploy to")] = "cpu",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default: exports/<name>-<target>")] = None,
@@ -283,7 +283,7 @@ def export(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Make the precisions and the kit of any ONNX classifier or segmenter, and say which to ship. Nothing is trained."""
+    """Make precisions and kit of any ONNX classifier or segmenter, and say which to ship. Nothing is trained."""
     from compressor.deploy.exporting import export_classifier, export_request
     from compressor.progress import Reporter
 

@@ -93,11 +93,11 @@ def row(student: str, part: str = "test", **changed: Any) -> dict[str, Any]:
 
 
 def test_the_table_compares_with_the_teacher_of_the_same_seed() -> None:
-    cost = {"processor_seconds": 61.7, "teacher_queries": 12_345, "num_images": 0}
+    cost: dict[str, Any] = {"processor_seconds": 61.7, "teacher_queries": 12_345, "num_images": 0}
     student = row("dfad", miou=0.4, agreement=0.75, **cost)
     text = tables([row(TEACHER), student, row("dfad", part="val", changes={"generator": "b"}, agreement=0.7)])
     assert "| teacher | 367 with masks | 0.500 (0.450 to 0.550) | 1.00 | 80.0 | 100.0 |  |  | 0 |" in text
-    assert "| dfad | 0 | 0.400 (0.450 to 0.550) | 0.80 | 80.0 | 75.0 | 62 | 12345 | 0 |" in text
+    assert "| dfad | 0 | 0.400 (0.450 to 0.550) | 0.80 | 80.0 | 75.0 | 62 | 12,345 | 0 |" in text
     assert "| dfad | generator b | 70.0 |" in text
 
 
