@@ -64,7 +64,8 @@ def test_a_segmentation_from_teacher_to_report(
     assert outcome.code == 0, outcome.err
     report = json.loads(outcome.out)
     assert report["task"] == "segmentation"
-    assert report["distillation"]["method"] == ("vanilla" if "vanilla" in given else "dfad")
+    named = given[given.index("--method") + 1] if "--method" in given else None
+    assert report["distillation"]["method"] == (named or "ddad")
     assert report["distillation"]["chosen"] == ("asked" if "--method" in given else "auto")
 
     judged = report["student"]
