@@ -312,8 +312,8 @@ def _as_stage_errors(stage: str, run_folder: Path) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise StageFailed(
             f"Stage {stage} ran out of GPU memory.",
-            "The method's batches and networks have to fit.",
-            "Use --effort quick, or smaller batches such as --option student_batch_size=64.",
+            "Batches are divided where the method's terms allow it; this one could not be, or was down to two images.",
+            "Use --effort quick, or smaller batches such as --option student_batch_size=64 or generator_batch_size=64.",
         ) from error
     except Exception as error:
         if _disk_is_full(error):

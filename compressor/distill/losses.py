@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compressor.distill.batch_norm_match import LayerStatistics
+from compressor.distill.monitor import class_evenness
 
 # --- adversarial and class terms (ADC-GAN, Hou et al. 2022) ---------------------------------------------------------
 
@@ -101,6 +102,9 @@ def category_frequency_smoothing(marginal: Tensor, class_weights: Tensor) -> Ten
     return (class_weights * p * torch.log(p + 1e-8)).sum()
 
 
+LEAST_COUNTS = 20.0  # images for every class, before their evenness is judged; the least frequency of one is one
+
+
 class ClassFrequency:
     """How often the teacher sees each class in the generated images, and the weights that follow.
 
@@ -124,17 +128,24 @@ class ClassFrequency:
         self.period = period
         self.momentum = momentum
 
-    def marginal(self, probabilities: Tensor) -> Tensor:
+    def marginal(self, probabilities: Tensor, whole: Tensor | None = None) -> Tensor:
         """(B, K) -> (K,) mean prediction.
 
         Where K exceeds the batch, one batch cannot show a marginal: the value is then a running mean over about
         4 K / B batches, and the gradient is the current batch's (straight-through).
+
+        Args:
+            whole: (B, K) of the whole batch, where `probabilities` are a part of it: the value is then the whole
+                batch's, and the gradient the part's.
         """
         batch = probabilities.float().mean(dim=0)
-        num_classes, batch_size = len(self.frequency), len(probabilities)
+        num_classes, batch_size, share = len(self.frequency), len(probabilities), 1.0
+        if whole is not None:
+            batch = whole.detach().float().mean(dim=0) + batch - batch.detach()
+            batch_size, share = len(whole), len(probabilities) / len(whole)
         if num_classes <= batch_size:
             return batch
-        keep = 1.0 - batch_size / (4.0 * num_classes)
+        keep = (1.0 - batch_size / (4.0 * num_classes)) ** share
         self.running_marginal = keep * self.running_marginal + (1.0 - keep) * batch.detach()
         return self.running_marginal + batch - batch.detach()
 
@@ -147,6 +158,11 @@ class ClassFrequency:
             inverse = 1.0 / self.frequency
             self.class_weights = len(inverse) * inverse / inverse.sum()
             self.counts.zero_()
+
+    def judged_evenness(self) -> float | None:
+        """Entropy of the smoothed frequency over log K; see `recovery.ShowsClasses`."""
+        enough = float(self.frequency.sum()) > LEAST_COUNTS * len(self.frequency)
+        return class_evenness(self.frequency) if enough else None
 
     def state_dict(self) -> dict[str, Tensor]:
         names = ("frequency", "counts", "class_weights", "running_marginal")

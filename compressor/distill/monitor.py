@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 KEPT = 0.99  # share of the old value that one observation leaves: the last hundred count
+NUM_KEPT = 100
 
 
 class OutputMonitor:
@@ -18,9 +19,11 @@ class OutputMonitor:
 
     Args:
         num_classes: channels of the output.
+        judged: whether too few classes are a collapse: not where they are those of pixels, or no classes at all.
     """
 
-    def __init__(self, num_classes: int, device: torch.device) -> None:
+    def __init__(self, num_classes: int, device: torch.device, *, judged: bool = False) -> None:
+        self.judged = judged
         self.magnitude = torch.zeros((), device=device)
         self.histogram = torch.zeros(num_classes, device=device)
         self.total = torch.zeros((), device=device)  # what the running means have to be divided by
@@ -43,6 +46,10 @@ class OutputMonitor:
     def class_evenness(self) -> float:
         """See `class_evenness`."""
         return class_evenness(self.histogram)
+
+    def judged_evenness(self) -> float | None:
+        """`class_evenness`, once a hundred observations are in it; see `recovery.ShowsClasses`."""
+        return self.class_evenness() if self.judged and float(self.total) > 1.0 - KEPT**NUM_KEPT else None
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"magnitude": self.magnitude, "histogram": self.histogram, "total": self.total}

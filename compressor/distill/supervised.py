@@ -32,19 +32,23 @@ def train_classifier(
     network = network.to(context.device).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(parameter_groups(network, weight_decay), lr=lr, momentum=0.9, nesterov=True)
     schedule = cosine_schedule(optimiser, num_steps, warmup=num_steps // 20)
+
+    def loss_of(batch: Tensor, classes: Tensor) -> Tensor:
+        with context.autocast():
+            logits = network(batch)
+        loss = F.cross_entropy(logits.float(), classes)
+        context.log({"cross_entropy": loss})
+        return loss
+
     state: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule}
     for _ in context.steps(phase, num_steps, state):
         rows = torch.randint(len(images), (batch_size,), generator=context.random, device=context.device)
         batch = images[rows].float() / 255.0
         if augment:
             batch = student_augmentation(batch, context.random, flip=flip)
-        with context.autocast():
-            logits = network(batch)
-        loss = F.cross_entropy(logits.float(), labels[rows])
-        context.log({"cross_entropy": loss})
 
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        context.backward(loss_of, batch, labels[rows])
         optimiser.step()
         schedule.step()
 

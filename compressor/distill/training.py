@@ -8,7 +8,9 @@ A loop reads
         ...backward, and one optimiser step...
 
 and is otherwise plain code. `steps` restores all loop state before the first step, saves it between steps, measures the
-first steps for a forecast, and stops between steps when asked to.
+first steps for a forecast, stops between steps when asked to, and goes back to the last good state where a loss is not
+finite, a generator collapses or the memory is too small (recovery.py). For the last of these the loop writes
+`context.backward(loss_of, images)` where it would write `loss_of(images).backward()`.
 """
 
 from __future__ import annotations
@@ -20,15 +22,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from compressor.errors import Interrupted, StageFailed
-from compressor.stages import atomic_path, atomic_write_text
+from compressor.distill.recovery import (
+    Checkpoint,
+    Fault,
+    Recovery,
+    ShowsClasses,
+    broken_state,
+    broken_terms,
+    out_of_memory,
+)
+from compressor.errors import Interrupted
+from compressor.stages import atomic_write_text
 
 NUM_TIMED_STEPS = 3
 SMALL_SIDE = 24  # pixels below which neither bf16 nor a second CPU thread pays
@@ -62,11 +73,17 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Phase:
-    """One finished training loop; `seconds` adds up all sessions that worked on it."""
+    """One finished training loop.
+
+    Attributes:
+        seconds: of all sessions that worked on it, with the steps that were taken back.
+        remedies: a sentence for each time that it went back to an earlier state, for the report.
+    """
 
     name: str
     num_steps: int
     seconds: float
+    remedies: tuple[str, ...] = ()
 
 
 class Observer(Protocol):
@@ -116,6 +133,18 @@ class Context:
         self.random = seed_everything(seed, self.device)
         self.phases: list[Phase] = []
         self._terms: dict[str, list[Tensor]] = {}
+        self._recovery = Recovery()
+        self._out_of_memory = False
+
+    @property
+    def num_parts(self) -> int:
+        """Parts that `backward` divides a batch into; 1 until the memory was too small."""
+        return self._recovery.num_parts
+
+    @property
+    def rate_factor(self) -> float:
+        """What a loop multiplies the learning rate of an optimiser by that it makes anew, not in its `state`."""
+        return self._recovery.rate_factor
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision for forward passes. Losses convert to float32 themselves."""
@@ -129,30 +158,71 @@ class Context:
         for name, value in terms.items():
             self._terms.setdefault(name, []).append(value.detach())
 
+    def backward(self, loss_of: Callable[..., Tensor], *batch: Tensor, divisible: bool = True) -> bool:
+        """`loss_of(*batch).backward()`, in parts of the batch if the phase has run out of memory before.
+
+        A part's loss counts by its share of the batch, so that the gradient is that of the whole batch wherever the
+        loss is a mean over images; batch norm then takes its statistics from a part.
+
+        Args:
+            loss_of: tensors like those of `batch`, of fewer rows, to a loss; it logs its terms itself.
+            batch: tensors (B, ...), constants.
+            divisible: False where a term is about the batch as a whole, such as the marginal of its classes.
+
+        Returns:
+            False if the memory was too small: the gradient is unfinished, and `steps` will take back whatever the step
+            still does, and yield it again with a batch in smaller parts.
+
+        Raises:
+            torch.OutOfMemoryError: the batch may not be divided, or is down to two images.
+        """
+        num_parts = self.num_parts if divisible else 1
+        try:
+            if num_parts == 1:
+                loss_of(*batch).backward()
+                return True
+            for first in range(num_parts):
+                # Every so many rows, because a batch may be real images first and then synthetic ones.
+                part = [rows[first::num_parts] for rows in batch]
+                (loss_of(*part) * (len(part[0]) / len(batch[0]))).backward()
+        except torch.OutOfMemoryError:
+            if not divisible or len(batch[0]) < 4 * num_parts:
+                raise
+            self._out_of_memory = True
+        return not self._out_of_memory
+
     def steps(self, phase: str, num_steps: int, state: Mapping[str, Stateful]) -> Iterator[int]:
-        """Yield the steps of one phase that are still to be done.
+        """Yield the steps of one phase that are still to be done; some of them again, where training had to go back.
 
         Everything in `state`, `self.random` and the global random states is restored first and saved between steps,
         so that a run killed anywhere continues to the same result. A finished phase yields nothing.
 
         Args:
-            state: what the loop changes, by name; a network that a loss term trains by the name in LOSS_TERMS.
+            state: what the loop changes, by name; a network that a loss term trains by the name in LOSS_TERMS. The
+                rates of all optimisers in it are cut where a loss is not finite, and an item with `judged_evenness`
+                is asked whether the generator has collapsed.
 
         Raises:
             Interrupted: `should_stop` said so; the state is saved.
-            StageFailed: a loss term is not finite; found when its row is written.
+            StageFailed: a loss term is not finite, or a generator has collapsed, and going back did not help.
         """
-        checkpoint = self.folder / f"checkpoint-{phase}.pt"
-        first, earlier_seconds = self._restore(checkpoint, state)
+        checkpoint = Checkpoint(self.folder, phase)
+        self._recovery, self._out_of_memory = Recovery(), False
+        first, earlier_seconds = 0, 0.0
+        if checkpoint.path.exists():
+            first, earlier_seconds = self._restore(checkpoint.load(self.device), state)
+        else:
+            checkpoint.start(self._snapshot(0, 0.0, state))
         log = _PhaseLog(self.folder / "log.jsonl", phase, first)
         self.observer.phase_started(phase, num_steps, first)
         log_every = max(1, num_steps // LOG_ROWS_PER_PHASE)
         started = saved_at = time.monotonic()
         save_seconds = 0.0
         timed_from = 0.0
-        for step in range(first, num_steps):
-            yield step
-            done = step + 1
+        done = first
+        while done < num_steps:
+            yield done
+            step, done = done, done + 1
             if done - first == 1:
                 self._synchronise()  # the first step pays for set-up and is not timed
                 timed_from = time.monotonic()
@@ -160,64 +230,86 @@ class Context:
                 self._synchronise()
                 seconds = (time.monotonic() - timed_from) / NUM_TIMED_STEPS
                 self.observer.forecast(self._forecast(phase, num_steps, done, seconds, state))
-            if done % log_every == 0 or done == num_steps:
-                terms = self._mean_terms(phase, step)
-                log.write(step, terms)
-                self.observer.progress(phase, done, num_steps, terms)
-            stop = self.should_stop()
-            # Saving at most a fiftieth of the time keeps its cost under two per cent without a knob.
-            due = time.monotonic() - saved_at > max(2.0, 50.0 * save_seconds)
-            if stop or due or done == num_steps:
-                before = time.monotonic()
-                self._save(checkpoint, done, earlier_seconds + before - started, state)
-                saved_at = time.monotonic()
-                save_seconds = saved_at - before
-            if stop:
+            stop = False
+            fault = out_of_memory(phase, step) if self._out_of_memory else None
+            if fault is None and (done % log_every == 0 or done == num_steps):
+                terms = self._mean_terms()
+                fault = broken_terms(terms, phase, step) or self._recovery.collapse(phase, step, num_steps, state)
+                if fault is None:
+                    self._terms.clear()
+                    log.write(step, terms)
+                    self.observer.progress(phase, done, num_steps, terms)
+            if fault is None:
+                stop = self.should_stop()
+                # Saving at most a fiftieth of the time keeps its cost under two per cent without a knob.
+                due = time.monotonic() - saved_at > max(2.0, 50.0 * save_seconds)
+                if stop or due or done == num_steps:
+                    before = time.monotonic()
+                    snapshot = self._snapshot(done, earlier_seconds + before - started, state)
+                    # Terms since the last row, and what the last of them did to the weights.
+                    fault = broken_terms(self._mean_terms(), phase, step) or broken_state(
+                        snapshot["state"], phase, step
+                    )
+                    if fault is None:
+                        checkpoint.save(snapshot, even=self._recovery.even)
+                        saved_at = time.monotonic()
+                        save_seconds = saved_at - before
+            if fault is not None:
+                done = first = self._go_back(fault, checkpoint, state)
+                seconds = earlier_seconds + time.monotonic() - started
+                checkpoint.save(self._snapshot(done, seconds, state), even=self._recovery.even)
+                log = _PhaseLog(self.folder / "log.jsonl", phase, done)
+            elif stop:
                 raise Interrupted(
                     f"The run was stopped in phase {phase} after step {done} of {num_steps}.",
                     "Everything up to this step is saved.",
                     "Run the same command again to go on from here.",
                 )
-        self.phases.append(Phase(phase, num_steps, earlier_seconds + time.monotonic() - started))
+        seconds = earlier_seconds + time.monotonic() - started
+        self.phases.append(Phase(phase, num_steps, seconds, tuple(self._recovery.remedies)))
 
-    def _restore(self, checkpoint: Path, state: Mapping[str, Stateful]) -> tuple[int, float]:
+    def _go_back(self, fault: Fault, checkpoint: Checkpoint, state: Mapping[str, Stateful]) -> int:
+        """Restore the last good state, and change what the fault calls for; returns the number of steps done there."""
+        met = self._recovery
+        done, _ = self._restore(checkpoint.load(self.device, even=fault.collapse), state)
+        self._terms.clear()
+        self._out_of_memory = False
+        if fault.out_of_memory and self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        met.answer(fault, done, self._recovery, state)
+        self._recovery = met
+        self.observer.note(self._recovery.remedies[-1])
+        return done
+
+    def _restore(self, saved: Mapping[str, Any], state: Mapping[str, Stateful]) -> tuple[int, float]:
         """Load `state` and all random states; returns the number of steps done and the seconds that they took."""
-        if not checkpoint.exists():
-            return 0, 0.0
-        saved = torch.load(checkpoint, map_location=self.device, weights_only=True)
         for name, item in state.items():
-            item.load_state_dict(saved["state"][name])
+            if name in saved["state"] or not isinstance(item, ShowsClasses):  # version 0.1 watched fewer generators
+                item.load_state_dict(saved["state"][name])
         self.random.set_state(saved["random"].cpu())
         torch.set_rng_state(saved["torch_random"].cpu())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["cuda_random"].cpu(), self.device)
+        self._recovery = Recovery(**saved.get("recovery", {}))  # a checkpoint of version 0.1 has none
         return int(saved["step"]), float(saved["seconds"])
 
-    def _save(self, checkpoint: Path, step: int, seconds: float, state: Mapping[str, Stateful]) -> None:
-        saved: dict[str, Any] = {
+    def _snapshot(self, step: int, seconds: float, state: Mapping[str, Stateful]) -> dict[str, Any]:
+        """All that a checkpoint holds; its tensors are the loop's own, not copies."""
+        snapshot: dict[str, Any] = {
             "step": step,
             "seconds": seconds,
             "state": {name: item.state_dict() for name, item in state.items()},
             "random": self.random.get_state(),
             "torch_random": torch.get_rng_state(),
+            "recovery": asdict(self._recovery),
         }
         if self.device.type == "cuda":
-            saved["cuda_random"] = torch.cuda.get_rng_state(self.device)
-        with atomic_path(checkpoint) as temporary:
-            torch.save(saved, temporary)
+            snapshot["cuda_random"] = torch.cuda.get_rng_state(self.device)
+        return snapshot
 
-    def _mean_terms(self, phase: str, step: int) -> dict[str, float]:
+    def _mean_terms(self) -> dict[str, float]:
         """Mean of every term since the last row. The only place where a loop waits for the device."""
-        means = {name: float(torch.stack(values).float().mean()) for name, values in self._terms.items()}
-        self._terms.clear()
-        broken = [name for name, value in means.items() if not math.isfinite(value)]
-        if broken:
-            raise StageFailed(
-                f"Loss term {', '.join(broken)} of phase {phase} is not finite by step {step}.",
-                "Training cannot go on from there.",
-                "Lower the learning rate, use --precision fp32, or look at the curves in log.jsonl for where it began.",
-            )
-        return means
+        return {name: float(torch.stack(values).float().mean()) for name, values in self._terms.items()}
 
     def _forecast(
         self, phase: str, num_steps: int, done: int, step_seconds: float, state: Mapping[str, Stateful]

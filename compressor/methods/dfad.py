@@ -161,8 +161,23 @@ def distill(
     num_generator_steps = config.student_steps // config.generator_every
     student_schedule = cosine_schedule(student_optimiser, config.student_steps, warmup=config.student_steps // 20)
     generator_schedule = cosine_schedule(generator_optimiser, num_generator_steps, warmup=num_generator_steps // 20)
-    monitor = OutputMonitor(card.num_classes, device)
+    monitor = OutputMonitor(card.num_classes, device, judged=card.task == "classification")
 
+    def student_loss(synthetic: Tensor) -> Tensor:
+        terms = student_terms(student, teacher, synthetic, config, context, monitor)
+        context.log(terms)
+        return weighted_sum(terms, config)
+
+    def generator_loss(z: Tensor, labels: Tensor) -> Tensor:
+        with context.autocast():
+            synthetic = generator(z, labels)
+        terms = generator_terms(student, teacher, synthetic, config, context)
+        context.log(terms)
+        return weighted_sum(terms, config)
+
+    # These terms are no means over images: they are about the batch as a whole.
+    about_batch = config.batch_norm_distance_weight, config.class_balance_weight, takes_log(teacher, config)
+    divisible = not any(about_batch)
     state: dict[str, Stateful] = {
         "student": student,
         "generator": generator,
@@ -176,24 +191,17 @@ def distill(
         # Student half: the generator is a constant.
         with torch.no_grad(), context.autocast():
             synthetic = generator(*generator.latents(config.student_batch_size, context.random))
-        terms = student_terms(student, teacher, synthetic, config, context, monitor)
-        context.log(terms)
-        student_loss = weighted_sum(terms, config)
         student_optimiser.zero_grad(set_to_none=True)
-        student_loss.backward()
+        context.backward(student_loss, synthetic)
         student_optimiser.step()
         student_schedule.step()
         if (step + 1) % config.generator_every:
             continue
 
         # Generator half: the student is a constant.
-        with context.autocast():
-            synthetic = generator(*generator.latents(config.student_batch_size, context.random))
-        terms = generator_terms(student, teacher, synthetic, config, context)
-        context.log(terms)
-        generator_loss = weighted_sum(terms, config)
+        latents = generator.latents(config.student_batch_size, context.random)
         generator_optimiser.zero_grad(set_to_none=True)
-        generator_loss.backward()
+        context.backward(generator_loss, *latents, divisible=divisible)
         clip_grad_norm_(generator.parameters(), config.generator_clip)
         generator_optimiser.step()
         generator_schedule.step()
@@ -231,7 +239,7 @@ def generator_terms(
     if config.adversarial_weight > 0:
         with held_constant(student), context.autocast():
             output = student(images)
-        log_form = {"mae": False, "log": True, "auto": teacher.task == "segmentation"}[config.adversarial_form]
+        log_form = takes_log(teacher, config)
         adversarial = losses.negative_log_discrepancy if log_form else losses.negative_discrepancy
         terms["adversarial"] = adversarial(output, said.logits)
     if config.batch_norm_distance_weight > 0:
@@ -243,6 +251,11 @@ def generator_terms(
     if config.activation_weight > 0:
         terms["activation"] = losses.activation(said.features)
     return terms
+
+
+def takes_log(teacher: Teacher, config: Config) -> bool:
+    """Whether the adversarial term is -log(MAE + 1)."""
+    return {"mae": False, "log": True, "auto": teacher.task == "segmentation"}[config.adversarial_form]
 
 
 def weighted_sum(terms: Mapping[str, Tensor], config: Config) -> Tensor:

@@ -29,6 +29,7 @@ from compressor.distill.augment import Mirror, mirroring, mirroring_queries, stu
 from compressor.distill.batch_norm_match import recorded_statistics
 from compressor.distill.losses import batch_norm_distance, knowledge_distillation
 from compressor.distill.meta_generator import BlendedStatistics, MetaGenerator, add_gradients, boundary_adversarial
+from compressor.distill.monitor import OutputMonitor
 from compressor.distill.synthetic_pool import SyntheticPool
 from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups
 from compressor.inputs.teacher import Teacher
@@ -152,6 +153,16 @@ def distill(
     )
     schedule = cosine_schedule(optimiser, config.student_steps, warmup=config.student_steps // 20)
     num_rounds = -(-config.student_steps // config.synthesis_every)
+
+    def loss_of(views: Tensor) -> Tensor:
+        with torch.no_grad(), context.autocast():
+            teacher_logits = teacher(views).logits
+        with context.autocast():
+            student_logits = student(views)
+        loss = knowledge_distillation(student_logits, teacher_logits, config.temperature)
+        context.log({"knowledge_distillation": loss})
+        return loss
+
     state = {**maker.state, "student": student, "optimiser": optimiser, "schedule": schedule}
     for step in context.steps("student", config.student_steps, state):
         if step % config.synthesis_every == 0:
@@ -160,15 +171,9 @@ def distill(
             maker.round(student)
 
         views = student_augmentation(pool.draw(config.student_batch_size, context.random), context.random, flip=mirror)
-        with torch.no_grad(), context.autocast():
-            teacher_logits = teacher(views).logits
-        with context.autocast():
-            student_logits = student(views)
-        loss = knowledge_distillation(student_logits, teacher_logits, config.temperature)
-        context.log({"knowledge_distillation": loss})
 
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        context.backward(loss_of, views)
         optimiser.step()
         schedule.step()
 
@@ -194,12 +199,14 @@ class Maker:
         self.tuned = copy.deepcopy(generator)
         self.optimiser = torch.optim.Adam(generator.parameters(), lr=config.generator_lr * config.tuning, betas=BETAS)
         self.statistics = BlendedStatistics(MEMORY)
+        self.monitor = OutputMonitor(teacher.card.num_classes, context.device, judged=True)
         self.state: dict[str, Stateful] = {
             "generator": generator,
             "tuned_generator": self.tuned,
             "generator_optimiser": self.optimiser,
             "statistics": self.statistics,
             "pool": pool,
+            "monitor": self.monitor,
         }
 
     def round(self, student: Student | None) -> None:
@@ -212,8 +219,8 @@ class Maker:
         labels = torch.randint(self.teacher.card.num_classes, size[:1], generator=random, device=random.device)
         self.tuned.load_state_dict(self.generator.state_dict())
         groups: list[dict[str, Any]] = [
-            {"params": list(self.tuned.parameters()), "lr": config.generator_lr},
-            {"params": [z], "lr": config.latent_lr},
+            {"params": list(self.tuned.parameters()), "lr": config.generator_lr * context.rate_factor},
+            {"params": [z], "lr": config.latent_lr * context.rate_factor},
         ]
         tuner = torch.optim.Adam(groups, betas=BETAS)
         self.optimiser.zero_grad(set_to_none=True)
@@ -245,6 +252,7 @@ class Maker:
         views = student_augmentation(images, self.context.random, flip=self.mirror)
         with self.context.autocast(), recorded_statistics(self.teacher) as statistics:
             teacher_logits = self.teacher(views).logits
+        self.monitor.observe(teacher_logits)
         blended = self.statistics.blend(statistics)
         terms = {
             "batch_norm_distance": batch_norm_distance(blended),

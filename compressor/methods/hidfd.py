@@ -19,7 +19,7 @@ B batch, K classes, D teacher features, Z latent.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -206,6 +206,34 @@ def train_generator(
     histogram = torch.bincount(pseudo_labels, minlength=card.num_classes)
     prior = histogram / histogram.sum() * period * config.generator_batch_size
     frequency = losses.ClassFrequency(prior, period)
+    seen: list[GanBatch] = []  # by the discriminator in this step
+
+    def discriminator_loss(*draws: Tensor) -> Tensor:
+        with torch.set_grad_enabled(context.num_parts == 1):
+            batch = gan_batch(teacher, generator, *draws, mirror=mirror, config=config, context=context)
+        seen.append(batch)
+        terms = discriminator_terms(discriminator, batch, feature_norm, context)
+        context.log(terms)
+        return (
+            terms["discriminator_hinge"]
+            + config.class_weight * terms["discriminator_class"]
+            + config.matched_weight * terms["feature_integration_matched"]
+            + config.crossed_weight * terms["feature_integration_crossed"]
+        )
+
+    def generator_loss(*draws: Tensor) -> Tensor:
+        # One batch serves both halves, unless there is no room for its graph.
+        whole = context.num_parts == 1
+        batch = (
+            seen[0] if whole else gan_batch(teacher, generator, *draws, mirror=mirror, config=config, context=context)
+        )
+        terms = generator_terms(discriminator, batch, frequency, context, None if whole else teacher_logits(seen))
+        context.log(terms)
+        return (
+            terms["generator_hinge"]
+            + config.class_weight * terms["generator_class"]
+            + config.smoothing_weight * terms["category_frequency_smoothing"]
+        )
 
     state: dict[str, Stateful] = {
         "generator": generator,
@@ -216,37 +244,28 @@ def train_generator(
         "frequency": frequency,
     }
     for step in context.steps("generator", config.generator_steps, state):
-        # One batch serves both halves.
-        batch = draw_batch(teacher, generator, real_images, pseudo_labels, mirror, config, context)
+        rows = torch.randint(len(real_images), (config.generator_batch_size,), generator=context.random, device=device)
+        draws = (
+            real_images[rows],
+            pseudo_labels[rows],
+            *generator.latents(config.generator_batch_size, context.random),
+        )
+        seen.clear()
 
         # Discriminator half: the generator is a constant.
         discriminator.requires_grad_(True)
-        terms = discriminator_terms(discriminator, batch, feature_norm, context)
-        context.log(terms)
-        discriminator_loss = (
-            terms["discriminator_hinge"]
-            + config.class_weight * terms["discriminator_class"]
-            + config.matched_weight * terms["feature_integration_matched"]
-            + config.crossed_weight * terms["feature_integration_crossed"]
-        )
         discriminator_optimiser.zero_grad(set_to_none=True)
-        discriminator_loss.backward()
+        if not context.backward(discriminator_loss, *draws):
+            continue
         discriminator_optimiser.step()
 
         # Generator half: the discriminator is a constant.
         discriminator.requires_grad_(False)
-        terms = generator_terms(discriminator, batch, frequency, context)
-        context.log(terms)
-        generator_loss = (
-            terms["generator_hinge"]
-            + config.class_weight * terms["generator_class"]
-            + config.smoothing_weight * terms["category_frequency_smoothing"]
-        )
         generator_optimiser.zero_grad(set_to_none=True)
-        generator_loss.backward()
+        context.backward(generator_loss, *draws)
         generator_optimiser.step()
 
-        frequency.observe(batch.teacher_synthetic.logits.detach().argmax(dim=1), step)
+        frequency.observe(teacher_logits(seen).argmax(dim=1), step)
         # The average follows the last twentieth of the run, and less at its start.
         decay = min(1.0 - 20.0 / config.generator_steps, (1.0 + step) / (10.0 + step))
         update_average(average, generator, max(0.0, decay))
@@ -266,20 +285,22 @@ def train_generator(
     }
 
 
-def draw_batch(
+def gan_batch(
     teacher: Teacher,
     generator: Generator,
     real_images: Tensor,
-    pseudo_labels: Tensor,
+    real_labels: Tensor,
+    z: Tensor,
+    labels: Tensor,
+    *,
     mirror: bool,
     config: Config,
     context: Context,
 ) -> GanBatch:
-    """Real images at random, as many synthetic ones, and the teacher on the view that the discriminator will get."""
+    """Real images (B, C, H, W) uint8, as many synthetic ones, and the teacher on the view that the discriminator will
+    get."""
     random = context.random
-    rows = torch.randint(len(real_images), (config.generator_batch_size,), generator=random, device=context.device)
-    real = real_images[rows].float() / 255.0
-    z, labels = generator.latents(config.generator_batch_size, random)
+    real = real_images.float() / 255.0
     with context.autocast():
         synthetic = generator(z, labels)
         if config.augment == "on":
@@ -288,7 +309,7 @@ def draw_batch(
         teacher_synthetic = teacher(synthetic)  # with a graph: the generator half needs the gradient to the image
         with torch.no_grad():
             teacher_real = teacher(real)
-    return GanBatch(real, pseudo_labels[rows], teacher_real, synthetic, labels, teacher_synthetic)
+    return GanBatch(real, real_labels, teacher_real, synthetic, labels, teacher_synthetic)
 
 
 def discriminator_terms(
@@ -315,17 +336,31 @@ def discriminator_terms(
 
 
 def generator_terms(
-    discriminator: Discriminator, batch: GanBatch, frequency: losses.ClassFrequency, context: Context
+    discriminator: Discriminator,
+    batch: GanBatch,
+    frequency: losses.ClassFrequency,
+    context: Context,
+    whole: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """What trains the generator, through the discriminator and through the teacher."""
+    """What trains the generator, through the discriminator and through the teacher.
+
+    Args:
+        whole: where `batch` is a part of a step's, the teacher's logits (B, K) on all of that.
+    """
     with context.autocast():
         verdict = discriminator(batch.synthetic)
-    marginal = frequency.marginal(batch.teacher_synthetic.logits.float().softmax(dim=1))
+    probabilities = batch.teacher_synthetic.logits.float().softmax(dim=1)
+    marginal = frequency.marginal(probabilities, None if whole is None else whole.float().softmax(dim=1))
     return {
         "generator_hinge": losses.hinge_generator(verdict.score),
         "generator_class": losses.class_generator(verdict.class_logits, batch.labels),
         "category_frequency_smoothing": losses.category_frequency_smoothing(marginal, frequency.class_weights),
     }
+
+
+def teacher_logits(batches: Sequence[GanBatch]) -> Tensor:
+    """What the teacher says of the synthetic images of a step, (B, K), as constants."""
+    return torch.cat([batch.teacher_synthetic.logits.detach() for batch in batches])
 
 
 @torch.no_grad()
@@ -378,6 +413,16 @@ def train_student(
     num_synthetic = config.student_batch_size - num_real
     logit_weight = config.logit_weight if sharing else 1.0
 
+    def loss_of(images: Tensor) -> Tensor:
+        terms = student_terms(student, teacher, images, context, align=sharing, distil=logit_weight > 0)
+        context.log(terms)
+        loss = torch.zeros((), device=device)
+        if "feature_alignment" in terms:
+            loss = loss + terms["feature_alignment"]
+        if "knowledge_distillation" in terms:
+            loss = loss + logit_weight * terms["knowledge_distillation"]
+        return loss
+
     state: dict[str, Stateful] = {"student": student, "optimiser": optimiser, "schedule": schedule}
     for _ in context.steps("student", config.student_steps, state):
         # Data inflation: the generator is a constant.
@@ -389,15 +434,8 @@ def train_student(
             images = torch.cat([images, synthetic])
         images = student_augmentation(images, random, flip=mirror)
 
-        terms = student_terms(student, teacher, images, context, align=sharing, distil=logit_weight > 0)
-        context.log(terms)
-        loss = torch.zeros((), device=device)
-        if "feature_alignment" in terms:
-            loss = loss + terms["feature_alignment"]
-        if "knowledge_distillation" in terms:
-            loss = loss + logit_weight * terms["knowledge_distillation"]
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        context.backward(loss_of, images)
         optimiser.step()
         schedule.step()
 

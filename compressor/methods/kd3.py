@@ -113,6 +113,15 @@ def distill(
     schedule = cosine_schedule(optimiser, config.student_steps, warmup=config.student_steps // 20)
 
     num_selections = config.num_selections if config.selection == "teacher and student" else 1
+
+    def loss_of(views: Tensor) -> Tensor:
+        terms = student_terms(teacher, student, embedding, views, config, context)
+        context.log(terms)
+        loss = terms["feature_alignment"]
+        if "style_contrast" in terms:
+            loss = loss + config.contrast_weight * terms["style_contrast"]
+        return loss
+
     state: dict[str, Stateful] = {"student": trained, "optimiser": optimiser, "schedule": schedule, "kept": kept}
     for step in context.steps("student", config.student_steps, state):
         if config.selection != "off" and selection_due(step, config.student_steps, num_selections):
@@ -124,14 +133,9 @@ def distill(
 
         views = pool.batch(kept.draw(config.student_batch_size, context.random))
         views = student_augmentation(views, context.random, flip=mirror, max_shift=config.max_shift)
-        terms = student_terms(teacher, student, embedding, views, config, context)
-        context.log(terms)
-        loss = terms["feature_alignment"]
-        if "style_contrast" in terms:
-            loss = loss + config.contrast_weight * terms["style_contrast"]
 
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        context.backward(loss_of, views, divisible=config.contrast_weight == 0)
         optimiser.step()
         schedule.step()
 

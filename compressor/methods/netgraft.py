@@ -13,10 +13,12 @@ which pruning keeps. Where this differs from the released code is said in DEPART
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from compressor.distill.augment import Mirror, mirroring, mirroring_queries, student_augmentation
 from compressor.distill.graft import Grafts, logit_direction
@@ -86,24 +88,27 @@ def distill(
     mirror, choice = mirroring(config.mirror, few, lambda views: teacher(views).logits)
     num_blocks = len(grafts.blocks)
 
+    def loss_of(term: str, place: tuple[int, int], views: Tensor) -> Tensor:
+        with torch.no_grad(), context.autocast():
+            teacher_logits = teacher(views).logits
+        with context.autocast():
+            grafted_logits = grafts(views, *place)
+        loss = logit_direction(grafted_logits, teacher_logits)
+        context.log({term: loss})
+        return loss
+
     def train(phase: str, term: str, num_steps: int, lr: float, places: list[tuple[int, int]]) -> None:
         """Train the student's blocks in each place (first, last) for its share of the steps."""
         optimiser = torch.optim.Adam(grafts.parameter_groups(lr, ADAPTOR_FACTOR))
         schedule = cosine_schedule(optimiser, num_steps, warmup=num_steps // 20)
         state: dict[str, Stateful] = {"student": grafts, "optimiser": optimiser, "schedule": schedule}
         for step in context.steps(phase, num_steps, state):
-            first, last = places[step * len(places) // num_steps]
+            place = places[step * len(places) // num_steps]
             rows = torch.randint(len(few), (config.student_batch_size,), generator=context.random, device=device)
             views = student_augmentation(few[rows].float() / 255.0, context.random, flip=mirror)
-            with torch.no_grad(), context.autocast():
-                teacher_logits = teacher(views).logits
-            with context.autocast():
-                grafted_logits = grafts(views, first, last)
-            loss = logit_direction(grafted_logits, teacher_logits)
-            context.log({term: loss})
 
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            context.backward(partial(loss_of, term, place), views)
             optimiser.step()
             schedule.step()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from compressor.distill.batch_norm_match import has_batch_norm
 from compressor.distill.losses import discrepancy
@@ -68,18 +69,21 @@ def distill(
     optimiser = torch.optim.SGD(parameter_groups(student, config.weight_decay), lr=lr, momentum=0.9, nesterov=True)
     schedule = cosine_schedule(optimiser, config.student_steps, warmup=config.student_steps // 20)
 
-    state: dict[str, Stateful] = {"student": student, "optimiser": optimiser, "schedule": schedule}
-    for _ in context.steps("student", config.student_steps, state):
-        noise = noise_images(config.student_batch_size, teacher.card, context.random)
+    def loss_of(noise: Tensor) -> Tensor:
         with torch.no_grad(), context.autocast():
             target = teacher(noise).logits
         with context.autocast():
             output = student(noise)
         loss = discrepancy(output, target)
         context.log({"discrepancy": loss})
+        return loss
+
+    state: dict[str, Stateful] = {"student": student, "optimiser": optimiser, "schedule": schedule}
+    for _ in context.steps("student", config.student_steps, state):
+        noise = noise_images(config.student_batch_size, teacher.card, context.random)
 
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        context.backward(loss_of, noise)
         optimiser.step()
         schedule.step()
 

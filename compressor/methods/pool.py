@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from compressor.distill.augment import Mirror, mirroring, mirroring_queries, student_augmentation
 from compressor.distill.batch_norm_match import has_batch_norm
@@ -85,6 +86,16 @@ def distill(
 
     dynamic = asks_the_student(config.selector)
     num_selections = config.num_selections if dynamic else 1
+
+    def loss_of(views: Tensor) -> Tensor:
+        with torch.no_grad(), context.autocast():
+            teacher_logits = teacher(views).logits
+        with context.autocast():
+            student_logits = student(views)
+        loss = knowledge_distillation(student_logits, teacher_logits, config.temperature)
+        context.log({"knowledge_distillation": loss})
+        return loss
+
     state: dict[str, Stateful] = {"student": student, "optimiser": optimiser, "schedule": schedule, "kept": kept}
     for step in context.steps("student", config.student_steps, state):
         if selection_due(step, config.student_steps, num_selections):
@@ -94,15 +105,9 @@ def distill(
 
         views = pool.batch(kept.draw(config.student_batch_size, context.random))
         views = student_augmentation(views, context.random, flip=mirror, max_shift=config.max_shift)
-        with torch.no_grad(), context.autocast():
-            teacher_logits = teacher(views).logits
-        with context.autocast():
-            student_logits = student(views)
-        loss = knowledge_distillation(student_logits, teacher_logits, config.temperature)
-        context.log({"knowledge_distillation": loss})
 
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        context.backward(loss_of, views)
         optimiser.step()
         schedule.step()
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from compressor.distill.augment import Mirror, mirroring, mirroring_queries, student_augmentation
 from compressor.distill.losses import knowledge_distillation, squared_error
@@ -75,21 +76,24 @@ def distill(
     numbers = teacher.task == "regression"
     mirror, choice = mirroring(config.mirror, real_images, lambda batch: teacher(batch).logits, numbers=numbers)
 
-    state: dict[str, Stateful] = {"student": student, "optimiser": optimiser, "schedule": schedule}
-    for _ in context.steps("student", config.student_steps, state):
-        rows = torch.randint(
-            len(real_images), (config.student_batch_size,), generator=context.random, device=context.device
-        )
-        batch = student_augmentation(real_images[rows].float() / 255.0, context.random, flip=mirror)
+    def loss_of(batch: Tensor) -> Tensor:
         with torch.no_grad(), context.autocast():
             target = teacher(batch).logits
         with context.autocast():
             output = student(batch)
         loss = squared_error(output, target) if numbers else knowledge_distillation(output, target, config.temperature)
         context.log({"knowledge_distillation": loss})
+        return loss
+
+    state: dict[str, Stateful] = {"student": student, "optimiser": optimiser, "schedule": schedule}
+    for _ in context.steps("student", config.student_steps, state):
+        rows = torch.randint(
+            len(real_images), (config.student_batch_size,), generator=context.random, device=context.device
+        )
+        batch = student_augmentation(real_images[rows].float() / 255.0, context.random, flip=mirror)
 
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        context.backward(loss_of, batch)
         optimiser.step()
         schedule.step()
 

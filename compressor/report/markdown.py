@@ -389,6 +389,9 @@ def _method_notes(distillation: Distillation) -> Iterator[str]:
     if distillation.generator_resolution is not None:
         height, width = distillation.generator_resolution
         yield prose(distillation.generator_note or f"Images are generated at {height}x{width}.")
+    for phase in distillation.phases:
+        for remedy in phase.remedies:
+            yield f"Training went wrong and went on: {prose(remedy)}"
     for departure in distillation.departures:
         yield f"Departure from the paper: {prose(departure)}"
     for choice in distillation.choices:

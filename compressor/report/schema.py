@@ -122,6 +122,9 @@ class Phase(Record):
     num_steps: NonNegativeInt
     seconds: NonNegativeFloat
     final_terms: dict[str, float] = Field(description="each loss term in the last row of the log")
+    remedies: tuple[str, ...] = Field(
+        default=(), description="each time that it went back to an earlier state, and why"
+    )
 
 
 class Choice(Record):

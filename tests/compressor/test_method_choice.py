@@ -53,7 +53,7 @@ ROWS = [
     ({"num_few": K - 1, "same_layout": True}, "dfq", "9 images of the task are too few"),
     ({"num_few": ENOUGH_IMAGES, "same_layout": True}, "kd3", "2,000 images"),
     ({"num_pool": 5000, "relatedness": RELATED_POOL}, "kd3", "the pool is related to its task (sure of 90%"),
-    ({"num_pool": 5000, "relatedness": RELATED_POOL, "has_batch_norm": False}, "pool", "learn the teacher's answers on"),
+    ({"num_pool": 5000, "relatedness": RELATED_POOL, "has_batch_norm": False}, "pool", "the teacher's answers on"),
     ({"num_pool": 5000, "relatedness": PARTLY}, "kd3", "the pool is partly related to its task (sure of 28%"),
     ({"num_pool": 5000, "relatedness": UNRELATED_POOL}, "dfq", "the 5,000 of the pool are unrelated or few"),
     ({"num_pool": 500, "relatedness": RELATED_POOL}, "dfq", "the 500 of the pool are unrelated or few"),
@@ -68,7 +68,7 @@ ROWS = [
     ({"num_pool": 5000, "relatedness": UNRELATED_POOL, "num_few": ENOUGH_IMAGES}, "hidfd", "2,000 images of 10"),
     ({"num_few": 5, "image_side": 224}, "kd3", "the 5 images are used"),
     ({"num_few": 100, "image_side": 224}, "hidfd", "100 images"),
-    ({"task": "segmentation"}, "ddad", "there is no image of the task, and the teacher's batch norms guide a generator"),
+    ({"task": "segmentation"}, "ddad", "there is no image of the task, and the teacher's batch norms guide"),
     (
         {"task": "segmentation", "num_few": 19},
         "ddad",

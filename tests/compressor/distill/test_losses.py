@@ -311,3 +311,26 @@ def test_half_precision_inputs_give_a_scalar_in_float32(loss: Tensor) -> None:
     assert loss.shape == ()
     assert loss.dtype == torch.float32
     assert loss.isfinite()
+
+
+@pytest.mark.parametrize("num_classes", [4, 40], ids=["batch", "running mean"])
+def test_the_marginal_of_a_batch_in_parts_is_that_of_the_whole(num_classes: int) -> None:
+    logits = torch.randn(8, num_classes, generator=torch.Generator().manual_seed(0))
+    weights = torch.linspace(0.5, 1.5, num_classes)
+    values, gradients, running = [], [], []
+    for num_parts in (1, 2):
+        frequency = losses.ClassFrequency(torch.ones(num_classes), period=1)
+        leaf = logits.clone().requires_grad_()
+        whole = leaf.detach().softmax(dim=1) if num_parts > 1 else None
+        for part in leaf.chunk(num_parts):
+            marginal = frequency.marginal(part.softmax(dim=1), whole)
+            loss = losses.category_frequency_smoothing(marginal, weights)
+            (loss / num_parts).backward()
+        assert leaf.grad is not None
+        values.append(marginal.detach())
+        gradients.append(leaf.grad)
+        running.append(frequency.running_marginal)
+    assert torch.allclose(values[0], values[1], atol=1e-6)
+    assert torch.allclose(running[0], running[1], atol=1e-6)
+    # A running mean moves from part to part, and with it the logarithm that the gradient is taken of.
+    assert (gradients[0] - gradients[1]).norm() < (1e-6 if num_classes == 4 else 0.02) * gradients[0].norm()

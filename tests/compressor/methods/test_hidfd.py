@@ -17,7 +17,7 @@ from compressor.distill.training import Context, read_log
 from compressor.errors import Interrupted
 from compressor.inputs.teacher import Teacher
 from compressor.methods import hidfd
-from compressor.methods.hidfd import Config, GanBatch, discriminator_terms, draw_batch, generator_terms, survey
+from compressor.methods.hidfd import Config, GanBatch, discriminator_terms, gan_batch, generator_terms, survey
 
 
 def settings(**changes: Any) -> Config:
@@ -40,7 +40,12 @@ def make_discriminator(teacher: Teacher) -> Discriminator:
 def one_batch(teacher: Teacher, generator: Generator, context: Context, **changes: Any) -> GanBatch:
     images = tiny.images(16, teacher.card.input_shape)
     labels, _ = survey(teacher, images)
-    return draw_batch(teacher, generator, images, labels, True, settings(**changes), context)
+    config = settings(**changes)
+    rows = torch.randint(len(images), (config.generator_batch_size,), generator=context.random)
+    latents = generator.latents(config.generator_batch_size, context.random)
+    return gan_batch(
+        teacher, generator, images[rows], labels[rows], *latents, mirror=True, config=config, context=context
+    )
 
 
 # --- 1: feature integration ------------------------------------------------------------------------------------------
