@@ -109,14 +109,16 @@ def choose_method(facts: SituationFacts) -> Choice:
     usable = facts.num_few + (facts.num_pool if related else 0)
     if usable >= ENOUGH_IMAGES and (related or facts.num_pool == 0):  # an unrelated pool would be trained on as well
         return _on_images(facts, usable)
+    if facts.num_few >= FEW_PER_CLASS * facts.num_classes:
+        return Choice(
+            "hidfd", f"{_images(facts.num_few)} of {facts.num_classes} classes are enough to teach a generator theirs"
+        )
+    # Where both can, HiDFD is better and takes six times as long: digits, a pruned student, 5 images a class, three
+    # seeds (docs/experiments.md).
     if facts.num_few >= facts.num_classes and facts.same_layout:
         return Choice(
             "netgraft",
             f"the student is a pruned copy of its teacher, whose blocks {_images(facts.num_few)} repair one by one",
-        )
-    if facts.num_few >= FEW_PER_CLASS * facts.num_classes:
-        return Choice(
-            "hidfd", f"{_images(facts.num_few)} of {facts.num_classes} classes are enough to teach a generator theirs"
         )
     if facts.image_side > LARGEST_WITHOUT_IMAGES and facts.num_few + facts.num_pool > 0:
         return Choice(
