@@ -36,7 +36,10 @@ WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
 SENTENCE_LIMIT = 2_000
 
 # What a first run needs stands first in --help.
-FIRST = ("teacher.file", "samples.folder", "target", "out", "student.spec", "distill.method", "distill.effort")
+FIRST = (
+    *("teacher.file", "samples.folder", "samples.pool", "target", "out"),
+    *("student.spec", "distill.method", "distill.effort"),
+)
 
 app = typer.Typer(
     name="compress",
@@ -152,8 +155,11 @@ def _flag(dotted: str) -> Any:
         return Annotated[bool | None, typer.Option(flag, help=field.description, show_default=False)]
     kinds = {field.annotation, *get_args(field.annotation)}
     kind: Any = int if int in kinds else float if float in kinds else str
-    if get_origin(field.annotation) is Literal:
-        metavar = "|".join(get_args(field.annotation))
+    words = next(
+        (part for part in (field.annotation, *get_args(field.annotation)) if get_origin(part) is Literal), None
+    )
+    if words is not None:
+        metavar = "|".join(get_args(words))
     else:
         metavar = "PATH" if holds_path(field.annotation) else {int: "INT", float: "NUMBER", str: "TEXT"}[kind]
     default = field.default if field.default_factory is None and not field.is_required() else None

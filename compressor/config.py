@@ -114,7 +114,8 @@ class SamplesConfig(Section):
     """The real images: a few of the task, whose split is made once before anything trains, and any others."""
 
     folder: AbsolutePath | None = Field(
-        None, description="a folder with a few real images, flat or one folder per class; without it no image is needed"
+        None,
+        description="a folder with a few real images, flat or one folder per class; without: a method that needs none",
     )
     select_fraction: float = Field(0.1, ge=0, lt=1, description="share of the images kept for choosing")
     evidence_fraction: float = Field(0.15, ge=0, lt=1, description="share of the images kept for the report")
