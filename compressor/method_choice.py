@@ -147,7 +147,7 @@ def on_images(facts: SituationFacts) -> tuple[str, str]:
     """Which method trains on many images, and what of the teacher it learns.
 
     Without batch norm (LeNet-5 on MNIST, three seeds) the answers were worth more than the features on a mixed pool, by
-    0.3 to 0.8 points, and on photographs by 17; with it (ResNets on digits and CIFAR-10) the features were, on every pool.
+    0.3 to 0.8 points, and on photographs by 17; with it (ResNets on digits, CIFAR-10) the features were, on every pool.
     """
     return ("kd3", "features") if facts.has_batch_norm else ("pool", "answers")
 
