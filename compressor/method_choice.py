@@ -139,7 +139,7 @@ def _without_classes(facts: SituationFacts) -> Choice:
         are = "is" if facts.num_few == 1 else "are"
         have = f"{_images(facts.num_few)} of the task {are} too few for {facts.task} (vanilla from {ENOUGH_DENSE} on)"
     if facts.task == "segmentation" and facts.has_batch_norm:
-        return Choice("ddad", f"{have}, and the teacher's batch norms guide a generator, which needs none")
+        return Choice("ddad", f"{have}; this method needs none, since the teacher's batch norms guide its generator")
     return Choice("dfad", f"{have}, and this method needs none")
 
 

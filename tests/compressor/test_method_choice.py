@@ -68,7 +68,7 @@ ROWS = [
     ({"num_pool": 5000, "relatedness": UNRELATED_POOL, "num_few": ENOUGH_IMAGES}, "hidfd", "2,000 images of 10"),
     ({"num_few": 5, "image_side": 224}, "kd3", "the 5 images are used"),
     ({"num_few": 100, "image_side": 224}, "hidfd", "100 images"),
-    ({"task": "segmentation"}, "ddad", "there is no image of the task, and the teacher's batch norms guide"),
+    ({"task": "segmentation"}, "ddad", "there is no image of the task; this method needs none"),
     (
         {"task": "segmentation", "num_few": 19},
         "ddad",
