@@ -35,8 +35,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.cpu_quality import append_row, provenance, write_between
 from benchmarks.packs import MaskPack, add_data_argument, camvid
+from benchmarks.rows import append_row, provenance, write_between
 from compressor.distill.augment import random_flip
 from compressor.distill.training import Context, Stateful, best_precision, cosine_schedule, parameter_groups
 from compressor.inputs.card import TeacherCard

@@ -34,8 +34,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.cpu_quality import append_row, provenance
 from benchmarks.packs import Pack, add_data_argument, cifar10, clothing
+from benchmarks.rows import append_row, provenance
 from compressor.demo import DIGITS, NUM_TRAIN, digits
 from compressor.deploy.calibration_images import JUDGED_SYNTHETIC, gather
 from compressor.distill.generator import Generator, load_generator

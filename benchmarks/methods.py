@@ -40,17 +40,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cpu_quality import (
-    Task,
-    append_row,
-    cifar10_task,
-    digits_task,
-    logits,
-    make_context,
-    provenance,
-    write_between,
-)
 from benchmarks.packs import add_data_argument, cifarlike_pool, clothing, mnist, resized
+from benchmarks.rows import append_row, provenance, write_between
+from benchmarks.tasks import Task, cifar10_task, digits_task, logits, make_context
 from compressor.distill.supervised import train_classifier
 from compressor.errors import InputRefused
 from compressor.inputs.card import TeacherCard

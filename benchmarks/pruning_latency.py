@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.cpu_quality import append_row, provenance
+from benchmarks.rows import append_row, provenance
 from compressor.deploy.latencies import onnxruntime_version
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.teacher import Classifier, Teacher

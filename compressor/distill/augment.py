@@ -19,45 +19,74 @@ def random_shift(images: Tensor, max_shift: int, random: torch.Generator) -> Ten
     """Move every image (B, C, H, W) by its own whole number of pixels in -max_shift..max_shift; edges are repeated."""
     if max_shift == 0:
         return images
-    batch, _, height, width = images.shape
-    padded = F.pad(images, (max_shift,) * 4, mode="replicate")
-    offsets = torch.randint(0, 2 * max_shift + 1, (2, batch), generator=random, device=random.device)
-    rows = offsets[0][:, None] + torch.arange(height, device=images.device)
-    columns = offsets[1][:, None] + torch.arange(width, device=images.device)
-    index = torch.arange(batch, device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    offsets = torch.randint(0, 2 * max_shift + 1, (2, len(images)), generator=random, device=random.device)
+    return _shifted(images, max_shift, *offsets)
 
 
 def random_flip(images: Tensor, random: torch.Generator) -> Tensor:
     """Mirror each image (B, C, H, W) left to right with probability one half."""
-    flip = torch.rand(len(images), 1, 1, 1, generator=random, device=random.device) < 0.5
-    return torch.where(flip, images.flip(3), images)
+    flip = torch.rand(len(images), generator=random, device=random.device) < 0.5
+    return _mirrored(images, flip)
 
 
-def random_cutout(images: Tensor, fraction: float, random: torch.Generator) -> Tensor:
-    """Blank one square of `fraction` of the shorter side in each image (B, C, H, W), at the image's own mean."""
-    batch, _, height, width = images.shape
-    size = max(1, int(min(height, width) * fraction))
-    top = torch.randint(0, height - size + 1, (batch, 1), generator=random, device=random.device)
-    left = torch.randint(0, width - size + 1, (batch, 1), generator=random, device=random.device)
-    rows = torch.arange(height, device=images.device)
-    columns = torch.arange(width, device=images.device)
-    in_rows = (rows >= top) & (rows < top + size)
-    in_columns = (columns >= left) & (columns < left + size)
+def _shifted(images: Tensor, max_shift: int, down: Tensor, right: Tensor) -> Tensor:
+    """The window of every image that begins `down` and `right` (B,) pixels into its border of `max_shift` pixels."""
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (max_shift,) * 4, mode="replicate")
+    rows = down[:, None] + torch.arange(height, device=images.device)
+    columns = right[:, None] + torch.arange(width, device=images.device)
+    index = torch.arange(len(images), device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _mirrored(images: Tensor, which: Tensor) -> Tensor:
+    return torch.where(which[:, None, None, None], images.flip(3), images)
+
+
+def _cut_out(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
+    """Blank a square of `size` pixels in each image, at the image's own mean; `top` and `left` are (B,)."""
+    rows = torch.arange(images.shape[2], device=images.device)
+    columns = torch.arange(images.shape[3], device=images.device)
+    in_rows = (rows >= top[:, None]) & (rows < top[:, None] + size)
+    in_columns = (columns >= left[:, None]) & (columns < left[:, None] + size)
     hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
     return torch.where(hole, images.mean(dim=(2, 3), keepdim=True), images)
 
 
-def differentiable_augmentation(images: Tensor, random: torch.Generator, *, flip: bool) -> Tensor:
+def draw_views(count: int, size: tuple[int, int], random: torch.Generator, *, flip: bool) -> Tensor:
+    """How `differentiable_augmentation` will see a batch, drawn before it is divided: int64 (count, 5).
+
+    Args:
+        size: (H, W) of the images.
+        flip: mirror half of them.
+    """
+    max_shift, hole = _view_sizes(size)
+    height, width = size
+    bounds = (2 * max_shift + 1, 2 * max_shift + 1, height - hole + 1, width - hole + 1, 2 if flip else 1)
+    draws = [torch.randint(bound, (count,), generator=random, device=random.device) for bound in bounds]
+    return torch.stack(draws, dim=1)
+
+
+def differentiable_augmentation(images: Tensor, views: Tensor) -> Tensor:
     """Shift by an eighth of the width, cut out a quarter of the side, and mirror where the teacher does not mind.
 
     Differentiable Augmentation (Zhao et al. 2020): with few real images the discriminator memorises them; when real
     and synthetic images are seen through the same random views it cannot. Colour is left alone, because a private
     teacher may depend on it.
+
+    Args:
+        images: (B, C, H, W).
+        views: (B, 5) from `draw_views`.
     """
-    images = random_shift(images, max(1, images.shape[-1] // 8), random)
-    images = random_cutout(images, 0.25, random)
-    return random_flip(images, random) if flip else images
+    max_shift, hole = _view_sizes((images.shape[2], images.shape[3]))
+    down, right, top, left, mirror = views.unbind(dim=1)
+    return _mirrored(_cut_out(_shifted(images, max_shift, down, right), hole, top, left), mirror.bool())
+
+
+def _view_sizes(size: tuple[int, int]) -> tuple[int, int]:
+    """Pixels of the longest shift, and of the side of the hole."""
+    height, width = size
+    return max(1, width // 8), max(1, min(height, width) // 4)
 
 
 def student_augmentation(

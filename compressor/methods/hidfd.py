@@ -31,6 +31,7 @@ from compressor.distill import losses
 from compressor.distill.augment import (
     Mirror,
     differentiable_augmentation,
+    draw_views,
     mirroring,
     mirroring_queries,
     student_augmentation,
@@ -210,7 +211,7 @@ def train_generator(
 
     def discriminator_loss(*draws: Tensor) -> Tensor:
         with torch.set_grad_enabled(context.num_parts == 1):
-            batch = gan_batch(teacher, generator, *draws, mirror=mirror, config=config, context=context)
+            batch = gan_batch(teacher, generator, *draws, config=config, context=context)
         seen.append(batch)
         terms = discriminator_terms(discriminator, batch, feature_norm, context)
         context.log(terms)
@@ -224,9 +225,7 @@ def train_generator(
     def generator_loss(*draws: Tensor) -> Tensor:
         # One batch serves both halves, unless there is no room for its graph.
         whole = context.num_parts == 1
-        batch = (
-            seen[0] if whole else gan_batch(teacher, generator, *draws, mirror=mirror, config=config, context=context)
-        )
+        batch = seen[0] if whole else gan_batch(teacher, generator, *draws, config=config, context=context)
         terms = generator_terms(discriminator, batch, frequency, context, None if whole else teacher_logits(seen))
         context.log(terms)
         return (
@@ -245,10 +244,12 @@ def train_generator(
     }
     for step in context.steps("generator", config.generator_steps, state):
         rows = torch.randint(len(real_images), (config.generator_batch_size,), generator=context.random, device=device)
+        views = (draw_views(len(rows), (height, width), context.random, flip=mirror) for _ in range(2))
         draws = (
             real_images[rows],
             pseudo_labels[rows],
             *generator.latents(config.generator_batch_size, context.random),
+            *views,
         )
         seen.clear()
 
@@ -292,20 +293,20 @@ def gan_batch(
     real_labels: Tensor,
     z: Tensor,
     labels: Tensor,
+    real_views: Tensor,
+    synthetic_views: Tensor,
     *,
-    mirror: bool,
     config: Config,
     context: Context,
 ) -> GanBatch:
     """Real images (B, C, H, W) uint8, as many synthetic ones, and the teacher on the view that the discriminator will
-    get."""
-    random = context.random
+    get; the views (B, 5) are those of `draw_views`."""
     real = real_images.float() / 255.0
     with context.autocast():
         synthetic = generator(z, labels)
         if config.augment == "on":
-            real = differentiable_augmentation(real, random, flip=mirror)
-            synthetic = differentiable_augmentation(synthetic, random, flip=mirror)
+            real = differentiable_augmentation(real, real_views)
+            synthetic = differentiable_augmentation(synthetic, synthetic_views)
         teacher_synthetic = teacher(synthetic)  # with a graph: the generator half needs the gradient to the image
         with torch.no_grad():
             teacher_real = teacher(real)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from compressor.distill.augment import (
     differentiable_augmentation,
+    draw_views,
     mirroring,
     mirroring_queries,
-    random_cutout,
     random_flip,
     random_shift,
     student_augmentation,
@@ -24,8 +24,9 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 AUGMENTATIONS: dict[str, Augmentation] = {
     "shift": lambda images, random: random_shift(images, 2, random),
     "flip": random_flip,
-    "cutout": lambda images, random: random_cutout(images, 0.25, random),
-    "differentiable": lambda images, random: differentiable_augmentation(images, random, flip=True),
+    "differentiable": lambda images, random: differentiable_augmentation(
+        images, draw_views(len(images), (images.shape[2], images.shape[3]), random, flip=True)
+    ),
     "student": lambda images, random: student_augmentation(images, random, flip=True),
 }
 SHAPES = [(5, 3, 8, 8), (2, 1, 6, 12), (1, 3, 4, 4), (0, 3, 8, 8)]
@@ -108,12 +109,32 @@ def test_a_flip_is_the_image_or_its_mirror_image_half_of_the_time() -> None:
     assert 160 < int(same.sum()) < 240
 
 
-def test_a_cutout_blanks_one_square_at_the_image_mean() -> None:
+def test_a_view_shifts_then_blanks_a_square_at_the_image_mean_then_mirrors() -> None:
     image = some_images(1, 3, 8, 12)
-    blanked = random_cutout(image, 0.25, generator())
+    still = torch.tensor([[1, 1, 2, 3, 0]])  # no shift: the border of one pixel is entered at (1, 1)
+    blanked = differentiable_augmentation(image, still)
     hole = (blanked != image).all(dim=1)[0]
-    assert int(hole.sum()) == 2 * 2  # a quarter of the shorter side
+    assert hole.nonzero().tolist() == [[row, column] for row in (2, 3) for column in (3, 4)]  # a quarter of the side
     assert torch.allclose(blanked[0, :, hole], image.mean(dim=(2, 3))[0][:, None])
+    mirrored = differentiable_augmentation(image, torch.tensor([[1, 1, 2, 3, 1]]))
+    assert torch.equal(mirrored, blanked.flip(3))
+    down = differentiable_augmentation(image, torch.tensor([[0, 1, 6, 10, 0]]))
+    assert torch.equal(down[0, :, 1:6, :10], image[0, :, :5, :10])
+
+
+def test_views_cover_their_range_and_mirror_only_where_asked() -> None:
+    views = draw_views(4_000, (8, 16), generator(), flip=True)
+    assert views.shape == (4_000, 5)
+    assert views.min(dim=0).values.tolist() == [0, 0, 0, 0, 0]
+    assert views.max(dim=0).values.tolist() == [4, 4, 6, 14, 1]
+    assert draw_views(100, (8, 16), generator(), flip=False)[:, 4].max() == 0
+
+
+def test_a_part_of_a_batch_is_seen_as_it_is_in_the_whole() -> None:
+    images = some_images(6, 3, 8, 8)
+    views = draw_views(6, (8, 8), generator(), flip=True)
+    whole = differentiable_augmentation(images, views)
+    assert torch.equal(differentiable_augmentation(images[1::2], views[1::2]), whole[1::2])
 
 
 def test_mirroring_is_off_where_the_teacher_tells_left_from_right() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.distill import losses
+from compressor.distill.augment import draw_views
 from compressor.distill.generator import ConditionalGenerator, Discriminator, Generator, GeneratorShape
 from compressor.distill.training import Context, read_log
 from compressor.errors import Interrupted
@@ -43,9 +44,9 @@ def one_batch(teacher: Teacher, generator: Generator, context: Context, **change
     config = settings(**changes)
     rows = torch.randint(len(images), (config.generator_batch_size,), generator=context.random)
     latents = generator.latents(config.generator_batch_size, context.random)
-    return gan_batch(
-        teacher, generator, images[rows], labels[rows], *latents, mirror=True, config=config, context=context
-    )
+    size = teacher.card.input_shape[1:]
+    views = (draw_views(len(rows), size, context.random, flip=True) for _ in range(2))
+    return gan_batch(teacher, generator, images[rows], labels[rows], *latents, *views, config=config, context=context)
 
 
 # --- 1: feature integration ------------------------------------------------------------------------------------------

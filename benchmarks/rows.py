@@ -1,0 +1,52 @@
+"""The rows of the benchmarks: one JSON object each, with where it was made, appended as it is finished."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from profiles.host import host_name
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Add one row to the JSON list, whole or not at all."""
+    rows = json.loads(path.read_text()) if path.exists() else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in [*rows, row]) + "\n]\n")
+    temporary.replace(path)
+
+
+def write_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace what a page holds between two marks.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    before, _, rest = page.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{page} does not have both marks {begin} and {end}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def provenance() -> dict[str, Any]:
+    """The machine, the versions and the revision that made a row; `-dirty` with changes that were not committed."""
+    revision = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "device": host_name(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "revision": revision,
+        "date": time.strftime("%Y-%m-%d"),
+    }
