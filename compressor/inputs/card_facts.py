@@ -31,6 +31,8 @@ MAX_CARD_BYTES = 2**20
 # Pixels, by family; torchvision's segmentation weights were trained on 520.
 USUAL_SIZE = {
     "cifar_resnet": 32,
+    "cifar_wrn": 32,
+    "cifar_mobilenet": 32,
     "lenet": 32,
     "resnet": 224,
     "mobilenet": 224,

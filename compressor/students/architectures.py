@@ -4,7 +4,8 @@ Every entry knows where its last feature map ends and which layer classifies it,
 
     image (B, C, H, W) -> body -> feature map (B, D, h, w) -> global average pool -> classifier -> logits (B, K)
 
-Those that classify every pixel (`dense`) have a 1x1 convolution on the map in its place, and logits (B, K, H, W).
+Networks for 8 to 64 px are in `small_images`; others are torchvision's. Those that classify every pixel (`dense`) have
+a 1x1 convolution on the map in its place, and logits (B, K, H, W).
 
 `build_network` makes the whole network. `split_backbone` keeps the body, which is what a student contributes when it
 shares its teacher's classifier. `match_shapes` rebuilds a pruned network from the shapes in its state dict, which is
@@ -19,98 +20,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.inputs.card import Task
 from compressor.students import dense
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2016); the shortcut is a 1x1 convolution where shapes differ."""
-
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or in_channels != channels:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = torch.relu(self.bn1(self.conv1(x)))
-        return torch.relu(self.bn2(self.conv2(x)) + shortcut)
-
-
-class CifarResNet(nn.Module):
-    """ResNet for 8 to 64 px: 3x3 stem with stride 1, no max-pool, stride 2 at the start of every later stage."""
-
-    def __init__(self, depths: tuple[int, ...], widths: tuple[int, ...], num_classes: int, in_channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(widths[0])
-        self.relu = nn.ReLU()
-        stages: list[nn.Module] = []
-        previous = widths[0]
-        for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
-            strides = [1 if index == 0 else 2] + [1] * (depth - 1)
-            blocks: list[nn.Module] = []
-            for stride in strides:
-                blocks.append(BasicBlock(previous, width, stride))
-                previous = width
-            stages.append(nn.Sequential(*blocks))
-        self.layers = nn.Sequential(*stages)
-        self.fc = nn.Linear(previous, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.layers(self.relu(self.bn1(self.conv1(x))))
-        return self.fc(x.mean(dim=(2, 3)))  # type: ignore[no-any-return]
-
-
-class _PadTo(nn.Module):
-    """Images (B, C, H, W) with a border of zeros up to `side` x `side`; larger images as they are."""
-
-    def __init__(self, side: int) -> None:
-        super().__init__()
-        self.side = side
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows, columns = (max(0, self.side - length) for length in x.shape[-2:])
-        return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
-
-
-class LeNet5(nn.Module):
-    """LeCun et al. 1998 in DFAD's form (ReLU, max-pool), whose first linear layers are written as convolutions.
-
-    At 32 px the two are the same numbers; smaller images are padded to that. It has no batch norm, and is here because
-    DFAD's first table is about it.
-    """
-
-    def __init__(self, widths: tuple[int, int, int, int], num_classes: int, in_channels: int) -> None:
-        super().__init__()
-        first, second, third, fourth = widths
-        self.features = nn.Sequential(
-            _PadTo(32),
-            nn.Conv2d(in_channels, first, 5),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(first, second, 5),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(second, third, 5),
-            nn.ReLU(),
-            nn.Conv2d(third, fourth, 1),
-            nn.ReLU(),
-        )
-        self.fc = nn.Linear(fourth, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.features(x).mean(dim=(2, 3)))  # type: ignore[no-any-return]
+from compressor.students.small_images import CifarMobileNetV2, CifarResNet, LeNet5, WideResNet
 
 
 @dataclass(frozen=True)
@@ -151,6 +65,19 @@ def _cifar_resnet(depths: tuple[int, ...], widths: tuple[int, ...]) -> Architect
         return CifarResNet(depths, tuple(_scaled(w, width) for w in widths), num_classes, in_channels)
 
     return Architecture(build, "layers", "fc", ("conv1", "bn1", "relu", "layers"), "cifar_resnet")
+
+
+def _wide_resnet(depth: int, factor: int) -> Architecture:
+    def build(num_classes: int, in_channels: int, width: float) -> nn.Module:
+        stem, *stages = (_scaled(channels, width) for channels in (16, 16 * factor, 32 * factor, 64 * factor))
+        return WideResNet((depth - 4) // 6, stem, (stages[0], stages[1], stages[2]), num_classes, in_channels)
+
+    body = ("conv1", "block1", "block2", "block3", "bn1", "relu")
+    return Architecture(build, "relu", "fc", body, "cifar_wrn")
+
+
+def _cifar_mobilenet() -> Architecture:
+    return Architecture(CifarMobileNetV2, "layers", "fc", ("layers",), "cifar_mobilenet")
 
 
 def _lenet5() -> Architecture:
@@ -254,6 +181,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "cifar_resnet10": _cifar_resnet((1, 1, 1, 1), (64, 128, 256, 512)),
     "cifar_resnet18": _cifar_resnet((2, 2, 2, 2), (64, 128, 256, 512)),
     "cifar_resnet34": _cifar_resnet((3, 4, 6, 3), (64, 128, 256, 512)),
+    "cifar_wrn10_2": _wide_resnet(10, 2),
+    "cifar_wrn16_1": _wide_resnet(16, 1),
+    "cifar_wrn16_2": _wide_resnet(16, 2),
+    "cifar_wrn40_2": _wide_resnet(40, 2),
+    "cifar_mobilenet_v2": _cifar_mobilenet(),
     "resnet18": _torchvision_resnet("resnet18"),
     "resnet34": _torchvision_resnet("resnet34"),
     "resnet50": _torchvision_resnet("resnet50"),

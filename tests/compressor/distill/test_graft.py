@@ -32,6 +32,8 @@ def fractions(count: int = 12) -> Tensor:
         ("cifar_resnet10", 32, 4),
         ("resnet18", 32, 5),
         ("mobilenet_v2", 32, 5),
+        ("cifar_wrn16_2", 16, 3),
+        ("cifar_mobilenet_v2", 16, 4),
         ("lenet5", 32, 3),
     ],
 )

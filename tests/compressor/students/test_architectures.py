@@ -8,7 +8,6 @@ from torch import nn
 
 from compressor.students.architectures import (
     ARCHITECTURES,
-    CifarResNet,
     build_network,
     feature_shape,
     match_shapes,
@@ -25,6 +24,11 @@ LAST_MAP: dict[str, tuple[int, int | None]] = {
     "cifar_resnet10": (512, 8),
     "cifar_resnet18": (512, 8),
     "cifar_resnet34": (512, 8),
+    "cifar_wrn10_2": (128, 4),
+    "cifar_wrn16_1": (64, 4),
+    "cifar_wrn16_2": (128, 4),
+    "cifar_wrn40_2": (128, 4),
+    "cifar_mobilenet_v2": (1280, 8),
     "resnet18": (512, 32),
     "resnet34": (512, 32),
     "resnet50": (2048, 32),
@@ -105,15 +109,33 @@ def test_multi_layer_heads_cannot_be_teachers_yet() -> None:
     assert set(ARCHITECTURES) - set(teacher_architectures()) == {"mobilenet_v3_small", "mobilenet_v3_large"}
 
 
-def test_the_smallest_network_has_the_published_layers() -> None:
-    network = on_meta("cifar_resnet8", num_classes=10)
-    assert isinstance(network, CifarResNet)
-    assert num_params(network) == 78_042
+def test_networks_have_the_published_layers() -> None:
+    assert num_params(on_meta("cifar_resnet8", num_classes=10)) == 78_042
     assert num_params(on_meta("cifar_resnet20", num_classes=10)) == 272_474  # He et al. 2016: 0.27 M
     assert num_params(on_meta("cifar_resnet18", num_classes=10)) == 11_173_962
+    # Zagoruyko & Komodakis 2016 and the tables of data-free distillation, in millions: 2.2, 0.7, 0.2.
+    assert num_params(on_meta("cifar_wrn40_2", num_classes=10)) == 2_243_546
+    assert num_params(on_meta("cifar_wrn16_2", num_classes=10)) == 691_674
+    assert num_params(on_meta("cifar_wrn16_1", num_classes=10)) == 175_066
+    # Strides have no parameters: torchvision's at 10 classes.
+    assert num_params(on_meta("cifar_mobilenet_v2", num_classes=10)) == num_params(
+        on_meta("mobilenet_v2", num_classes=10)
+    )
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_resnet18", "resnet18", "resnet50", "mobilenet_v2", "unet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cifar_resnet8",
+        "cifar_resnet18",
+        "cifar_wrn16_2",
+        "cifar_mobilenet_v2",
+        "resnet18",
+        "resnet50",
+        "mobilenet_v2",
+        "unet",
+    ],
+)
 @pytest.mark.parametrize("width", [0.01, 0.3, 0.5, 0.75])
 def test_narrow_networks_have_multiples_of_eight_channels_and_fewer_weights(name: str, width: float) -> None:
     narrow = on_meta(name, width=width)
@@ -122,6 +144,20 @@ def test_narrow_networks_have_multiples_of_eight_channels_and_fewer_weights(name
     assert all(count % 8 == 0 and count > 0 for count in channels)
     assert num_params(narrow) < num_params(on_meta(name))
     assert narrow.eval()(torch.zeros(1, 3, 64, 64, device="meta")).shape[:2] == (1, 5)
+
+
+@pytest.mark.parametrize("name", ["cifar_wrn10_2", "cifar_wrn40_2"])
+def test_a_wide_residual_networks_last_map_is_activated(name: str) -> None:
+    torch.manual_seed(0)
+    feature_map = split_backbone(build_network(name, 5), name)(torch.rand(4, 3, 16, 16))
+    assert feature_map.min() == 0.0
+    assert feature_map.max() > 0.0
+
+
+@pytest.mark.parametrize(("side", "last"), [(8, 1), (16, 2), (32, 4), (64, 8)])
+def test_mobilenet_for_small_images_keeps_its_resolution_longer(side: int, last: int) -> None:
+    backbone = split_backbone(on_meta("cifar_mobilenet_v2"), "cifar_mobilenet_v2")
+    assert feature_shape(backbone, (3, side, side)) == (1280, last, last)
 
 
 @pytest.mark.parametrize(("width", "widths"), [(1.0, [6, 16, 120, 84]), (0.5, [3, 8, 60, 42])])

@@ -29,7 +29,15 @@ def body(teacher: Teacher) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("architecture", "side"),
-    [("cifar_resnet8", 8), ("cifar_resnet20", 8), ("resnet18", 32), ("mobilenet_v2", 32), ("unet", 16)],
+    [
+        ("cifar_resnet8", 8),
+        ("cifar_resnet20", 8),
+        ("cifar_wrn16_2", 8),
+        ("cifar_mobilenet_v2", 8),
+        ("resnet18", 32),
+        ("mobilenet_v2", 32),
+        ("unet", 16),
+    ],
 )
 @pytest.mark.parametrize("multiple", [1, 8, 16])
 def test_channels_are_multiples_and_about_half(architecture: str, side: int, multiple: int) -> None:
@@ -79,7 +87,8 @@ def test_the_strongest_filters_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    "architecture", ["cifar_resnet20", "resnet18", "mobilenet_v2", "unet16", "lraspp_mobilenet_v3_large"]
+    "architecture",
+    ["cifar_resnet20", "cifar_wrn10_2", "resnet18", "mobilenet_v2", "unet16", "lraspp_mobilenet_v3_large"],
 )
 @pytest.mark.parametrize("ratio", [0.3, 0.7])
 def test_images_decide_which_channels_stay_but_not_how_many(architecture: str, ratio: float) -> None:

@@ -184,6 +184,8 @@ def shared_without_bias() -> Student:
     return classifier_sharing(tiny.backbone(), teacher)
 
 
+WIDE: dict[str, Any] = {"architecture": "cifar_wrn16_2"}
+SMALL_MOBILE: dict[str, Any] = {"architecture": "cifar_mobilenet_v2", "image_shape": (3, 16, 16)}
 MOBILE: dict[str, Any] = {"architecture": "mobilenet_v2", "image_shape": (3, 32, 32)}
 DENSE: dict[str, Any] = {"architecture": tiny.DENSE}
 LITE: dict[str, Any] = {"architecture": "lraspp_mobilenet_v3_large", "image_shape": (3, 32, 32)}
@@ -192,6 +194,8 @@ STUDENTS: dict[str, Callable[[], Student]] = {
     "own classifier": lambda: own_classifier(tiny.backbone(), tiny.teacher()),
     "pruned": lambda: shared(pruned(0.5, 8)),
     "pruned, own classifier": lambda: own_classifier(pruned(0.3, 1), tiny.teacher()),
+    "pruned wide resnet": lambda: shared(pruned(0.5, 8, **WIDE), **WIDE),
+    "pruned small mobilenet": lambda: shared(pruned(0.5, 8, **SMALL_MOBILE), **SMALL_MOBILE),
     "pruned mobilenet": lambda: shared(pruned(0.5, 8, **MOBILE), **MOBILE),
     "pooled": lambda: shared(tiny.backbone(), architecture="resnet18", image_shape=(3, 32, 32)),
     "grey": lambda: own_classifier(tiny.backbone(in_channels=1), tiny.teacher(image_shape=(1, 8, 8))),

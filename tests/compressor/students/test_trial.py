@@ -19,7 +19,9 @@ from profiles.kernels import fused_kernels
 from profiles.predict import PredictionRefused
 
 
-@pytest.mark.parametrize("architecture", ["cifar_resnet8", pytest.param("mobilenet_v2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "architecture", ["cifar_resnet8", "cifar_wrn10_2", pytest.param("mobilenet_v2", marks=pytest.mark.slow)]
+)
 def test_the_quick_exporter_gives_the_kernels_of_the_one_that_ships(architecture: str, tmp_path: Path) -> None:
     teacher = tiny.teacher(architecture, image_shape=(3, 32, 32))
     student = classifier_sharing(build_backbone("prune:0.5", teacher, channel_multiple=8, seed=0), teacher)
