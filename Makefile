@@ -34,7 +34,7 @@ golden: $(VENV)/installed
 
 # Rewrites the table in README.md from benchmarks/results/.
 table: $(VENV)/installed
-	$(VENV)/bin/python -m benchmarks.readme_table
+	$(VENV)/bin/python -m benchmarks.quality_table
 
 clean:
 	rm -rf $(VENV) demo runs .mypy_cache .pytest_cache .ruff_cache

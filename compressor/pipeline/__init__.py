@@ -102,7 +102,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
     }
     built_for = {name: getattr(target, name) for name in ("kind", "compute_capability", "workspace_mib")}
     anchors = () if config.student.anchors is None else (config.student.anchors / MERGED,)
-    student_depends: dict[str, Any] = {"channel_multiple": target.channel_multiple}
+    student_depends: dict[str, Any] = {"channel_multiple": target.channel_multiple, "inherits": True}
     student_environment = {"torch": torch.__version__, "torch-pruning": importlib.metadata.version("torch-pruning")}
     if config.student.spec == AUTO:  # chosen once by all this; a resumed run keeps it, on whichever machine
         student_depends |= {
@@ -355,7 +355,16 @@ def make_the_student(run: Run, folder: Path) -> None:
         save_backbone(backbone, weights, card)
     params, macs = count_params(backbone), count_macs(backbone, teacher.card.input_shape)
     run.reporter.note(f"{spec}: a backbone of {text.params(params / 1e6)} parameters, {text.macs(macs / 1e9)} MACs")
-    save_facts(folder, spec=spec, params=params, macs=macs, search=None if search is None else search.to_dict())
+    if backbone.inherited > 0:
+        run.reporter.note(f"{backbone.inherited:.0%} of its parameters start as those of the teacher's blocks")
+    save_facts(
+        folder,
+        spec=spec,
+        params=params,
+        macs=macs,
+        inherited=backbone.inherited,
+        search=None if search is None else search.to_dict(),
+    )
 
 
 def distill_the_student(run: Run, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -159,7 +159,7 @@ def build_report(
         samples=_samples(facts["samples"]),
         teacher_source=_teacher_source(facts["teacher"], card),
         student_search=search,
-        distillation=_distillation(facts["distill"], method, effort, seed),
+        distillation=_distillation(facts["distill"], facts.get("student", {}), method, effort, seed),
         onnx=_onnx(facts["onnx"]),
         variants=variants,
         variant_notes=notes_of(facts),
@@ -302,7 +302,9 @@ def _student_search(facts: Facts, run_folder: Path) -> StudentSearch | None:
     return search_record(found, CANDIDATES if (run_folder / CANDIDATES).is_file() else None)
 
 
-def _distillation(facts: Mapping[str, Any], method: str, effort: str, seed: int) -> Distillation:
+def _distillation(
+    facts: Mapping[str, Any], student_facts: Mapping[str, Any], method: str, effort: str, seed: int
+) -> Distillation:
     found = facts["method_facts"]
     reason = facts.get("method_reason", AS_ASKED)
     return Distillation(
@@ -320,9 +322,17 @@ def _distillation(facts: Mapping[str, Any], method: str, effort: str, seed: int)
         departures=tuple(found.get("departures", ())),
         choices=(
             Choice(name="precision", value=facts["precision"], reason=facts["precision_reason"]),
+            *_start_of(student_facts),
             *(Choice(**choice) for choice in found.get("choices", ())),
         ),
     )
+
+
+def _start_of(student_facts: Mapping[str, Any]) -> Iterator[Choice]:
+    """Where a student of another architecture began, if not from random weights."""
+    if (share := student_facts.get("inherited", 0.0)) > 0:
+        reason = f"{share:.0%} of its parameters have blocks of the same shapes there"
+        yield Choice(name="start of the student", value="the teacher's blocks", reason=reason)
 
 
 def _onnx(facts: Mapping[str, Any]) -> Onnx:

@@ -11,7 +11,8 @@ from compressor.errors import InputRefused, UsageFault
 from compressor.inputs.card import Task
 from compressor.inputs.nearest import did_you_mean
 from compressor.inputs.teacher import Teacher
-from compressor.students.architectures import ARCHITECTURES
+from compressor.students.architectures import ARCHITECTURES, split_backbone
+from compressor.students.inherit import inherit_weights
 from compressor.students.prune import pruned_backbone
 from compressor.students.student import Backbone, named_backbone
 
@@ -53,7 +54,8 @@ def parse_student(spec: str) -> tuple[str, float | str]:
 def build_backbone(
     spec: str, teacher: Teacher, *, channel_multiple: int, seed: int, images: Tensor | None = None
 ) -> Backbone:
-    """The student's body before training: narrower, pruned with the teacher's weights, or another architecture.
+    """The student's body before training: narrower, pruned with the teacher's weights, or another architecture, which
+    takes over the blocks of the teacher that have its shapes.
 
     Args:
         spec: anything but "auto", for which `search.search_student` finds one of the others.
@@ -71,7 +73,9 @@ def build_backbone(
         return pruned_backbone(teacher, float(value), channel_multiple=channel_multiple, images=images)
     if kind == "name":
         _check_task(str(value), teacher.task)
-        return named_backbone(str(value), card.input_shape[0])
+        backbone = named_backbone(str(value), card.input_shape[0])
+        backbone.inherited = inherit_weights(backbone, split_backbone(teacher.network, card.architecture))
+        return backbone
     if not ARCHITECTURES[card.architecture].scales and value != 1.0:
         raise InputRefused(
             f"The student {spec!r} is {card.architecture} with fewer channels.",

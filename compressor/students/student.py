@@ -122,7 +122,13 @@ class Student(nn.Module):
 
 
 class Backbone(nn.Sequential):
-    """A student's body together with the facts that its card needs."""
+    """A student's body together with the facts that its card needs.
+
+    Attributes:
+        inherited: share of its parameters that began as its teacher's.
+    """
+
+    inherited: float = 0.0
 
     def __init__(self, body: nn.Sequential, *, architecture: str, width: float, pruned: bool) -> None:
         super().__init__(OrderedDict(body.named_children()))

@@ -486,3 +486,12 @@ def test_a_method_that_leaves_the_pool_alone(facts: dict[str, Any], tmp_path: Pa
     assert report_of(facts, tmp_path).distillation.uses_pool
     alone = facts | {"distill": facts["distill"] | {"uses_pool": False}}
     assert not report_of(alone, tmp_path).distillation.uses_pool
+
+
+def test_a_student_that_starts_from_the_teachers_blocks_says_so(facts: dict[str, Any], tmp_path: Path) -> None:
+    facts["student"] = {"inherited": 0.93}
+    choice = report_of(facts, tmp_path).distillation.choices[1]
+    assert (choice.name, choice.value) == ("start of the student", "the teacher's blocks")
+    assert choice.reason == "93% of its parameters have blocks of the same shapes there"
+    facts["student"] = {"inherited": 0.0}
+    assert [choice.name for choice in report_of(facts, tmp_path).distillation.choices] == ["precision"]
