@@ -8,10 +8,13 @@ and seed share the teacher, the few images, the student's architecture and its n
 
     teacher                      what the student is compared with
     student on original data     the upper anchor: labels, all of the original images, a classifier of its own
+    ... from teacher's blocks    the same, started as our students are where the student has blocks of the teacher's
+                                 shapes (elsewhere the two are one): what original data give beyond that start
     vanilla                      distillation on the few images alone
     repaired HiDFD               the paper's method with its defects mended (`hidfd.PAPER`)
     ours                         `--method hidfd` as it is
-    ours without ...             the same without one of its parts, in settings that have several seeds
+    ours without/with ...        the same without one of its parts, or with one that it left out, in the settings that
+                                 have several seeds
 
 Agreement is with the teacher and accuracy with the label, both on test images that nothing was trained or chosen on,
 with the last weights: nothing is selected in a row, and no row looks at another one's result. Where the recipe comes
@@ -36,7 +39,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.packs import (
@@ -49,6 +51,7 @@ from benchmarks.packs import (
     cifar10,
     cifarlike_pool,
     clothing,
+    resized,
 )
 from benchmarks.rows import append_row, provenance
 from benchmarks.tasks import logits
@@ -59,7 +62,8 @@ from compressor.inputs.card import TeacherCard
 from compressor.inputs.teacher import Normalise, Teacher, load_teacher
 from compressor.methods import TrainingImages, hidfd, vanilla
 from compressor.progress import Reporter
-from compressor.students.architectures import build_network
+from compressor.students.architectures import build_network, split_backbone
+from compressor.students.inherit import inherit_weights
 from compressor.students.student import named_backbone, own_classifier
 
 RESULTS = Path("benchmarks/results/quality.json")
@@ -70,6 +74,7 @@ TEACHER, ORIGINAL, VANILLA, REPAIRED, OURS = (
     "repaired HiDFD",
     "ours",
 )
+ORIGINAL_FROM_BLOCKS = "student on original data, from teacher's blocks"
 
 
 @dataclass(frozen=True)
@@ -78,28 +83,34 @@ class Configuration:
 
     Attributes:
         generator: configurations with the same name here differ in their student only, and share a trained generator.
+        from_blocks: whether the student starts from its teacher's blocks, where it has such.
     """
 
     method: str
     generator: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    from_blocks: bool = True
 
 
 # What is taken from our recipe, one part at a time.
 PARTS: Mapping[str, Configuration] = {
+    "synthetic images": Configuration("hidfd", "", {"generator_steps": 0}),
     "feature integration": Configuration("hidfd", "no-integration", {"matched_weight": 0.0, "crossed_weight": 0.0}),
     "frequency smoothing": Configuration("hidfd", "no-smoothing", {"smoothing_weight": 0.0}),
     # KL on logits has other gradients than feature alignment, so this row takes vanilla's learning rate.
-    "classifier sharing": Configuration("hidfd", "ours", {"classifier_sharing": "off", "student_lr": 0.05}),
-    "synthetic images": Configuration("hidfd", "", {"generator_steps": 0}),
+    "classifier sharing": Configuration("hidfd", "whole", {"classifier_sharing": "off", "student_lr": 0.05}),
+    "stage alignment": Configuration("hidfd", "whole", {"stage_weight": 0.0}),
+    "teacher's blocks": Configuration("hidfd", "whole", from_blocks=False),
 }
 CONFIGURATIONS: Mapping[str, Configuration] = {
-    VANILLA: Configuration("vanilla"),
-    REPAIRED: Configuration("hidfd", "paper", hidfd.PAPER),
-    OURS: Configuration("hidfd", "ours"),
+    VANILLA: Configuration("vanilla", from_blocks=False),
+    REPAIRED: Configuration("hidfd", "whole", hidfd.PAPER, from_blocks=False),
+    OURS: Configuration("hidfd", "whole"),
     **{f"ours without {part}": configuration for part, configuration in PARTS.items()},
+    "ours with a projector": Configuration("hidfd", "whole", {"projector": "on"}),
+    "ours with a logit term": Configuration("hidfd", "whole", {"logit_weight": 0.1}),
 }
-MAIN_ROWS = (TEACHER, ORIGINAL, VANILLA, REPAIRED, OURS)
+MAIN_ROWS = (TEACHER, ORIGINAL, ORIGINAL_FROM_BLOCKS, VANILLA, REPAIRED, OURS)
 
 
 @dataclass(frozen=True)
@@ -108,10 +119,10 @@ class Setting:
 
     Attributes:
         data: "cifar10", whose few images are of another source, or "clothing", whose few are of its validation part.
-        side: pixels; images of CIFAR-10 are averaged down to it.
+        side: pixels; images of CIFAR-10 are averaged down to it. Clothing has 128.
         teacher, student: architecture and width.
         num_few: images that are left of the task.
-        seeds: each has its own few images and its own random numbers; the teacher is one for all.
+        seeds: how many; each has its own few images and random numbers, and the teacher is one for all.
         ablation: whether the parts of the recipe are taken away one by one.
         student_lr: of the student on the original data.
         options: settings of the method in all rows.
@@ -136,18 +147,24 @@ class Setting:
 
 # On a CPU: a quarter of the channels, a quarter of the pixels, and as many updates as two cores can do in three hours.
 SMALL: Mapping[str, Any] = {
-    "generator_steps": 600,
+    "generator_steps": 500,
     "generator_batch_size": 64,
     "generator_width": 32,
     "discriminator_width": 32,
     "latent_dim": 32,
-    "student_steps": 600,
+    "student_steps": 500,
     "student_batch_size": 128,
 }
 R34, R18 = ("cifar_resnet34", 0.25), ("cifar_resnet18", 0.25)
 WRN_40, WRN_16 = ("cifar_wrn40_2", 0.5), ("cifar_wrn16_2", 0.5)
 MOBILE = ("cifar_mobilenet_v2", 0.35)
-PHOTOGRAPHS: Mapping[str, Any] = {**SMALL, "student_batch_size": 32, "generator_batch_size": 32}
+PHOTOGRAPHS: Mapping[str, Any] = {
+    **SMALL,
+    "generator_steps": 300,
+    "student_steps": 300,
+    "student_batch_size": 32,
+    "generator_batch_size": 32,
+}
 CPU_SETTINGS: Mapping[str, Setting] = {
     "cifar10-16px-r34-r18-500": Setting("cifar10", 16, R34, R18, 500, 3_000, 128, SMALL, seeds=3, ablation=True),
     "cifar10-16px-r34-r18-5000": Setting("cifar10", 16, R34, R18, 5_000, 3_000, 128, SMALL),
@@ -234,7 +251,7 @@ def images_of(data: Path, name: str, side: int) -> Images:
         )
     train, test = cifar10(data, "train"), cifar10(data, "test")
     pool = cifarlike_pool(data, train.class_names)
-    small = [averaged_down(pack.images, side) for pack in (train, test, pool)]
+    small = [resized(pack.images, side, side) for pack in (train, test, pool)]
     return Images(
         Pack(small[0], train.labels, train.class_names),
         Pack(small[1], test.labels, test.class_names),
@@ -242,14 +259,6 @@ def images_of(data: Path, name: str, side: int) -> Images:
         CIFAR10_MEAN,
         CIFAR10_STD,
     )
-
-
-def averaged_down(images: Tensor, side: int) -> Tensor:
-    """(N, C, H, W) uint8 to `side` pixels, which must divide H, by the mean of each square."""
-    factor = images.shape[-1] // side
-    if factor == 1:
-        return images
-    return torch.cat([F.avg_pool2d(part.float(), factor).round().to(torch.uint8) for part in images.split(1_000)])
 
 
 class Bench:
@@ -356,13 +365,15 @@ class Bench:
         self, name: str, setting: Setting, row: str, teacher: Teacher, images: Images, few: Tensor, seed: int
     ) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
         """One configuration's student, and what there is to say of its training."""
-        torch.manual_seed(seed)
         architecture, width = setting.student
+        torch.manual_seed(seed)
         backbone = named_backbone(architecture, 3, width=width)
+        if row == ORIGINAL_FROM_BLOCKS or (row in CONFIGURATIONS and CONFIGURATIONS[row].from_blocks):
+            backbone.inherited = inherit_weights(backbone, split_backbone(teacher.network, teacher.card.architecture))
         folder = self.options.work / f"{name}-{seed}"
         work = folder / row.replace(" ", "-")
         context = self.context(work, setting, seed)
-        if row == ORIGINAL:
+        if row in (ORIGINAL, ORIGINAL_FROM_BLOCKS):
             config = self.config(setting, CONFIGURATIONS[OURS])
             student = own_classifier(backbone, teacher)
             train_classifier(
@@ -391,7 +402,9 @@ class Bench:
                 shutil.copy(work / "checkpoint-generator.pt", shared)
         shutil.rmtree(work)
         return student, {
-            "settings": config.model_dump(mode="json") if row != ORIGINAL else {},
+            "settings": config.model_dump(mode="json") if row in CONFIGURATIONS else {},
+            "inherited": round(backbone.inherited, 3),
+            "student_params_m": round(sum(parameter.numel() for parameter in student.parameters()) / 1e6, 4),
             "precision": context.precision,
             "seconds": round(sum(phase.seconds for phase in context.phases), 1),
             "synthetic_class_consistency": facts.get("synthetic_class_consistency"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import platform
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +18,14 @@ from profiles.host import host_name
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one row to the JSON list, whole or not at all."""
-    rows = json.loads(path.read_text()) if path.exists() else []
+    """Add one row to the JSON list, whole or not at all; several programs may do so at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in [*rows, row]) + "\n]\n")
-    temporary.replace(path)
+    with (Path(tempfile.gettempdir()) / f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rows = json.loads(path.read_text()) if path.exists() else []
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in [*rows, row]) + "\n]\n")
+        temporary.replace(path)
 
 
 def write_between(page: Path, begin: str, end: str, text: str) -> None:

@@ -187,6 +187,17 @@ def feature_alignment(projected_map: Tensor, teacher_map: Tensor) -> Tensor:
     return F.mse_loss(projected_map.float(), teacher_map.float())
 
 
+def stage_alignment(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor], scales: Tensor) -> Tensor:
+    """Mean over stages of the mean squared difference of two maps over the teacher's variance (FitNets' hints).
+
+    Args:
+        student_maps, teacher_maps: of each stage two tensors of one shape (B, D, h, w).
+        scales: (stages,), the variance of the teacher's maps on real images.
+    """
+    errors = [F.mse_loss(own.float(), other.float()) for own, other in zip(student_maps, teacher_maps, strict=True)]
+    return (torch.stack(errors) / scales).mean()
+
+
 def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """KL(teacher || student) of the softened predictions, times temperature squared (Hinton et al. 2015).
 

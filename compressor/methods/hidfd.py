@@ -9,7 +9,7 @@ real image's class is the teacher's opinion of it.
     generator phase, generator half (discriminator constant):
         L_G = hinge + class_weight * class + smoothing_weight * L_reg
     student phase (generator constant):
-        L_S = mean (P(S(x)) - T(x))^2  [ + logit_weight * KL ]
+        L_S = mean (P(S(x)) - T(x))^2 + stage_weight * L_stages  [ + logit_weight * KL ]
 
 Where this differs from the released code and from the paper is said in DEPARTURES, which every report repeats.
 
@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressor.distill import losses
 from compressor.distill.augment import (
@@ -45,12 +45,13 @@ from compressor.distill.generator import (
     standing_statistics,
 )
 from compressor.distill.monitor import class_evenness
+from compressor.distill.stage_maps import StagePairs, recorded_maps
 from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups, update_average
 from compressor.inputs.teacher import Teacher, TeacherOutput
 from compressor.methods import Distilled, Need, Task, TrainingImages
 from compressor.students.student import Backbone, Student, classifier_sharing, own_classifier
 
-VERSION = 1
+VERSION = 2
 USES = ("logits", "features", "feature_map", "classifier", "input_gradient")
 TASKS: tuple[Task, ...] = ("classification",)
 NEEDS: Need = "few"
@@ -63,6 +64,7 @@ LOSS_TERMS: Mapping[str, str] = {
     "generator_class": "generator",
     "category_frequency_smoothing": "generator",
     "feature_alignment": "student",
+    "stage_alignment": "student",
     "knowledge_distillation": "student",
 }
 
@@ -78,8 +80,20 @@ DEPARTURES = (
     "momentum, a cosine schedule, no weight decay on norms and biases, and a thinner projector where the paper's "
     "outweighs the backbone.",
 )
+HINTS = (
+    "Beyond the paper: the student also learns the teacher's maps of earlier stages, through convolutions that do not "
+    "ship (FitNets)."
+)
+NO_PROJECTOR = (
+    "Beyond the paper: there is no projector, since the student starts from its teacher's blocks and its map has the "
+    "shape that the classifier reads."
+)
+
+# What makes of our recipe the paper's method with its defects mended; --option takes each of them.
+PAPER: Mapping[str, Any] = {"projector": "on", "stage_weight": 0.0}
 
 NUM_JUDGED = 512  # images on which the trained generator is described
+NUM_SCALED = 64  # real images, at most, by which the scales of the stages are set
 
 
 class Config(BaseModel):
@@ -108,7 +122,11 @@ class Config(BaseModel):
     classifier_sharing: Literal["on", "off"] = Field(
         default="on", description="off: a classifier of the student's own, trained by KL on logits alone"
     )
-    logit_weight: float = Field(default=0.0, ge=0, description="extension: KL on logits at temperature 4")
+    projector: Literal["auto", "on"] = Field(
+        default="auto", description="auto: none where the student's map can be the teacher's own, beyond the paper"
+    )
+    stage_weight: float = Field(default=1.0, ge=0, description="beyond the paper: maps of earlier stages")
+    logit_weight: float = Field(default=0.0, ge=0, description="beyond the paper: KL on logits at temperature 4")
     mirror: Mirror = Field(
         default="auto", description="mirror images left to right; auto: if the teacher does not mind"
     )
@@ -143,6 +161,8 @@ def num_queries(config: Config, num_few: int, num_pool: int) -> int:  # noqa: AR
     queries = mirroring_queries(config.mirror, num_few) + config.student_steps * config.student_batch_size
     if config.generator_steps > 0 and config.real_fraction < 1.0:
         queries += num_few + config.generator_steps * 2 * config.generator_batch_size + NUM_JUDGED
+    if config.stage_weight > 0:
+        queries += min(num_few, NUM_SCALED)
     return queries + (config.classifier_sharing == "on")  # one image shows the size of the teacher's map
 
 
@@ -152,12 +172,17 @@ def distill(
     """Train a generator on the few images, then the student on both."""
     real_images = images.few
     mirror, choice = mirroring(config.mirror, real_images, lambda images: teacher(images).logits)
-    facts: dict[str, Any] = {"choices": [choice], "departures": DEPARTURES}
+    facts: dict[str, Any] = {"choices": [choice]}
     generator = None
     if config.generator_steps > 0 and config.real_fraction < 1.0:
         generator, generator_facts = train_generator(teacher, real_images, mirror, config, context)
         facts |= generator_facts
     student = train_student(teacher, backbone, real_images, generator, mirror, config, context)
+    facts["departures"] = (
+        *DEPARTURES,
+        *([HINTS] if config.stage_weight > 0 else []),
+        *([NO_PROJECTOR] if config.classifier_sharing == "on" and not student.card.projector else []),
+    )
     return Distilled(student, generator, facts)
 
 
@@ -404,10 +429,17 @@ def train_student(
     """Classifier sharing and feature alignment on inflated data: a fixed share of every batch is real."""
     device, random = context.device, context.random
     sharing = config.classifier_sharing == "on"
-    student = (classifier_sharing if sharing else own_classifier)(backbone, teacher)
+    if sharing:
+        student = classifier_sharing(backbone, teacher, projector=config.projector)
+    else:
+        student = own_classifier(backbone, teacher)
     student = student.to(device).to(memory_format=torch.channels_last).train()
+    pairs = None
+    if config.stage_weight > 0:
+        pairs = StagePairs(student, teacher, real_images[:NUM_SCALED].float() / 255.0).to(device).train()
+    trained = nn.ModuleList([student] if pairs is None else [student, pairs])
     optimiser = torch.optim.SGD(
-        parameter_groups(student, config.weight_decay), lr=config.student_lr, momentum=0.9, nesterov=True
+        parameter_groups(trained, config.weight_decay), lr=config.student_lr, momentum=0.9, nesterov=True
     )
     schedule = cosine_schedule(optimiser, config.student_steps, warmup=config.student_steps // 20)
     num_real = round(config.student_batch_size * (config.real_fraction if generator is not None else 1.0))
@@ -415,16 +447,16 @@ def train_student(
     logit_weight = config.logit_weight if sharing else 1.0
 
     def loss_of(images: Tensor) -> Tensor:
-        terms = student_terms(student, teacher, images, context, align=sharing, distil=logit_weight > 0)
+        terms = student_terms(student, teacher, images, context, pairs, align=sharing, distil=logit_weight > 0)
         context.log(terms)
-        loss = torch.zeros((), device=device)
-        if "feature_alignment" in terms:
-            loss = loss + terms["feature_alignment"]
-        if "knowledge_distillation" in terms:
-            loss = loss + logit_weight * terms["knowledge_distillation"]
-        return loss
+        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
-    state: dict[str, Stateful] = {"student": student, "optimiser": optimiser, "schedule": schedule}
+    weights = {
+        "feature_alignment": 1.0,
+        "stage_alignment": config.stage_weight,
+        "knowledge_distillation": logit_weight,
+    }
+    state: dict[str, Stateful] = {"student": trained, "optimiser": optimiser, "schedule": schedule}
     for _ in context.steps("student", config.student_steps, state):
         # Data inflation: the generator is a constant.
         rows = torch.randint(len(real_images), (num_real,), generator=random, device=device)
@@ -444,16 +476,28 @@ def train_student(
 
 
 def student_terms(
-    student: Student, teacher: Teacher, images: Tensor, context: Context, *, align: bool, distil: bool
+    student: Student,
+    teacher: Teacher,
+    images: Tensor,
+    context: Context,
+    pairs: StagePairs | None,
+    *,
+    align: bool,
+    distil: bool,
 ) -> dict[str, Tensor]:
-    """What trains the student on images (B, C, H, W): the teacher's feature map, its softened logits, or both."""
-    with torch.no_grad(), context.autocast():
+    """What trains the student on images (B, C, H, W): the teacher's feature map, the maps of the stages before it, and
+    its softened logits, or some of these."""
+    teacher_stages, student_stages = ((), ()) if pairs is None else (pairs.teacher_stages, pairs.student_stages)
+    with torch.no_grad(), context.autocast(), recorded_maps(teacher_stages) as teacher_maps:
         target = teacher(images)
-    with context.autocast():
+    with context.autocast(), recorded_maps(student_stages) as student_maps:
         feature_map = student.feature_map(images)
+        adapted = [] if pairs is None else pairs(student_maps)
     terms = {}
     if align:
         terms["feature_alignment"] = losses.feature_alignment(feature_map, target.feature_map)
+    if pairs is not None and adapted:
+        terms["stage_alignment"] = losses.stage_alignment(adapted, teacher_maps, pairs.scales)
     if distil:
         logits = student.classify(feature_map.float())
         terms["knowledge_distillation"] = losses.knowledge_distillation(logits, target.logits, temperature=4.0)

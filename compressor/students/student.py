@@ -143,10 +143,14 @@ def named_backbone(architecture: str, in_channels: int, width: float = 1.0) -> B
     return Backbone(split_backbone(network, architecture), architecture=architecture, width=width, pruned=False)
 
 
-def classifier_sharing(backbone: Backbone, teacher: Teacher) -> Student:
+def classifier_sharing(backbone: Backbone, teacher: Teacher, *, projector: Literal["auto", "on"] = "auto") -> Student:
     """A student that ends in a new projector and a frozen copy of its teacher's classifier (HiDFD, after SimKD).
 
     The student's own head never exists. Where the student's map is larger than the teacher's it is pooled down.
+
+    Args:
+        projector: auto: none where the student starts from its teacher's blocks and its map has the teacher's shape,
+            since the classifier can read that as it is; the student is then smaller, and no worse.
 
     Raises:
         InputRefused: the teacher's classifier is not a linear layer on a pooled map.
@@ -168,16 +172,18 @@ def classifier_sharing(backbone: Backbone, teacher: Teacher) -> Student:
     )
     classifier.load_state_dict(teacher.classifier.state_dict())
     classifier.requires_grad_(False)
+    fits = backbone.inherited > 0 and (channels, height, width) == (classifier.in_features, *teacher_map)
+    needs_projector = projector == "on" or not fits
     card = StudentCard(
         architecture=backbone.architecture,
         width=backbone.width,
         pruned=backbone.pruned,
         map_size=pooled if pooled != (height, width) else None,
-        projector=True,
+        projector=needs_projector,
         input=teacher.card,
     )
-    projector = make_projector(backbone, channels, classifier.in_features)
-    return Student(backbone, projector, classifier, card)
+    between = make_projector(backbone, channels, classifier.in_features) if needs_projector else None
+    return Student(backbone, between, classifier, card)
 
 
 def own_classifier(backbone: Backbone, teacher: Teacher) -> Student:
@@ -242,7 +248,7 @@ def save_backbone(backbone: Backbone, weights: Path, card: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}, weights)
-    facts = {"architecture": backbone.architecture, "width": backbone.width, "pruned": backbone.pruned}
+    facts = {name: getattr(backbone, name) for name in ("architecture", "width", "pruned", "inherited")}
     card.write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -252,7 +258,7 @@ def load_backbone(weights: Path, card: Path, in_channels: int) -> Backbone:
 
     facts, state_dict = json.loads(card.read_text()), load_file(weights)
     backbone = named_backbone(facts["architecture"], in_channels, facts["width"])
-    backbone.pruned = facts["pruned"]
+    backbone.pruned, backbone.inherited = facts["pruned"], facts["inherited"]
     match_shapes(backbone, state_dict)
     backbone.load_state_dict(state_dict, strict=True)
     return backbone

@@ -19,6 +19,7 @@ from compressor.errors import Interrupted
 from compressor.inputs.teacher import Teacher
 from compressor.methods import hidfd
 from compressor.methods.hidfd import Config, GanBatch, discriminator_terms, gan_batch, generator_terms, survey
+from compressor.students.specification import build_backbone
 
 
 def settings(**changes: Any) -> Config:
@@ -223,7 +224,8 @@ def test_the_student_ends_in_the_teachers_own_classifier(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(torch.optim, "SGD", remember)
     teacher = tiny.teacher()
-    student = hidfd.distill(teacher, tiny.backbone(), tiny.training_images(), settings(), Context(tmp_path)).student
+    options = settings(stage_weight=0.0)
+    student = hidfd.distill(teacher, tiny.backbone(), tiny.training_images(), options, Context(tmp_path)).student
     assert torch.equal(student.classifier.weight, teacher.classifier.weight)
     assert torch.equal(student.classifier.bias, teacher.classifier.bias)
     frozen = {id(parameter) for parameter in student.classifier.parameters()}
@@ -235,7 +237,7 @@ def test_the_student_ends_in_the_teachers_own_classifier(tmp_path: Path, monkeyp
 
 def test_without_classifier_sharing_the_student_learns_from_logits(tmp_path: Path) -> None:
     teacher = tiny.teacher()
-    options = settings(classifier_sharing="off", logit_weight=0.0)
+    options = settings(classifier_sharing="off", logit_weight=0.0, stage_weight=0.0)
     student = hidfd.distill(teacher, tiny.backbone(), tiny.training_images(), options, Context(tmp_path)).student
     assert isinstance(student.projector, nn.Identity)
     assert student.classifier.in_features == 32
@@ -243,12 +245,40 @@ def test_without_classifier_sharing_the_student_learns_from_logits(tmp_path: Pat
     assert all(names == {"knowledge_distillation"} for names in terms)
 
 
-def test_by_default_feature_alignment_is_the_only_loss_of_the_student(tmp_path: Path) -> None:
-    options = settings(logit_weight=Config().logit_weight)
-    hidfd.distill(tiny.teacher(), tiny.backbone(), tiny.training_images(), options, Context(tmp_path))
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, {"feature_alignment", "stage_alignment"}), (hidfd.PAPER, {"feature_alignment"})],
+    ids=["ours", "the paper"],
+)
+def test_what_the_student_learns_from(tmp_path: Path, changes: dict[str, Any], expected: set[str]) -> None:
+    default = Config()
+    options = settings(**{"logit_weight": default.logit_weight, "stage_weight": default.stage_weight, **changes})
+    distilled = hidfd.distill(tiny.teacher(), tiny.backbone(), tiny.training_images(), options, Context(tmp_path))
     terms = [row["terms"].keys() for row in read_log(tmp_path / "log.jsonl") if row["phase"] == "student"]
     assert terms
-    assert all(names == {"feature_alignment"} for names in terms)
+    assert all(names == expected for names in terms)
+    assert (hidfd.HINTS in distilled.facts["departures"]) == ("stage_alignment" in expected)
+
+
+def test_what_the_hints_need_does_not_ship(tmp_path: Path) -> None:
+    whole = hidfd.distill(
+        tiny.teacher(), tiny.backbone(), tiny.training_images(), settings(stage_weight=1.0), Context(tmp_path / "a")
+    )
+    without = hidfd.distill(
+        tiny.teacher(), tiny.backbone(), tiny.training_images(), settings(stage_weight=0.0), Context(tmp_path / "b")
+    )
+    assert whole.student.state_dict().keys() == without.student.state_dict().keys()
+    assert not any(module._forward_hooks for module in whole.student.modules())
+
+
+@pytest.mark.parametrize(("setting", "projects"), [("auto", False), ("on", True)])
+def test_a_student_of_the_teachers_blocks_needs_no_projector(tmp_path: Path, setting: str, projects: bool) -> None:
+    teacher = tiny.teacher("cifar_resnet14")
+    backbone = build_backbone("cifar_resnet8", teacher, channel_multiple=1, seed=0)
+    distilled = hidfd.distill(teacher, backbone, tiny.training_images(), settings(projector=setting), Context(tmp_path))
+    assert distilled.student.card.projector is projects
+    assert torch.equal(distilled.student.classifier.weight, teacher.classifier.weight)
+    assert (hidfd.NO_PROJECTOR in distilled.facts["departures"]) != projects
 
 
 # --- 6: data inflation -----------------------------------------------------------------------------------------------
@@ -306,7 +336,7 @@ def test_the_generator_is_averaged_settled_and_described(tmp_path: Path) -> None
     assert 0.0 <= facts["synthetic_class_consistency"] <= 1.0
     assert 0.0 <= facts["synthetic_class_entropy"] <= 1.0
     assert sum(facts["class_weights"]) == pytest.approx(tiny.NUM_CLASSES, abs=1e-3)
-    assert facts["departures"] == hidfd.DEPARTURES
+    assert facts["departures"][: len(hidfd.DEPARTURES)] == hidfd.DEPARTURES
     assert facts["choices"][0]["name"] == "mirror images"
 
 
