@@ -109,6 +109,10 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
     **{f"ours without {part}": configuration for part, configuration in PARTS.items()},
     "ours with a projector": Configuration("hidfd", "whole", {"projector": "on"}),
     "ours with a logit term": Configuration("hidfd", "whole", {"logit_weight": 0.1}),
+    **{
+        f"ours with a generator of {side} px": Configuration("hidfd", f"{side}px", {"generator_side": side})
+        for side in (32, 128)
+    },
 }
 MAIN_ROWS = (TEACHER, ORIGINAL, ORIGINAL_FROM_BLOCKS, VANILLA, REPAIRED, OURS)
 
@@ -123,7 +127,8 @@ class Setting:
         teacher, student: architecture and width.
         num_few: images that are left of the task.
         seeds: how many; each has its own few images and random numbers, and the teacher is one for all.
-        ablation: whether the parts of the recipe are taken away one by one.
+        ablation: whether the parts of the recipe are taken away one by one. Of images larger than the generator's, what
+            varies is its resolution.
         student_lr: of the student on the original data.
         options: settings of the method in all rows.
     """
@@ -142,7 +147,11 @@ class Setting:
 
     def rows(self) -> tuple[str, ...]:
         """The names of its rows, in the order in which they are made."""
-        return (*MAIN_ROWS, *(name for name in CONFIGURATIONS if self.ablation and name not in MAIN_ROWS))
+        others = [name for name in CONFIGURATIONS if name not in MAIN_ROWS]
+        about_side = [name for name in others if name.endswith(" px")]
+        if self.side > hidfd.GENERATOR_SIDE:
+            return (*MAIN_ROWS, *about_side)
+        return (*MAIN_ROWS, *(name for name in others if self.ablation and name not in about_side))
 
 
 # On a CPU: a quarter of the channels, a quarter of the pixels, and as many updates as two cores can do in three hours.

@@ -113,7 +113,7 @@ class GeneratorShape:
     width: int
 
 
-def bounded_resolution(height: int, width: int, bound: int = 64) -> tuple[int, int]:
+def bounded_resolution(height: int, width: int, bound: int) -> tuple[int, int]:
     """The generator's (H, W) for the teacher's input: the same, or scaled down so that no side exceeds `bound`."""
     scale = min(1.0, bound / max(height, width))
     return max(4, round(height * scale)), max(4, round(width * scale))

@@ -92,6 +92,7 @@ NO_PROJECTOR = (
 # What makes of our recipe the paper's method with its defects mended; --option takes each of them.
 PAPER: Mapping[str, Any] = {"projector": "on", "stage_weight": 0.0}
 
+GENERATOR_SIDE = 64  # pixels; docs/quality.md compares 32 and 128 on photographs of 128
 NUM_JUDGED = 512  # images on which the trained generator is described
 NUM_SCALED = 64  # real images, at most, by which the scales of the stages are set
 
@@ -105,6 +106,9 @@ class Config(BaseModel):
     generator_batch_size: int = Field(default=100, ge=2, description="real images, and as many synthetic ones, a step")
     generator_width: int = Field(default=256, ge=8, description="channels of the maps up to 32 px")
     discriminator_width: int = Field(default=256, ge=8, description="channels of every map")
+    generator_side: int = Field(
+        default=GENERATOR_SIDE, ge=4, description="longest side of generated images; larger ones by interpolation"
+    )
     latent_dim: int = Field(default=128, ge=2, description="numbers that an image is generated from")
     generator_lr: float = Field(default=2e-4, gt=0, description="Adam, betas (0, 0.999)")
     discriminator_lr: float = Field(default=2e-4, gt=0, description="Adam, betas (0, 0.999)")
@@ -135,7 +139,7 @@ class Config(BaseModel):
 def defaults(effort: str, image_shape: tuple[int, int, int], device: str) -> dict[str, Any]:
     """Sizes and steps that fit the image, the effort and the device. `full` on a GPU is the paper's own size."""
     level = ("quick", "standard", "full").index(effort)
-    side = min(bounded_resolution(image_shape[1], image_shape[2]))
+    side = min(image_shape[1], image_shape[2], GENERATOR_SIDE)
     if device == "cuda":
         return {
             "generator_steps": (5_000, 10_000, 20_000)[level],
@@ -213,7 +217,7 @@ def train_generator(
     """The teacher-guided conditional GAN; returns the averaged generator in evaluation mode, and facts about it."""
     card, device = teacher.card, context.device
     channels, height, width = card.input_shape
-    resolution = bounded_resolution(height, width)
+    resolution = bounded_resolution(height, width, config.generator_side)
     shape = GeneratorShape(card.input_shape, resolution, card.num_classes, config.latent_dim, config.generator_width)
     generator = ConditionalGenerator(shape).to(device).to(memory_format=torch.channels_last).train()
     average = copy.deepcopy(generator).requires_grad_(False)

@@ -38,7 +38,7 @@ SIZES = [
 def make_generator(height: int, width: int, channels: int = 3, num_classes: int = 3) -> Generator:
     torch.manual_seed(0)
     shape = GeneratorShape(
-        (channels, height, width), bounded_resolution(height, width), num_classes, latent_dim=4, width=8
+        (channels, height, width), bounded_resolution(height, width, 64), num_classes, latent_dim=4, width=8
     )
     return ConditionalGenerator(shape)
 
@@ -59,7 +59,7 @@ def draw(generator: Generator, count: int = 2, seed: int = 0) -> tuple[Tensor, T
     ],
 )
 def test_resolution_is_bounded(size: tuple[int, int], resolution: tuple[int, int]) -> None:
-    assert bounded_resolution(*size) == resolution
+    assert bounded_resolution(*size, 64) == resolution
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -74,7 +74,7 @@ def test_images_have_the_shape_and_range_of_the_teachers_input(size: tuple[int, 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_the_discriminator_takes_every_size(size: tuple[int, int]) -> None:
-    discriminator = Discriminator(1, bounded_resolution(*size), num_classes=3, feature_dim=5, width=8)
+    discriminator = Discriminator(1, bounded_resolution(*size, 64), num_classes=3, feature_dim=5, width=8)
     verdict = discriminator(torch.rand(2, 1, *size))
     assert verdict.score.shape == (2,)
     assert verdict.class_logits.shape == (2, 6)
