@@ -198,7 +198,9 @@ CUDA_SETTINGS: Mapping[str, Setting] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_argument(parser, required=False)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="also decides which settings")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="also decides which settings, where --only does not"
+    )
     parser.add_argument("--list", action="store_true", help="print the settings and their rows")
     parser.add_argument("--only", nargs="+", help="some of the settings", metavar="SETTING")
     parser.add_argument("--configurations", nargs="+", help="only these rows", metavar="NAME")
@@ -210,19 +212,20 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "compress-quality",
                         help="teachers, generators and checkpoints; may be deleted")  # fmt: skip
     options = parser.parse_args()
-    settings = CPU_SETTINGS if options.device == "cpu" else CUDA_SETTINGS
-    for name in options.only or settings:
+    settings = {**CPU_SETTINGS, **CUDA_SETTINGS}
+    usual = CPU_SETTINGS if options.device == "cpu" else CUDA_SETTINGS
+    for name in options.only or usual:
         if name not in settings:
             parser.error(f"no setting is called {name}; there are {', '.join(settings)}")
     if options.list:
-        for name, setting in settings.items():
+        for name, setting in usual.items():
             print(f"{name}: {', '.join(setting.rows())}; {setting.seeds} seed(s)")
         return
     if options.data is None:
         parser.error("--data is needed to run")
     bench = Bench(options)
     try:
-        for name in options.only or settings:
+        for name in options.only or usual:
             for seed in options.seeds or range(settings[name].seeds):
                 bench.run(name, settings[name], seed)
     except Interrupted as stopped:
@@ -354,7 +357,7 @@ class Bench:
                 images.train.labels.to(self.device),
                 context,
                 num_steps=steps,
-                batch_size=setting.teacher_batch,
+                batch_size=8 if self.options.tiny else setting.teacher_batch,
                 flip=True,
             )
             torch.save(network[1].state_dict(), path)
