@@ -81,6 +81,7 @@ PAIR, FEWER = "cifar10-r34-r18-5000", "cifar10-r34-r18-500 cifar10-r34-r18-100"
 OTHER_PAIRS = "cifar10-wrn40-wrn16-500 cifar10-r34-mobilenet_v2-500"
 PHOTOGRAPHS = "clothing-128px-r34-r18-200-full"
 ORIGINAL, REPAIRED = "'student on original data'", "'repaired HiDFD'"
+FROM_BLOCKS = '"student on original data, from teacher\'s blocks"'
 QUALITY = (
     "benchmarks.quality --data {data} --device {device} --out {results}/gpu_quality.json --work {work}/quality "
     "--minutes {minutes} --only "
@@ -128,12 +129,12 @@ JOBS: tuple[Job, ...] = (
         6.0,
         "5,000 generator steps of about 25 ms, 8,000 student steps of about 12 ms, and 2 minutes for everything else",
         "`compress run` whole on CUDA: time, peak memory, agreement",
-        weights=("runs/gpu/student/student.safetensors",),
+        weights=("runs/gpu/distill/student.safetensors",),
     ),
     Job(
         "quality",
         QUALITY + f"{PAIR} --configurations teacher ours",
-        f"--tiny --configurations teacher {ORIGINAL} vanilla {REPAIRED} ours",
+        f"--tiny --configurations teacher {ORIGINAL} {FROM_BLOCKS} vanilla {REPAIRED} ours",
         45.0,
         "updates x images x GFLOP: teacher 40,000 x 128 x 2.3 x 3 = 36 PFLOP, 6 min; generator 20,000 x 100 x 38 = "
         "76 PFLOP, 13 min; student 80,000 x 256 x (1.1 x 3 + 2.3 + 3.2 / 2) = 148 PFLOP, 25 min",
@@ -150,10 +151,10 @@ JOBS: tuple[Job, ...] = (
     ),
     Job(
         "anchors",
-        QUALITY + f"{PAIR} --configurations {ORIGINAL} vanilla",
+        QUALITY + f"{PAIR} --configurations {ORIGINAL} {FROM_BLOCKS} vanilla",
         None,
-        31.0,
-        "80,000 x 256 x 1.1 x 3 = 68 PFLOP, 11 min; with the teacher's forward pass 115 PFLOP, 19 min",
+        42.0,
+        "80,000 x 256 x 1.1 x 3 = 68 PFLOP, 11 min, twice; with the teacher's forward pass 115 PFLOP, 19 min",
         "what the same student reaches with the original data, and on the few images alone",
     ),
     Job(
@@ -295,7 +296,7 @@ class Session:
         state = STOPPED if stopped else FAILED if process.returncode else FINISHED
         seconds = round(time.monotonic() - started, 1)
         row = {"job": job.name, "state": state, "seconds": seconds, "exit_code": process.returncode}
-        append_row(self.rows, {**row, "command": shlex.join(words[1:]), **provenance()})
+        append_row(self.rows, {**row, "tiny": self.options.tiny, **provenance()})
         print(f"{job.name}: {state} after {seconds:.0f} s", flush=True)
         if state == FAILED:
             print("".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:]), flush=True)
