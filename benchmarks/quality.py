@@ -33,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -195,6 +195,13 @@ CUDA_SETTINGS: Mapping[str, Setting] = {
 }
 
 
+def tiny(setting: Setting) -> Setting:
+    """The same comparison of narrow networks with hardly any training."""
+    (teacher, teacher_width), (student, student_width) = setting.teacher, setting.student
+    narrow = {"teacher": (teacher, teacher_width / 8), "student": (student, student_width / 8)}
+    return replace(setting, **narrow, teacher_steps=4, teacher_batch=8)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_argument(parser, required=False)
@@ -227,7 +234,7 @@ def main() -> None:
     try:
         for name in options.only or usual:
             for seed in options.seeds or range(settings[name].seeds):
-                bench.run(name, settings[name], seed)
+                bench.run(name, tiny(settings[name]) if options.tiny else settings[name], seed)
     except Interrupted as stopped:
         sys.exit(str(stopped))
     print("every row is there")
@@ -345,7 +352,7 @@ class Bench:
             mean=images.mean,
             std=images.std,
         )
-        steps = 4 if self.options.tiny else setting.teacher_steps
+        steps = setting.teacher_steps
         folder = self.options.work / f"teacher-{setting.data}-{setting.side}-{architecture}-{width}-{steps}"
         path = folder / "teacher.pt"
         if not path.exists():
@@ -357,7 +364,7 @@ class Bench:
                 images.train.labels.to(self.device),
                 context,
                 num_steps=steps,
-                batch_size=8 if self.options.tiny else setting.teacher_batch,
+                batch_size=setting.teacher_batch,
                 flip=True,
             )
             torch.save(network[1].state_dict(), path)
@@ -419,7 +426,7 @@ class Bench:
         method: Any = {"hidfd": hidfd, "vanilla": vanilla}[configuration.method]
         chosen = {**setting.options, **configuration.options}
         if self.options.tiny:
-            small = {"steps": 4, "batch_size": 8, "width": 8, "latent_dim": 4}
+            small = {"steps": 4, "batch_size": 8, "width": 8, "latent_dim": 4, "student_lr": 0.01}
             chosen |= {
                 key: next(value for ending, value in small.items() if key.endswith(ending))
                 for key in method.Config.model_fields

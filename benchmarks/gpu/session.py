@@ -134,7 +134,7 @@ JOBS: tuple[Job, ...] = (
     Job(
         "quality",
         QUALITY + f"{PAIR} --configurations teacher ours",
-        f"--tiny --configurations teacher {ORIGINAL} {FROM_BLOCKS} vanilla {REPAIRED} ours",
+        f"--tiny --only {PAIR} {OTHER_PAIRS} {PHOTOGRAPHS} --configurations teacher {ORIGINAL} {REPAIRED} ours",
         45.0,
         "updates x images x GFLOP: teacher 40,000 x 128 x 2.3 x 3 = 36 PFLOP, 6 min; generator 20,000 x 100 x 38 = "
         "76 PFLOP, 13 min; student 80,000 x 256 x (1.1 x 3 + 2.3 + 3.2 / 2) = 148 PFLOP, 25 min",
@@ -168,7 +168,7 @@ JOBS: tuple[Job, ...] = (
     Job(
         "pairs",
         QUALITY + f"{OTHER_PAIRS} --configurations teacher ours {REPAIRED}",
-        "--tiny --configurations teacher ours",
+        None,
         90.0,
         "generator 13 min each; student steps of 0.7 to 1.7 TFLOP, up to 10 min each; the WRN-40-2 teacher 2 min",
         "the same for WRN-40-2 to WRN-16-2 and for ResNet-34 to MobileNetV2",
@@ -176,7 +176,7 @@ JOBS: tuple[Job, ...] = (
     Job(
         "photographs",
         QUALITY + f"{PHOTOGRAPHS} --configurations teacher {ORIGINAL} ours {REPAIRED}",
-        "--tiny --configurations teacher ours",
+        None,
         120.0,
         "torchvision's ResNets at 128 px cost about as much as theirs at 32 px; the generator's maps are larger",
         "photographs at 128 px with 200 images",
