@@ -1,6 +1,7 @@
 """Every method on the same teachers, images and budget: what it is worth, what it costs, and what it needs.
 
     python -m benchmarks.methods --data PACKS [--only digits mnist cifar10] [--methods dfad noise] [--seeds 1]
+    python -m benchmarks.methods --data PACKS --device cuda --out FILE    # the rows of one file are of one device
     python -m benchmarks.methods --table [--page]    # the tables of docs/methods.md, from the results
 
 One row is one (task, pool, method, seed). A method that needs no image, or a few of the task, is run once; one that
@@ -32,7 +33,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from torch import Tensor, nn
 
 from benchmarks.packs import add_data_argument, cifarlike_pool, clothing, mnist, resized
 from benchmarks.rows import append_row, provenance, write_between
-from benchmarks.tasks import Task, cifar10_task, digits_task, logits, make_context
+from benchmarks.tasks import Task, cifar10_task, digits_task, logits, make_context, tiny_settings
 from compressor.distill.supervised import train_classifier
 from compressor.errors import InputRefused
 from compressor.inputs.card import TeacherCard
@@ -184,6 +185,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="fewer seeds than the task's own number")
     parser.add_argument("--choose-shift", action="store_true",
                         help="how far to move the images of a pool, from images that are no evidence")  # fmt: skip
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--tiny", action="store_true",
+                        help="a few updates, to see that the program runs; give an --out of its own")  # fmt: skip
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "compress-methods",
                         help="teachers and checkpoints; may be deleted")  # fmt: skip
@@ -219,7 +223,9 @@ def run_seed(name: str, seed: int, options: argparse.Namespace) -> None:
     if not wanted:
         return
     bench = BENCHES[name]
-    task = bench.make(options.data, seed)
+    task = on_device(bench.make(options.data, seed), options.device)
+    if options.tiny:
+        task = replace(task, teacher_steps=4, teacher_batch=8)
     folder = options.work / f"{name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     teacher = trained_teacher(task, bench, seed, folder)
@@ -231,14 +237,21 @@ def run_seed(name: str, seed: int, options: argparse.Namespace) -> None:
         "num_test": len(task.test[1]),
     }
     for pool, method in wanted:
-        images = TrainingImages(task.few, pool_images(bench, pool, options.data, seed, like=task.few))
+        others = pool_images(bench, pool, options.data, seed, like=task.few).to(task.few.device)
+        images = TrainingImages(task.few, others)
         row = {**same, "pool": pool, "method": method, "num_few": len(images.few), "num_pool": len(images.pool)}
         try:
-            row |= result(bench, task, teacher, teacher_logits, method, images, seed, folder)
+            row |= result(bench, task, teacher, teacher_logits, method, images, seed, folder, options.tiny)
         except InputRefused as refused:
             row["refused"] = refused.received
         append_row(options.out, {**row, **provenance()})
         print(json.dumps(row), flush=True)
+
+
+def on_device(task: Task, device: str) -> Task:
+    """The task with its images and labels there."""
+    train, test = ((images.to(device), labels.to(device)) for images, labels in (task.train, task.test))
+    return replace(task, train=train, test=test, few=task.few.to(device))
 
 
 def choose_shift(options: argparse.Namespace) -> None:
@@ -275,14 +288,14 @@ def trained_teacher(task: Task, bench: Bench, seed: int, folder: Path) -> Teache
     """The task's teacher, trained once per seed and kept in the work folder."""
     path, card = folder / "teacher.pt", task.card
     if not path.exists():
-        context = make_context(task, folder / "teacher", seed)  # which seeds the weights
+        context = make_context(task, folder / "teacher", seed, task.few.device.type)  # which seeds the weights
         network = nn.Sequential(Normalise(card), build_network(card.architecture, 10, card.input_shape[0]))
         train_classifier(
             network, *task.train, context, num_steps=task.teacher_steps, batch_size=task.teacher_batch,
             lr=bench.teacher_lr, flip=task.flip, augment=bench.teacher_augment,
         )  # fmt: skip
-        torch.save(network[1].state_dict(), path)
-    return load_teacher(torch.load(path, weights_only=True), card)
+        torch.save(network[1].cpu().state_dict(), path)
+    return load_teacher(torch.load(path, weights_only=True), card).to(task.few.device)
 
 
 def pool_images(bench: Bench, pool: str, data: Path, seed: int, *, like: Tensor) -> Tensor:
@@ -309,22 +322,23 @@ def result(
     images: TrainingImages,
     seed: int,
     folder: Path,
+    tiny: bool = False,
 ) -> dict[str, Any]:
-    """Train one student and judge it.
+    """Train one student, where the task's images are, and judge it.
 
     Raises:
         InputRefused: by the method, of this teacher or these images.
     """
-    work = folder / f"{name.replace(' ', '-')}-{len(images.pool)}"
+    work, device = folder / f"{name.replace(' ', '-')}-{len(images.pool)}", task.few.device.type
     resumed = work.exists()  # what an earlier session took, and asked, nobody knows any more
     backbone = build_backbone("width:0.5", teacher, channel_multiple=1, seed=seed)
     facts: dict[str, Any] = {}
     queries_before, started, processor = teacher.num_queries, time.monotonic(), time.process_time()
     student: Callable[[Tensor], Tensor]
     if name == ORIGINAL:
-        context = make_context(task, work, seed)
+        context = make_context(task, work, seed, device)
         network = own_classifier(backbone, teacher)
-        steps, batch_size = bench.budget["student_steps"], bench.budget["student_batch_size"]
+        steps, batch_size = (4, 8) if tiny else (bench.budget["student_steps"], bench.budget["student_batch_size"])
         train_classifier(
             network, *task.train, context, num_steps=steps, batch_size=batch_size, lr=0.05, flip=task.flip,
             phase="student",
@@ -333,10 +347,10 @@ def result(
     else:
         method = load_method(name)
         check_fit(name, teacher, len(images.few), len(images.pool))
-        fitted = method.defaults("quick", task.card.input_shape, "cpu")
-        asked = {**bench.budget, **bench.options.get(name, {})}
+        fitted = method.defaults("quick", task.card.input_shape, device)
+        asked = {**bench.budget, **bench.options.get(name, {}), **(tiny_settings(method.Config) if tiny else {})}
         config = method.Config(**{**fitted, **{key: asked[key] for key in asked if key in method.Config.model_fields}})
-        context = make_context(task, work, seed)
+        context = make_context(task, work, seed, device)
         distilled = method.distill(teacher, backbone, images, config, context)
         student = distilled.student
         facts = {

@@ -33,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -199,10 +199,19 @@ CUDA_SETTINGS: Mapping[str, Setting] = {
 }
 
 
+def tiny(setting: Setting) -> Setting:
+    """The same comparison of narrow networks with hardly any training."""
+    (teacher, teacher_width), (student, student_width) = setting.teacher, setting.student
+    narrow = {"teacher": (teacher, teacher_width / 8), "student": (student, student_width / 8)}
+    return replace(setting, **narrow, teacher_steps=4, teacher_batch=8)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_argument(parser, required=False)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="also decides which settings")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="also decides which settings, where --only does not"
+    )
     parser.add_argument("--list", action="store_true", help="print the settings and their rows")
     parser.add_argument("--only", nargs="+", help="some of the settings", metavar="SETTING")
     parser.add_argument("--configurations", nargs="+", help="only these rows", metavar="NAME")
@@ -214,21 +223,22 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "compress-quality",
                         help="teachers, generators and checkpoints; may be deleted")  # fmt: skip
     options = parser.parse_args()
-    settings = CPU_SETTINGS if options.device == "cpu" else CUDA_SETTINGS
-    for name in options.only or settings:
+    settings = {**CPU_SETTINGS, **CUDA_SETTINGS}
+    usual = CPU_SETTINGS if options.device == "cpu" else CUDA_SETTINGS
+    for name in options.only or usual:
         if name not in settings:
             parser.error(f"no setting is called {name}; there are {', '.join(settings)}")
     if options.list:
-        for name, setting in settings.items():
+        for name, setting in usual.items():
             print(f"{name}: {', '.join(setting.rows())}; {setting.seeds} seed(s)")
         return
     if options.data is None:
         parser.error("--data is needed to run")
     bench = Bench(options)
     try:
-        for name in options.only or settings:
+        for name in options.only or usual:
             for seed in options.seeds or range(settings[name].seeds):
-                bench.run(name, settings[name], seed)
+                bench.run(name, tiny(settings[name]) if options.tiny else settings[name], seed)
     except Interrupted as stopped:
         sys.exit(str(stopped))
     print("every row is there")
@@ -346,7 +356,7 @@ class Bench:
             mean=images.mean,
             std=images.std,
         )
-        steps = 4 if self.options.tiny else setting.teacher_steps
+        steps = setting.teacher_steps
         folder = self.options.work / f"teacher-{setting.data}-{setting.side}-{architecture}-{width}-{steps}"
         path = folder / "teacher.pt"
         if not path.exists():
@@ -420,7 +430,7 @@ class Bench:
         method: Any = {"hidfd": hidfd, "vanilla": vanilla}[configuration.method]
         chosen = {**setting.options, **configuration.options}
         if self.options.tiny:
-            small = {"steps": 4, "batch_size": 8, "width": 8, "latent_dim": 4}
+            small = {"steps": 4, "batch_size": 8, "width": 8, "latent_dim": 4, "student_lr": 0.01}
             chosen |= {
                 key: next(value for ending, value in small.items() if key.endswith(ending))
                 for key in method.Config.model_fields

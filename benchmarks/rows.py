@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import platform
 import subprocess
 import tempfile
@@ -42,15 +43,19 @@ def write_between(page: Path, begin: str, end: str, text: str) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """The machine, the versions and the revision that made a row; `-dirty` with changes that were not committed."""
+    """The machine, the versions and the revision that made a row; `-dirty` with changes that were not committed.
+
+    A copy without its history is told the revision by the environment variable COMPRESS_REVISION.
+    """
     revision = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()
     return {
         "device": host_name(),
         "threads": torch.get_num_threads(),
+        **({"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if torch.cuda.is_available() else {}),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "revision": revision,
+        "revision": revision or os.environ.get("COMPRESS_REVISION", ""),
         "date": time.strftime("%Y-%m-%d"),
     }

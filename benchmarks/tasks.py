@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from benchmarks.packs import CIFAR10_MEAN, CIFAR10_STD, cifar10, cifarlike_pool, mnist
@@ -72,10 +73,16 @@ def cifar10_task(data: Path, seed: int) -> Task:
                 teacher_steps=6_000, flip=True)  # fmt: skip
 
 
-def make_context(task: Task, folder: Path, seed: int) -> Context:
+def make_context(task: Task, folder: Path, seed: int, device: str = "cpu") -> Context:
     folder.mkdir(parents=True, exist_ok=True)
-    precision, _ = best_precision(torch.device("cpu"), task.card.input_shape[1])
-    return Context(folder, seed=seed, precision=precision, observer=Reporter())
+    precision, _ = best_precision(torch.device(device), task.card.input_shape[1])
+    return Context(folder, device=device, seed=seed, precision=precision, observer=Reporter())
+
+
+def tiny_settings(config: type[BaseModel]) -> dict[str, int]:
+    """A few updates of narrow networks, by the names that the settings of methods have."""
+    small = {"_steps": 4, "_every": 2, "_batch_size": 8, "_width": 8, "latent_dim": 4, "pool_size": 16}
+    return {name: value for name in config.model_fields for ending, value in small.items() if name.endswith(ending)}
 
 
 @torch.no_grad()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks import camvid
 from benchmarks.camvid import (
     BEGIN,
     END,
@@ -26,6 +29,7 @@ from benchmarks.camvid import (
     tables,
 )
 from benchmarks.packs import MaskPack
+from benchmarks.tiny_packs import write_tiny_packs
 
 VOID = 255
 
@@ -112,3 +116,15 @@ def test_every_row_says_where_it_comes_from() -> None:
         assert {"device", "torch", "python", "revision", "date", "seed"} <= set(found)
         assert ("seconds" in found) == (found["student"] != TEACHER)
     assert {found["student"] for found in rows if found["part"] == "test"} >= {TEACHER, ORIGINAL, *STUDENTS}
+
+
+@pytest.mark.parametrize("size", [[], pytest.param(["--full"], marks=pytest.mark.slow)])
+def test_the_program_runs_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: list[str]
+) -> None:
+    data = write_tiny_packs(tmp_path / "packs")
+    words = ["--data", f"{data}", "--try", "--device", "cpu", "--only", TEACHER, ORIGINAL, "dfad", *size]
+    monkeypatch.setattr(sys, "argv", ["camvid", *words])
+    camvid.main()
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [found["student"] for found in rows] == [TEACHER, ORIGINAL, "dfad"]

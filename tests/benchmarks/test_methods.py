@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import methods
 from benchmarks.methods import (
     BEGIN,
     BENCHES,
@@ -27,6 +29,7 @@ from benchmarks.methods import (
     spread,
     table,
 )
+from benchmarks.tiny_packs import write_tiny_packs
 from compressor.methods import load_method, method_names
 
 ROWS: list[dict[str, Any]] = json.loads(RESULTS.read_text())
@@ -148,3 +151,18 @@ def test_what_was_aimed_at_on_mnist(method: str, pool: str, least: float) -> Non
 
 def test_noise_is_no_method() -> None:
     assert max(accuracies("noise", NO_POOL)) < 0.5
+
+
+def test_the_program_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = write_tiny_packs(tmp_path / "packs"), tmp_path / "rows.json"
+    words = ["--data", f"{data}", "--only", "cifar10", "--methods", ORIGINAL, "dfad", "kd3", "--pools", "mixed"]
+    monkeypatch.setattr(sys, "argv", ["methods", *words, "--tiny", "--out", f"{out}", "--work", f"{tmp_path}/work"])
+    methods.main()
+    rows = json.loads(out.read_text())
+    assert [(found["method"], found["pool"]) for found in rows] == [
+        (ORIGINAL, NO_POOL),
+        ("dfad", NO_POOL),
+        ("kd3", "mixed"),
+    ]
+    methods.main()  # finished rows are skipped
+    assert json.loads(out.read_text()) == rows
