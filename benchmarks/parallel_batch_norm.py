@@ -1,0 +1,171 @@
+"""What batch norm makes of a batch that several processes share: docs/parallel.md has the table.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.parallel_batch_norm [--processes 1 2 4] [--seeds 2]
+    python -m benchmarks.parallel_batch_norm --table
+
+Each process computes its own rows of a batch, and its batch norms take their statistics from these. On the digits of
+`compress demo` (8 px, teacher ResNet-14, student half as wide, `quick`), for each number of processes:
+
+    gradient    of HiDFD's student loss at the student's first step, batch of 128: distance to that of one process, over
+                its norm; beside it the distance to that of 128 other images, which is what one step's gradient is worth
+    agreement   of the student that HiDFD trains, generator and all, on the 597 test images, and its accuracy there
+
+Rows are appended to the JSON file as they finish, and finished rows are skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from benchmarks.rows import append_row, provenance
+from benchmarks.tasks import Task, digits_task, logits
+from compressor.demo import train_teacher
+from compressor.distill.parallel import World, joined
+from compressor.distill.training import Context
+from compressor.inputs.teacher import Teacher, load_teacher
+from compressor.methods import TrainingImages, hidfd
+from compressor.students.student import classifier_sharing, named_backbone
+
+RESULTS = Path("benchmarks/results/parallel_batch_norm.json")
+BATCH = 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print what is in the file, and measure nothing")
+    options = parser.parse_args()
+    if not options.table:
+        for seed in range(options.seeds):
+            for number in options.processes:
+                measure(seed, number, options.out)
+    print(table(json.loads(options.out.read_text())))
+
+
+def measure(seed: int, number: int, out: Path) -> None:
+    """One row, if it is not in the file yet."""
+    rows = json.loads(out.read_text()) if out.exists() else []
+    if any((row["seed"], row["processes"]) == (seed, number) for row in rows):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        task = digits_task(Path(), seed)
+        network = train_teacher(*task.train, Context(Path(folder), seed=seed))
+        weights = {name.removeprefix("1."): value for name, value in network.state_dict().items() if name[0] == "1"}
+        teacher = load_teacher(weights, task.card)
+        started = time.monotonic()
+        student = in_processes(train, number, seed, weights)
+        seconds = time.monotonic() - started
+        gradient = in_processes(gradient_of, number, seed, weights)
+        alone = gradient_of(World(), seed, weights)
+        redrawn = gradient_of(World(), seed, weights, draw=1)
+    said = logits(lambda images: teacher(images).logits, task.test[0]).argmax(dim=1)
+    row = {
+        "processes": number,
+        "seed": seed,
+        "agreement": float((student == said).float().mean()),
+        "accuracy": float((student == task.test[1]).float().mean()),
+        "num_test": len(said),
+        "gradient_deviation": float((gradient - alone).norm() / alone.norm()),
+        "another_draw": float((redrawn - alone).norm() / alone.norm()),
+        "seconds": round(seconds, 1),
+        **provenance(),
+    }
+    append_row(out, row)
+    print(json.dumps(row), flush=True)
+
+
+def in_processes(work: Callable[..., Tensor], number: int, *arguments: Any) -> Tensor:
+    """What `work(world, *arguments)` returns in the first of so many processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = multiprocessing.get_context("spawn")
+        processes = [
+            context.Process(target=_one, args=(work, Path(folder), rank, number, arguments)) for rank in range(number)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        result: Tensor = torch.load(Path(folder) / "result.pt", weights_only=True)
+    return result
+
+
+def _one(work: Callable[..., Tensor], folder: Path, rank: int, size: int, arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    with joined(dist.FileStore(str(folder / "meeting"), size), rank, size, torch.device("cpu")) as world:
+        result = work(world, *arguments)
+        if world.first:
+            torch.save(result, folder / "result.pt")
+
+
+def prepared(seed: int, weights: dict[str, Tensor]) -> tuple[Task, Teacher, Any]:
+    """The task, its teacher, and a student's body."""
+    task = digits_task(Path(), seed)
+    torch.manual_seed(seed)
+    return task, load_teacher(weights, task.card), named_backbone(task.card.architecture, 1, width=0.5)
+
+
+def train(world: World, seed: int, weights: dict[str, Tensor]) -> Tensor:
+    """The classes that the trained student sees in the test images, (N,)."""
+    task, teacher, backbone = prepared(seed, weights)
+    config = hidfd.Config(**hidfd.defaults("quick", task.card.input_shape, "cpu"))
+    images = TrainingImages(task.few, task.few[:0])
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(Path(folder), seed=seed, world=world)
+        distilled = hidfd.distill(teacher, backbone, images, config, context)
+    return logits(distilled.student, task.test[0]).argmax(dim=1)
+
+
+def gradient_of(world: World, seed: int, weights: dict[str, Tensor], draw: int = 0) -> Tensor:
+    """The gradient of the student's loss at its first step, as one vector."""
+    task, teacher, backbone = prepared(seed, weights)
+    torch.manual_seed(seed)
+    student = classifier_sharing(backbone, teacher).train()
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(Path(folder), seed=seed, world=world)
+
+        def loss_of(images: Tensor) -> Tensor:
+            terms = hidfd.student_terms(student, teacher, images, context, align=True, distil=False)
+            return terms["feature_alignment"]
+
+        images = task.train[0][BATCH * draw : BATCH * (draw + 1)].float() / 255.0
+        for _ in context.steps("first", 1, {"student": student}):
+            context.backward(loss_of, images)
+    return torch.cat([value.grad.flatten() for value in student.parameters() if value.grad is not None])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Means over the seeds, and differences to one process, paired by seed."""
+    lines = [
+        "| processes | gradient's deviation | another draw's | agreement, % | difference to one process | seeds |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    alone = {row["seed"]: row for row in rows if row["processes"] == 1}
+    for number in sorted({row["processes"] for row in rows}):
+        found = [row for row in rows if row["processes"] == number]
+        gaps = [100 * (row["agreement"] - alone[row["seed"]]["agreement"]) for row in found if row["seed"] in alone]
+        keys = ("gradient_deviation", "another_draw", "agreement")
+        mean = {key: statistics.mean(row[key] for row in found) for key in keys}
+        gap = "" if number == 1 else f"{statistics.mean(gaps):+.1f} ({', '.join(f'{gap:+.1f}' for gap in gaps)})"
+        lines.append(
+            f"| {number} | {100 * mean['gradient_deviation']:.1f} % | {100 * mean['another_draw']:.0f} % "
+            f"| {100 * mean['agreement']:.1f} | {gap} | {len(found)} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
