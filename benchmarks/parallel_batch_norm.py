@@ -63,8 +63,7 @@ def measure(seed: int, number: int, out: Path) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         task = digits_task(Path(), seed)
-        network = train_teacher(*task.train, Context(Path(folder), seed=seed))
-        weights = {name.removeprefix("1."): value for name, value in network.state_dict().items() if name[0] == "1"}
+        weights = train_teacher(*task.train, Context(Path(folder), seed=seed)).state_dict()
         teacher = load_teacher(weights, task.card)
         started = time.monotonic()
         student = in_processes(train, number, seed, weights)

@@ -8,16 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import tiny_run
 from tiny_run import Compress, refused
+from torch.distributed import HashStore
 
 from compressor import torchrun
+from compressor.config import resolve
+from compressor.errors import EnvironmentFault
+from compressor.pipeline import together
+from compressor.pipeline.together import follow
 from compressor.report.schema import read_report
 
-LONG = {"student_steps": 1_500}
+TIMEOUT_S = 300
 
 
 def environment() -> dict[str, str]:
@@ -63,54 +69,67 @@ def wait_for_rows(launcher: subprocess.Popen[str], run: Path, *, phase: str, row
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
-def test_a_process_is_stopped_then_another_killed_and_one_alone_finishes(
-    inputs: Path, tmp_path: Path, compress: Compress
-) -> None:
+def test_a_process_is_stopped_then_another_killed_and_both_finish_with_one_report(inputs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    line = tiny_run.line(inputs, folder, **LONG)
+    line = tiny_run.line(inputs, folder, student_steps=800)
 
     stopped = start("compressor", *line, "--nproc", "2")
     wait_for_rows(stopped, folder, phase="student", rows=1)
     os.kill(process_of(stopped, 1), signal.SIGTERM)
-    out, err = stopped.communicate(timeout=120)
+    out, err = stopped.communicate(timeout=TIMEOUT_S)
     assert (stopped.returncode, out) == (130, ""), err
     assert "in fp32 on cpu in 2 processes" in err
     assert err.count("error: The run was stopped in phase student after step") == 1
     assert "Traceback" not in err
 
     killed = start("compressor", *line, "--nproc", "2")
-    wait_for_rows(killed, folder, phase="student", rows=3)
+    wait_for_rows(killed, folder, phase="student", rows=20)
     os.kill(process_of(killed, 1), signal.SIGKILL)
-    out, err = killed.communicate(timeout=120)
+    out, err = killed.communicate(timeout=TIMEOUT_S)
     assert (killed.returncode, out) == (130, ""), err
     assert "student: goes on from step" in err
     assert err.count("error: One of the 2 processes of this training is gone") == 1
     assert "Traceback" not in err
 
-    outcome = compress(*line)
-    assert outcome.code == 0, outcome.err
-    assert outcome.states()["distill"] == "resumes"
-    assert "student: goes on from step" in outcome.err
-    assert read_report(folder / "report.json").distillation.phases[1].num_steps == LONG["student_steps"]
+    finished = start("torch.distributed.run", "--nproc-per-node", "2", "-m", "compressor", *line, "--json")
+    out, err = finished.communicate(timeout=TIMEOUT_S)
+    assert finished.returncode == 0, err
+    (printed,) = out.splitlines()
+    report = read_report(folder / "report.json")
+    assert json.loads(printed)["created"] == json.loads((folder / "report.json").read_text())["created"]
+    assert [phase.num_steps for phase in report.distillation.phases] == [6, 800]
+    (processes,) = [choice.value for choice in report.distillation.choices if choice.name == "processes"]
+    assert processes == "2"
+    assert err.count("Only 2 held-out images judge") == 1
 
 
-@pytest.mark.slow
-def test_under_torchrun_there_is_one_report(inputs: Path, tmp_path: Path) -> None:
-    line = tiny_run.line(inputs, tmp_path / "run", "--json", student_steps=40)
-    launcher = ("torch.distributed.run", "--nproc-per-node", "2", "-m", "compressor")
-    run = start(*launcher, *line)
-    out, err = run.communicate(timeout=240)
-    assert run.returncode == 0, err
-    (report,) = out.splitlines()
-    assert json.loads(report)["distillation"]["choices"][1] == {
-        "name": "processes",
-        "value": "2",
-        "reason": "each computed its own rows of every batch",
-    }
-    assert err.count("The teacher is unsure of these samples") == 1
-    again = start(*launcher, *line)
-    out, err = again.communicate(timeout=240)
-    assert (again.returncode, out.splitlines()) == (0, [report]), err
+# --- the other processes ----------------------------------------------------------------------------------------------
+
+
+def other(rank: int = 1) -> torchrun.Ranks:
+    """A process that meets the first one in this one's memory."""
+    ranks = torchrun.Ranks(rank, 2, rank, 2)
+    ranks.__dict__["store"] = HashStore()
+    return ranks
+
+
+def test_where_nothing_is_trained_the_others_hear_the_exit_code(inputs: Path, tmp_path: Path) -> None:
+    ranks, resolved = other(), resolve({"teacher.file": inputs / "t.pt", "out": tmp_path / "run"}, None)
+    ranks.store.set("exit", "4")
+    assert follow(resolved, ranks) == 4
+
+
+def test_a_run_folder_that_another_machine_does_not_see(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "SEEN_WITHIN_S", 0.0)
+    ranks, resolved = other(), resolve({"teacher.file": inputs / "t.pt", "out": tmp_path / "elsewhere"}, None)
+    order = together.Order(method="hidfd", settings={}, precision="fp32", device="cpu", stage="a fingerprint")
+    ranks.store.set("order", json.dumps(asdict(order)))
+    ranks.store.set("exit", "3")
+    assert follow(resolved, ranks) == 3
+    with pytest.raises(EnvironmentFault, match=r"does not see the run in .*elsewhere.* --out on a file system"):
+        together._raise_what_others_said(ranks, tmp_path)
 
 
 # --- refusals, without starting a process -----------------------------------------------------------------------------
@@ -118,7 +137,7 @@ def test_under_torchrun_there_is_one_report(inputs: Path, tmp_path: Path) -> Non
 
 def test_numbers_of_processes_that_make_no_sense(inputs: Path, tmp_path: Path, compress: Compress) -> None:
     line = tiny_run.line(inputs, tmp_path / "run")
-    refused(compress(*line, "--nproc", "0"), 2, "--nproc", "0 is not in the range")
+    refused(compress(*line, "--nproc", "0"), 2, "--nproc", "run --help")
     assert not (tmp_path / "run").exists()
 
 
@@ -139,10 +158,10 @@ def test_more_processes_than_gpus(
     refused(outcome, 3, "2 processes are to train on this machine, which has 1 GPU.", "--device cpu")
 
 
-def test_one_process_is_a_run_as_ever(inputs: Path, tmp_path: Path, compress: Compress) -> None:
-    outcome = compress(*tiny_run.line(inputs, tmp_path / "run"), "--nproc", "1")
-    assert outcome.code == 0, outcome.err
-    assert all(choice.name != "processes" for choice in read_report(tmp_path / "run/report.json").distillation.choices)
+def test_one_process_is_a_run_as_ever() -> None:
+    assert not torchrun.starts_processes(None)
+    assert not torchrun.starts_processes(1)
+    assert torchrun.starts_processes(2)
 
 
 @pytest.mark.parametrize(
