@@ -20,7 +20,7 @@ from compressor.errors import EXIT_INTERRUPTED, EXIT_OK, EnvironmentFault, Inter
 from profiles.host import usable_cores
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed.distributed_c10d import Store
 
 STARTED_BY_NPROC = "COMPRESS_NPROC"  # how many processes `--nproc` has started; torchrun itself does not set it
 EXIT = "exit"
@@ -44,17 +44,18 @@ class Ranks:
         Raises:
             EnvironmentFault: it is not there.
         """
-        import torch.distributed as dist
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
 
         try:
-            store, _, _ = next(dist.rendezvous("env://", self.rank, self.size))
+            store, _, _ = next(rendezvous("env://", self.rank, self.size))
         except (RuntimeError, ValueError) as error:
             raise EnvironmentFault(
                 f"Process {self.rank} of {self.size} cannot reach the others: {_brief(error)}.",
                 "torchrun gives all its processes the address of a place where they meet.",
                 "Start the run with torchrun or with --nproc, and on several machines with --rdzv-endpoint.",
             ) from error
-        return dist.PrefixStore("compress", store)
+        return PrefixStore("compress", store)
 
     def heard(self, key: str) -> str | None:
         """A word that some process has left; None: not yet."""

@@ -18,6 +18,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
 
 from compressor.errors import Interrupted
 
@@ -119,7 +120,7 @@ class World:
 
 
 @contextmanager
-def joined(store: dist.Store, rank: int, size: int, device: torch.device) -> Iterator[World]:
+def joined(store: Store, rank: int, size: int, device: torch.device) -> Iterator[World]:
     """The processes that meet at a store, for as long as they train together.
 
     Args:

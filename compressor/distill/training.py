@@ -366,8 +366,8 @@ class Context:
         """What a backward has changed besides: gradients, and a share of each running statistic; flat, and in place."""
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
         modules = [module for item in self._state.values() if isinstance(item, nn.Module) for module in item.modules()]
-        norms = [module for module in modules if isinstance(module, _BatchNorm) and module.running_mean is not None]
-        means = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]
+        norms = [module for module in modules if isinstance(module, _BatchNorm)]
+        means = [mean for norm in norms for mean in (norm.running_mean, norm.running_var) if mean is not None]
         means += [tensor for item in self._state.values() if isinstance(item, Averaged) for tensor in item.averaged()]
         if not means:
             return flattened(gradients), gradients
@@ -386,8 +386,10 @@ class Context:
 
     def _of_anybody(self, fault: Fault | None) -> Fault | None:
         """What went wrong in one process went wrong in all."""
+        if self.world.size == 1:
+            return fault
         said = self.world.first_not_none(None if fault is None else json.dumps(asdict(fault)))
-        return fault if said is None or fault is not None else Fault(**json.loads(said))
+        return None if said is None else Fault(**json.loads(said))
 
     def _log_of(self, phase: str, first_step: int) -> _PhaseLog | None:
         """The log, for the process that writes it."""
