@@ -62,16 +62,16 @@ class Ranks:
         return self.store.get(key).decode() if self.store.check([key]) else None
 
     def leave(self, code: int) -> None:
-        """At the end: tell the others the exit code, or that it was heard."""
-        if "store" not in self.__dict__:
-            return  # a command that needed no other process
+        """At the end: the first process tells the others the exit code, and they that they have heard it."""
+        if self.size == 1 or (self.rank > 0 and "store" not in self.__dict__):
+            return
         try:
             self.store.set(EXIT if self.rank == 0 else f"left/{self.rank}", str(code))
             until = time.monotonic() + LEAVING_S
             others = [f"left/{rank}" for rank in range(1, self.size)] if self.rank == 0 else []
             while code != EXIT_INTERRUPTED and time.monotonic() < until and not self.store.check(others or [EXIT]):
                 time.sleep(POLL_S)
-        except RuntimeError:
+        except (RuntimeError, EnvironmentFault):
             return  # nobody is left to tell
 
 

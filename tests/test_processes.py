@@ -119,6 +119,16 @@ def test_where_nothing_is_trained_the_others_hear_the_exit_code(inputs: Path, tm
     assert follow(resolved, ranks) == 4
 
 
+def test_the_first_process_tells_its_exit_code_also_where_it_never_needed_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = HashStore()
+    store.set("left/1", "")
+    monkeypatch.setattr(torchrun.Ranks, "store", store)
+    torchrun.Ranks(0, 2, 0, 2).leave(4)
+    assert torchrun.Ranks(1, 2, 1, 2).heard("exit") == "4"
+
+
 def test_a_run_folder_that_another_machine_does_not_see(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
