@@ -23,7 +23,7 @@ from compressor.pipeline import together
 from compressor.pipeline.together import follow
 from compressor.report.schema import read_report
 
-TIMEOUT_S = 300
+TIMEOUT_S = 900  # of a machine that other programs share; half a minute on a free one
 
 
 def environment() -> dict[str, str]:
