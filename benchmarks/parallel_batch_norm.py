@@ -138,7 +138,7 @@ def gradient_of(world: World, seed: int, weights: dict[str, Tensor], draw: int =
         context = Context(Path(folder), seed=seed, world=world)
 
         def loss_of(images: Tensor) -> Tensor:
-            terms = hidfd.student_terms(student, teacher, images, context, align=True, distil=False)
+            terms = hidfd.student_terms(student, teacher, images, context, None, align=True, distil=False)
             return terms["feature_alignment"]
 
         images = task.train[0][BATCH * draw : BATCH * (draw + 1)].float() / 255.0
