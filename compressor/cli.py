@@ -24,6 +24,7 @@ from compressor.errors import EXIT_BUG, EXIT_GATE_FAILED, EXIT_INTERRUPTED, EXIT
 from compressor.layout import columns
 from compressor.report.untrusted import printable, without_controls
 from compressor.stages import Refusal
+from compressor.torchrun import ALONE, Ranks, start, starts_processes, this_process
 from profiles.errors import ToolError
 
 if TYPE_CHECKING:
@@ -66,13 +67,18 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without "×" gets "?" and not a traceback
-    sys.exit(invoke(sys.argv[1:]))
+    ranks = this_process()
+    if ranks.rank > 0:  # what there is to say, the first process says
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    code = invoke(sys.argv[1:])
+    ranks.leave(code)
+    sys.exit(code)
 
 
 def invoke(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; only a bug of ours shows a traceback."""
     try:
-        code = app(list(arguments), prog_name="compress", standalone_mode=False)
+        code = app(list(arguments), prog_name="compress", standalone_mode=False, obj=tuple(arguments))
     except (ToolError, Refusal) as error:
         _refuse(error.received, error.expected, error.action)
         return exit_code_of(error)
@@ -238,19 +244,33 @@ def _help_where_alone(context: typer.Context) -> None:
 def run(
     *,
     settings: Mapping[str, Any],
+    context: typer.Context,
     config: ConfigFlag = None,
+    nproc: Annotated[
+        int | None,
+        typer.Option("--nproc", min=1, help="train in so many processes of this machine, on a GPU the number of GPUs"),
+    ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Distil, export, measure and report. The same command resumes an interrupted run."""
-    _run(resolve(settings, config), as_json=as_json, quiet=quiet)
+    resolved = resolve(settings, config)
+    if nproc is not None and starts_processes(nproc):
+        raise typer.Exit(start(context.obj, nproc, resolved.config.device))
+    ranks = this_process()
+    if ranks.rank > 0:
+        from compressor.pipeline.together import follow
+
+        raise typer.Exit(follow(resolved, ranks))
+    _run(resolved, as_json=as_json, quiet=quiet, ranks=ranks)
 
 
-def _run(resolved: Resolved, *, as_json: bool, quiet: bool) -> None:
+def _run(resolved: Resolved, *, as_json: bool, quiet: bool, ranks: Ranks = ALONE) -> None:
     from compressor.progress import Reporter
     from compressor.running import execute_run
 
-    report = execute_run(resolved, Reporter(quiet=quiet or as_json), command=_command_line(resolved))
+    reporter = Reporter(quiet=quiet or as_json)
+    report = execute_run(resolved, reporter, command=_command_line(resolved), ranks=ranks)
     _show(report, resolved.config.out, as_json=as_json)
 
 

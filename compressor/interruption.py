@@ -12,9 +12,14 @@ from compressor.errors import Interrupted
 
 
 class StopRequest:
-    """Whether somebody asked the run to stop."""
+    """Whether somebody asked the run to stop.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: a signal is not answered on stderr; another process does that.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
         self._asked = threading.Event()
         self._patient = False
 
@@ -37,18 +42,22 @@ class StopRequest:
         self._asked.set()
         if at_once:
             raise KeyboardInterrupt
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nstopping after this step; once more to stop at once\n")
+        if not self.quiet:
+            # Not print: the signal may have come in the middle of one.
+            os.write(2, b"\nstopping after this step; once more to stop at once\n")
 
 
 @contextmanager
-def interruptible() -> Iterator[StopRequest]:
+def interruptible(*, quiet: bool = False) -> Iterator[StopRequest]:
     """Let SIGINT and SIGTERM stop what runs inside.
+
+    Args:
+        quiet: see `StopRequest`.
 
     Raises:
         Interrupted: a signal stopped it.
     """
-    stop = StopRequest()
+    stop = StopRequest(quiet=quiet)
     if threading.current_thread() is not threading.main_thread():
         yield stop  # Python gives signals to the main thread only
         return

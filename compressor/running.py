@@ -30,7 +30,7 @@ from compressor.errors import StageFailed, UsageFault
 from compressor.inputs.card import TeacherCard
 from compressor.interruption import interruptible, stopped
 from compressor.pipeline import declare
-from compressor.pipeline.run import Run, limits_for, prepare
+from compressor.pipeline.run import TARGET, Run, limits_for, prepare
 from compressor.progress import Reporter
 from compressor.report.assemble import build_report
 from compressor.report.markdown import report_markdown
@@ -47,6 +47,7 @@ from compressor.stages import (
     execute,
     recorded_fingerprint,
 )
+from compressor.torchrun import ALONE, Ranks
 from exporters.errors import ExportError
 from profiles.board_result import BoardResult
 from profiles.catalogue import resolved_alias
@@ -55,7 +56,6 @@ from profiles.host import host_name
 from profiles.remote import run_on_board
 from profiles.schema import DeviceProfile
 
-TARGET = "target.json"  # the profile as it was, whatever becomes of the user's own file
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # safetensors keeps the system's words and loses its number; torch's archives only notice that a write came up short.
 NO_SPACE_WORDS = re.compile(
@@ -63,17 +63,24 @@ NO_SPACE_WORDS = re.compile(
 )
 
 
-def execute_run(resolved: Resolved, reporter: Reporter, *, command: str) -> Report:
+def execute_run(
+    resolved: Resolved,
+    reporter: Reporter,
+    *,
+    command: str,
+    ranks: Ranks = ALONE,
+) -> Report:
     """Run or resume all stages and write the report, or keep the one that is there if nothing changed.
 
     Args:
         command: the shell line that makes this run again, for the report.
+        ranks: the processes that train it, of which this is the first.
 
     Raises:
         ToolError, Refusal: with the exit code of what happened; finished stages and an earlier report are kept.
     """
     with interruptible() as stop:
-        run = prepare(resolved, reporter, stop)
+        run = prepare(resolved, reporter, stop, ranks)
         folder = run.config.out
         if alias := resolved_alias(run.config.target):
             reporter.note(f"target: {run.config.target} means {alias}")

@@ -128,6 +128,14 @@ class ClassFrequency:
         self.period = period
         self.momentum = momentum
 
+    def remember(self, probabilities: Tensor) -> None:
+        """Let the running mean follow one batch (B, K), where the classes are more than its images."""
+        num_classes, batch_size = len(self.frequency), len(probabilities)
+        if num_classes > batch_size:
+            keep = 1.0 - batch_size / (4.0 * num_classes)
+            batch = probabilities.detach().float().mean(dim=0)
+            self.running_marginal = keep * self.running_marginal + (1.0 - keep) * batch
+
     def marginal(self, probabilities: Tensor, whole: Tensor | None = None) -> Tensor:
         """(B, K) -> (K,) mean prediction.
 
@@ -136,18 +144,14 @@ class ClassFrequency:
 
         Args:
             whole: (B, K) of the whole batch, where `probabilities` are a part of it: the value is then the whole
-                batch's, and the gradient the part's.
+                batch's, and the gradient the part's. It was given to `remember` before the first part.
         """
         batch = probabilities.float().mean(dim=0)
-        num_classes, batch_size, share = len(self.frequency), len(probabilities), 1.0
-        if whole is not None:
-            batch = whole.detach().float().mean(dim=0) + batch - batch.detach()
-            batch_size, share = len(whole), len(probabilities) / len(whole)
-        if num_classes <= batch_size:
-            return batch
-        keep = (1.0 - batch_size / (4.0 * num_classes)) ** share
-        self.running_marginal = keep * self.running_marginal + (1.0 - keep) * batch.detach()
-        return self.running_marginal + batch - batch.detach()
+        if whole is None:
+            self.remember(probabilities)
+        if len(self.frequency) > len(probabilities if whole is None else whole):
+            return self.running_marginal + batch - batch.detach()
+        return batch if whole is None else whole.detach().float().mean(dim=0) + batch - batch.detach()
 
     def observe(self, predictions: Tensor, step: int) -> None:
         """Count the teacher's argmax (B,) of this step; on the last step of a period, update the weights."""

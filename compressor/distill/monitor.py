@@ -51,6 +51,10 @@ class OutputMonitor:
         """`class_evenness`, once a hundred observations are in it; see `recovery.ShowsClasses`."""
         return self.class_evenness() if self.judged and float(self.total) > 1.0 - KEPT**NUM_KEPT else None
 
+    def averaged(self) -> list[Tensor]:
+        """Each process of a training sees its own images; see `training.Averaged`."""
+        return [self.magnitude, self.histogram, self.total]
+
     def state_dict(self) -> dict[str, Tensor]:
         return {"magnitude": self.magnitude, "histogram": self.histogram, "total": self.total}
 

@@ -53,7 +53,8 @@ def survey(teacher: Teacher, images: Tensor, num_few: int, context: Context) -> 
         logits: Tensor = torch.load(path, map_location=context.device, weights_only=True)
     else:
         logits = torch.cat([teacher(_fractions(part, context)).logits.float() for part in images.split(BATCH)])
-        _write(logits, path)
+        if context.world.first:
+            _write(logits, path)
     return SurveyedPool(images, logits, num_few)
 
 

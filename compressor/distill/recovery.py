@@ -19,6 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from compressor.distill.parallel import World
 from compressor.errors import StageFailed
 from compressor.stages import atomic_path
 
@@ -32,21 +33,32 @@ SHORTEST_COLLAPSE = 100  # steps, and at least a twentieth of the phase: adversa
 class Checkpoint:
     """The last state of a phase, in a file, and beside it the last one whose generator showed enough classes.
 
-    The latter is a file of its own only while the former's generator may be collapsing.
+    The latter is a file of its own only while the former's generator may be collapsing. Of several processes the first
+    one writes and reads, and the others hear from it what is there.
     """
 
-    def __init__(self, folder: Path, phase: str) -> None:
+    def __init__(self, folder: Path, phase: str, world: World) -> None:
         self.path, self.even = folder / f"checkpoint-{phase}.pt", folder / f"checkpoint-{phase}-even.pt"
+        self.world = world
         self._start = b""
+
+    def exists(self) -> bool:
+        """Whether the phase was saved before."""
+        (there,) = self.world.any(self.world.first and self.path.exists())
+        return there
 
     def start(self, snapshot: Mapping[str, Any]) -> None:
         """Keep the state that the phase starts from in memory, until there is a file."""
+        if not self.world.first:
+            return
         buffer = BytesIO()
         torch.save(snapshot, buffer)
         self._start = buffer.getvalue()
 
     def save(self, snapshot: Mapping[str, Any], *, even: bool) -> None:
         """Write the file anew. Where the classes are uneven, what is in it now is kept first."""
+        if not self.world.first:
+            return
         if not even and not self.even.exists():
             with atomic_path(self.even) as copy:
                 copy.write_bytes(self._start or self.path.read_bytes())
@@ -60,6 +72,9 @@ class Checkpoint:
         """The last state, or the last one with enough classes."""
         file = self.even if even and self.even.exists() else self.path
         source = BytesIO(self._start) if self._start else file
+        if self.world.size > 1:
+            kept = (self._start or file.read_bytes()) if self.world.first else b""
+            source = BytesIO(self.world.send(kept))
         loaded: dict[str, Any] = torch.load(source, map_location=device, weights_only=True)
         return loaded
 
@@ -179,7 +194,11 @@ def broken_terms(terms: Mapping[str, float], phase: str, step: int) -> Fault | N
 
 def broken_state(state: Mapping[str, Mapping[str, Any]], phase: str, step: int) -> Fault | None:
     """Weights, averages and momenta that are not finite, although the loss terms still were."""
-    names = [name for name, values in state.items() if not all(bool(t.isfinite().all()) for t in _floats(values))]
+    names = [
+        name
+        for name, values in state.items()
+        if not all(bool(t.isfinite().all()) for t in tensors_in(values) if t.is_floating_point())
+    ]
     seen = f"The state of the {', '.join(names)} of phase {phase} is not finite by step {step}."
     return Fault(seen, ADVICE) if names else None
 
@@ -189,13 +208,22 @@ def out_of_memory(phase: str, step: int) -> Fault:
     return Fault(f"The memory did not hold a batch of phase {phase} in step {step}.", "", out_of_memory=True)
 
 
-def _floats(value: object) -> Iterable[Tensor]:
+def drifted(size: int, phase: str, step: int) -> StageFailed:
+    """The refusal where processes that make the same steps no longer have the same weights."""
+    return StageFailed(
+        f"The {size} processes of this training no longer hold the same weights in phase {phase} by step {step}.",
+        "All compute the same from the same bits; GPUs of different kinds, or a faulty one, do not.",
+        "Run the same command again to go on from what was saved last, on devices of one kind or in one process.",
+    )
+
+
+def tensors_in(value: object) -> Iterable[Tensor]:
+    """All tensors of a state, however deep."""
     if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
+        yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _floats(item)
+            yield from tensors_in(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _floats(item)
+            yield from tensors_in(item)

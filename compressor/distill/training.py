@@ -10,7 +10,8 @@ A loop reads
 and is otherwise plain code. `steps` restores all loop state before the first step, saves it between steps, measures the
 first steps for a forecast, stops between steps when asked to, and goes back to the last good state where a loss is not
 finite, a generator collapses or the memory is too small (recovery.py). For the last of these the loop writes
-`context.backward(loss_of, images)` where it would write `loss_of(images).backward()`.
+`context.backward(loss_of, images)` where it would write `loss_of(images).backward()`; the same line divides the batch
+among the processes of a data-parallel training (parallel.py), where there are several.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from compressor.distill.parallel import World, flattened, unflatten
 from compressor.distill.recovery import (
     Checkpoint,
     Fault,
@@ -36,7 +39,9 @@ from compressor.distill.recovery import (
     ShowsClasses,
     broken_state,
     broken_terms,
+    drifted,
     out_of_memory,
+    tensors_in,
 )
 from compressor.errors import Interrupted
 from compressor.stages import atomic_write_text
@@ -51,6 +56,15 @@ class Stateful(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+@runtime_checkable
+class Averaged(Protocol):
+    """An item of a loop's state that looks at images inside a loss, of which each process has its own."""
+
+    def averaged(self) -> list[Tensor]:
+        """Tensors whose mean over the processes is what one process would have; changed in place."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -113,6 +127,7 @@ class Context:
         seed: seeds the libraries and `random`, the generator on the device that all sampling draws from.
         precision: "fp32" or "bf16" (autocast; parameters and losses stay fp32).
         should_stop: asked between steps; True ends the run resumably.
+        world: the processes that train together. Each has a context of its own, with the same seed and folder.
     """
 
     def __init__(
@@ -124,22 +139,31 @@ class Context:
         precision: str = "fp32",
         observer: Observer | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        world: World | None = None,
     ) -> None:
         self.folder = folder
         self.device = torch.device(device)
         self.precision = precision
         self.observer: Observer = observer or SilentObserver()
         self.should_stop = should_stop
+        self.world = world or World()
         self.random = seed_everything(seed, self.device)
         self.phases: list[Phase] = []
         self._terms: dict[str, list[Tensor]] = {}
         self._recovery = Recovery()
         self._out_of_memory = False
+        self._trained: list[nn.Parameter] = []
+        self._state: Mapping[str, Stateful] = {}
 
     @property
     def num_parts(self) -> int:
         """Parts that `backward` divides a batch into; 1 until the memory was too small."""
         return self._recovery.num_parts
+
+    @property
+    def divides(self) -> bool:
+        """Whether `backward` may show a loss less than the whole batch."""
+        return self.num_parts * self.world.size > 1
 
     @property
     def rate_factor(self) -> float:
@@ -159,14 +183,18 @@ class Context:
             self._terms.setdefault(name, []).append(value.detach())
 
     def backward(self, loss_of: Callable[..., Tensor], *batch: Tensor, divisible: bool = True) -> bool:
-        """`loss_of(*batch).backward()`, in parts of the batch if the phase has run out of memory before.
+        """`loss_of(*batch).backward()`, in parts of the batch if the phase has run out of memory before, and of several
+        processes each for its own rows.
 
         A part's loss counts by its share of the batch, so that the gradient is that of the whole batch wherever the
-        loss is a mean over images; batch norm then takes its statistics from a part.
+        loss is a mean over images; batch norm then takes its statistics from a part. All processes end with the same
+        gradient, of whatever `state` trains, and with the mean of their running statistics. A batch of fewer than two
+        images a process, and one that is not divisible, is computed whole by all of them.
 
         Args:
-            loss_of: tensors like those of `batch`, of fewer rows, to a loss; it logs its terms itself.
-            batch: tensors (B, ...), constants.
+            loss_of: tensors like those of `batch`, of fewer rows, to a loss; it logs its terms itself, and neither
+                draws from `random` nor asks other processes.
+            batch: tensors (B, ...), constants, the same in all processes.
             divisible: False where a term is about the batch as a whole, such as the marginal of its classes.
 
         Returns:
@@ -176,20 +204,68 @@ class Context:
         Raises:
             torch.OutOfMemoryError: the batch may not be divided, or is down to two images.
         """
+        world, num_rows = self.world, len(batch[0])
         num_parts = self.num_parts if divisible else 1
+        among = world.size if divisible and num_rows >= 2 * world.size else 1
+        weight = among / world.size
+        earlier = self._put_gradients_aside()
+        flat, changed = torch.empty(0), list[Tensor]()
+        short = False
         try:
-            if num_parts == 1:
-                loss_of(*batch).backward()
-                return True
-            for first in range(num_parts):
-                # Every so many rows, because a batch may be real images first and then synthetic ones.
-                part = [rows[first::num_parts] for rows in batch]
-                (loss_of(*part) * (len(part[0]) / len(batch[0]))).backward()
+            with self._own_randomness():
+                if num_parts * among == 1:
+                    loss = loss_of(*batch)
+                    (loss if weight == 1 else loss * weight).backward()
+                else:
+                    for first in range(num_parts):
+                        # Every so many rows, because a batch may be real images first and then synthetic ones.
+                        part = [rows[world.rank % among + among * first :: among * num_parts] for rows in batch]
+                        (loss_of(*part) * (weight * len(part[0]) / num_rows)).backward()
+            if world.size > 1:
+                flat, changed = self._changed()
         except torch.OutOfMemoryError:
-            if not divisible or len(batch[0]) < 4 * num_parts:
+            if world.size == 1 and (not divisible or num_rows < 4 * num_parts):
                 raise
+            short = True
+        (anybody_short,) = world.any(short)
+        if anybody_short:
+            if not divisible or num_rows < 4 * num_parts * among:
+                raise torch.OutOfMemoryError("one of the processes of this training has no room for a batch")
             self._out_of_memory = True
+        elif world.size > 1:
+            world.add_up(flat)
+            unflatten(flat, changed)
+            for parameter, gradient in earlier:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         return not self._out_of_memory
+
+    def whole(self, rows: Tensor, num_rows: int) -> Tensor:
+        """What each process knows of its own rows of a batch, as constants, for all of them and in any order.
+
+        Asked between two steps' halves, never inside a loss.
+
+        Args:
+            rows: (b, ...), of what `backward` has given to this process, in all its parts.
+            num_rows: B.
+
+        Returns:
+            (B, ...), the same in all processes.
+        """
+        world = self.world
+        if world.size == 1:
+            return rows
+        every = torch.zeros(num_rows, *rows.shape[1:], dtype=rows.dtype, device=rows.device)
+        if len(rows) < num_rows:
+            every[world.rank :: world.size] = rows.detach()
+        elif world.first:  # a batch that was not divided
+            every.copy_(rows.detach())
+        world.add_up(every)
+        return every
+
+    def agree(self, state: Mapping[str, Stateful]) -> None:
+        """Take over what the first process has: for what all compute alike outside of `backward`, because a GPU's
+        additions may come in another order."""
+        self.world.take_over(list(tensors_in([item.state_dict() for item in state.values()])))
 
     def steps(self, phase: str, num_steps: int, state: Mapping[str, Stateful]) -> Iterator[int]:
         """Yield the steps of one phase that are still to be done; some of them again, where training had to go back.
@@ -206,14 +282,16 @@ class Context:
             Interrupted: `should_stop` said so; the state is saved.
             StageFailed: a loss term is not finite, or a generator has collapsed, and going back did not help.
         """
-        checkpoint = Checkpoint(self.folder, phase)
+        checkpoint = Checkpoint(self.folder, phase, self.world)
         self._recovery, self._out_of_memory = Recovery(), False
+        self._state, self._trained = state, trained_parameters(state)
         first, earlier_seconds = 0, 0.0
-        if checkpoint.path.exists():
-            first, earlier_seconds = self._restore(checkpoint.load(self.device), state)
-        else:
+        resumed = checkpoint.exists()
+        if not resumed:
             checkpoint.start(self._snapshot(0, 0.0, state))
-        log = _PhaseLog(self.folder / "log.jsonl", phase, first)
+        if resumed or self.world.size > 1:  # of several processes all start from the first one's bits
+            first, earlier_seconds = self._restore(checkpoint.load(self.device), state)
+        log = self._log_of(phase, first)
         self.observer.phase_started(phase, num_steps, first)
         log_every = max(1, num_steps // LOG_ROWS_PER_PHASE)
         started = saved_at = time.monotonic()
@@ -234,23 +312,29 @@ class Context:
             fault = out_of_memory(phase, step) if self._out_of_memory else None
             if fault is None and (done % log_every == 0 or done == num_steps):
                 terms = self._mean_terms()
-                fault = broken_terms(terms, phase, step) or self._recovery.collapse(phase, step, num_steps, state)
+                fault = self._of_anybody(
+                    broken_terms(terms, phase, step) or self._recovery.collapse(phase, step, num_steps, state)
+                )
                 if fault is None:
                     self._terms.clear()
-                    log.write(step, terms)
+                    if log is not None:
+                        log.write(step, terms)
                     self.observer.progress(phase, done, num_steps, terms)
             if fault is None:
-                stop = self.should_stop()
+                asked = self.should_stop()
                 # Saving at most a fiftieth of the time keeps its cost under two per cent without a knob.
-                due = time.monotonic() - saved_at > max(2.0, 50.0 * save_seconds)
+                late = time.monotonic() - saved_at > max(2.0, 50.0 * save_seconds)
+                stop, due = self.world.any(asked, late and self.world.first)
                 if stop or due or done == num_steps:
                     before = time.monotonic()
                     snapshot = self._snapshot(done, earlier_seconds + before - started, state)
                     # Terms since the last row, and what the last of them did to the weights.
-                    fault = broken_terms(self._mean_terms(), phase, step) or broken_state(
-                        snapshot["state"], phase, step
+                    fault = self._of_anybody(
+                        broken_terms(self._mean_terms(), phase, step) or broken_state(snapshot["state"], phase, step)
                     )
                     if fault is None:
+                        if not self.world.alike(list(tensors_in(snapshot))):
+                            raise drifted(self.world.size, phase, step)
                         checkpoint.save(snapshot, even=self._recovery.even)
                         saved_at = time.monotonic()
                         save_seconds = saved_at - before
@@ -258,7 +342,7 @@ class Context:
                 done = first = self._go_back(fault, checkpoint, state)
                 seconds = earlier_seconds + time.monotonic() - started
                 checkpoint.save(self._snapshot(done, seconds, state), even=self._recovery.even)
-                log = _PhaseLog(self.folder / "log.jsonl", phase, done)
+                log = self._log_of(phase, done)
             elif stop:
                 raise Interrupted(
                     f"The run was stopped in phase {phase} after step {done} of {num_steps}.",
@@ -267,6 +351,49 @@ class Context:
                 )
         seconds = earlier_seconds + time.monotonic() - started
         self.phases.append(Phase(phase, num_steps, seconds, tuple(self._recovery.remedies)))
+
+    def _put_gradients_aside(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Of several processes, so that only what the next backward adds is added up over them."""
+        if self.world.size == 1:
+            return []
+        assert self._trained, "several processes have the same gradient only inside of `steps`"
+        earlier = [(parameter, parameter.grad) for parameter in self._trained if parameter.grad is not None]
+        for parameter, _ in earlier:
+            parameter.grad = None
+        return earlier
+
+    def _changed(self) -> tuple[Tensor, list[Tensor]]:
+        """What a backward has changed besides: gradients, and a share of each running statistic; flat, and in place."""
+        gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
+        modules = [module for item in self._state.values() if isinstance(item, nn.Module) for module in item.modules()]
+        norms = [module for module in modules if isinstance(module, _BatchNorm)]
+        means = [mean for norm in norms for mean in (norm.running_mean, norm.running_var) if mean is not None]
+        means += [tensor for item in self._state.values() if isinstance(item, Averaged) for tensor in item.averaged()]
+        if not means:
+            return flattened(gradients), gradients
+        return torch.cat([flattened(gradients), flattened(means) / self.world.size]), [*gradients, *means]
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Of several processes each drops out of its own rows; afterwards all are at the same place of one sequence."""
+        if self.world.size == 1:
+            yield
+            return
+        seed = int(torch.randint(2**62, ()))
+        with torch.random.fork_rng([torch.cuda.current_device()] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed + self.world.rank)
+            yield
+
+    def _of_anybody(self, fault: Fault | None) -> Fault | None:
+        """What went wrong in one process went wrong in all."""
+        if self.world.size == 1:
+            return fault
+        said = self.world.first_not_none(None if fault is None else json.dumps(asdict(fault)))
+        return None if said is None else Fault(**json.loads(said))
+
+    def _log_of(self, phase: str, first_step: int) -> _PhaseLog | None:
+        """The log, for the process that writes it."""
+        return _PhaseLog(self.folder / "log.jsonl", phase, first_step) if self.world.first else None
 
     def _go_back(self, fault: Fault, checkpoint: Checkpoint, state: Mapping[str, Stateful]) -> int:
         """Restore the last good state, and change what the fault calls for; returns the number of steps done there."""
@@ -308,8 +435,12 @@ class Context:
         return snapshot
 
     def _mean_terms(self) -> dict[str, float]:
-        """Mean of every term since the last row. The only place where a loop waits for the device."""
-        return {name: float(torch.stack(values).float().mean()) for name, values in self._terms.items()}
+        """Mean of every term since the last row, of all processes. The only place where a loop waits for the device."""
+        if self.world.size == 1 or not self._terms:
+            return {name: float(torch.stack(values).float().mean()) for name, values in self._terms.items()}
+        means = torch.stack([torch.stack(values).float().mean() for values in self._terms.values()]) / self.world.size
+        self.world.add_up(means)
+        return dict(zip(self._terms, means.tolist(), strict=True))
 
     def _forecast(
         self, phase: str, num_steps: int, done: int, step_seconds: float, state: Mapping[str, Stateful]
@@ -401,6 +532,17 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def trained_parameters(state: Mapping[str, Stateful]) -> list[nn.Parameter]:
+    """Every parameter of the modules and optimisers in a loop's state, once."""
+    found: dict[int, nn.Parameter] = {}
+    for item in state.values():
+        if isinstance(item, nn.Module):
+            found |= {id(parameter): parameter for parameter in item.parameters()}
+        elif isinstance(item, torch.optim.Optimizer):
+            found |= {id(parameter): parameter for group in item.param_groups for parameter in group["params"]}
+    return list(found.values())
 
 
 @torch.no_grad()

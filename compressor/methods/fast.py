@@ -244,6 +244,7 @@ class Maker:
         self.statistics.remember(blended)
         self.optimiser.step()
         self.pool.add(best)
+        context.agree(self.state)
         if student is not None:
             student.train().requires_grad_(True)
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -251,11 +252,11 @@ def train_generator(
             + config.crossed_weight * terms["feature_integration_crossed"]
         )
 
-    def generator_loss(*draws: Tensor) -> Tensor:
+    def generator_loss(judged: Tensor, *draws: Tensor) -> Tensor:
         # One batch serves both halves, unless there is no room for its graph.
-        whole = context.num_parts == 1
-        batch = seen[0] if whole else gan_batch(teacher, generator, *draws, config=config, context=context)
-        terms = generator_terms(discriminator, batch, frequency, context, None if whole else teacher_logits(seen))
+        kept = context.num_parts == 1
+        batch = seen[0] if kept else gan_batch(teacher, generator, *draws, config=config, context=context)
+        terms = generator_terms(discriminator, batch, frequency, context, judged if context.divides else None)
         context.log(terms)
         return (
             terms["generator_hinge"]
@@ -288,14 +289,17 @@ def train_generator(
         if not context.backward(discriminator_loss, *draws):
             continue
         discriminator_optimiser.step()
+        judged = context.whole(teacher_logits(seen), config.generator_batch_size)
+        if context.divides:
+            frequency.remember(judged.float().softmax(dim=1))
 
         # Generator half: the discriminator is a constant.
         discriminator.requires_grad_(False)
         generator_optimiser.zero_grad(set_to_none=True)
-        context.backward(generator_loss, *draws)
+        context.backward(partial(generator_loss, judged), *draws)
         generator_optimiser.step()
 
-        frequency.observe(teacher_logits(seen).argmax(dim=1), step)
+        frequency.observe(judged.argmax(dim=1), step)
         # The average follows the last twentieth of the run, and less at its start.
         decay = min(1.0 - 20.0 / config.generator_steps, (1.0 + step) / (10.0 + step))
         update_average(average, generator, max(0.0, decay))

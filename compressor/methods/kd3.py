@@ -129,7 +129,9 @@ def distill(
             if config.selection == "teacher and student":
                 share = teacher_share(step / config.student_steps)
                 opinion = mixed(pool.logits, student_opinion(student, pool, context), share)
-            kept.choose(class_balanced(opinion))
+            mask = class_balanced(opinion)
+            context.world.take_over([mask])
+            kept.choose(mask)
 
         views = pool.batch(kept.draw(config.student_batch_size, context.random))
         views = student_augmentation(views, context.random, flip=mirror, max_shift=config.max_shift)

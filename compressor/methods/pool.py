@@ -101,7 +101,9 @@ def distill(
         if selection_due(step, config.student_steps, num_selections):
             opinion = student_opinion(student, pool, context) if dynamic else None
             progress = step / config.student_steps
-            kept.choose(select(config.selector, pool.logits, opinion, progress, config.keep_fraction))
+            mask = select(config.selector, pool.logits, opinion, progress, config.keep_fraction)
+            context.world.take_over([mask])
+            kept.choose(mask)
 
         views = pool.batch(kept.draw(config.student_batch_size, context.random))
         views = student_augmentation(views, context.random, flip=mirror, max_shift=config.max_shift)

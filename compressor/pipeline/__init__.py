@@ -45,10 +45,11 @@ from compressor.inputs.samples import UNKNOWN, SampleSet, no_samples, read_sampl
 from compressor.inputs.settle import checked_identity, provisional_card, settled_card
 from compressor.inputs.teacher import Classifier, load_teacher
 from compressor.method_choice import AUTO_METHOD
-from compressor.methods import TrainingImages, check_fit, load_method, method_names, trains_on_pool
+from compressor.methods import check_fit, load_method, method_names, trains_on_pool
 from compressor.pipeline.choices import check_options, check_the_named_student, method_for, search_for_student
 from compressor.pipeline.judging import Judged, judge
 from compressor.pipeline.run import Run, student_limits, teacher_source
+from compressor.pipeline.together import order_of, training_together
 from compressor.report import text
 from compressor.report.candidate_picture import candidate_picture
 from compressor.report.pictures import contact_sheet, synthetic_sheet, training_curves
@@ -56,7 +57,7 @@ from compressor.report.student_search import search_record
 from compressor.stage_files import load_tensors, read_facts, save_facts, save_tensors
 from compressor.stages import Choices, Stage, atomic_path, atomic_write_text
 from compressor.students.specification import AUTO, build_backbone
-from compressor.students.student import load_backbone, save_backbone, save_student
+from compressor.students.student import save_backbone, save_student
 from compressor.tasks import ask_teacher
 from exporters.logits import fitting_batch
 from exporters.macs import count_macs, count_params
@@ -370,10 +371,7 @@ def make_the_student(run: Run, folder: Path) -> None:
 def distill_the_student(run: Run, folder: Path) -> None:
     """Whatever the method does, with the train part of the samples, and with the pool."""
     config, teacher = run.config.distill, run.teacher()
-    card, samples = teacher.card, run.samples()
-    body, body_card = run.path("student", "backbone.safetensors"), run.path("student", "backbone.json")
-    backbone = load_backbone(body, body_card, card.input_shape[0])
-    images = TrainingImages(few=samples["images"][samples["train"]].to(run.device), pool=run.pool())
+    card, backbone, images = teacher.card, run.backbone(), run.training_images()
     choice = method_for(run, teacher, images, backbone)
     check_options(config, choice)
     check_fit(choice.method, teacher, len(images.few), len(images.pool))
@@ -384,16 +382,31 @@ def distill_the_student(run: Run, folder: Path) -> None:
         warnings.append(f"--pool is not used by {choice.method} to train on; {others} do.")
     settings = run.method_settings(choice.method, card)
     precision, why = _precision(run, card)
-    context = Context(
+    order = order_of(
         folder,
-        device=run.device,
-        seed=run.config.seed,
+        method=choice.method,
+        settings=settings.model_dump(mode="json"),
         precision=precision,
-        observer=run.reporter,
-        should_stop=run.stop.asked,
+        device=run.device,
     )
-    run.reporter.note(f"{choice.method} ({choice.reason}), in {precision} on {run.device} ({why})")
-    with run.stop.between_steps(), run.reporter.phases(), fitting_threads(min(card.input_shape[1:])):
+    number = run.ranks.size
+    where = run.device if number == 1 else f"{run.device} in {number} processes"
+    run.reporter.note(f"{choice.method} ({choice.reason}), in {precision} on {where} ({why})")
+    with (
+        run.stop.between_steps(),
+        training_together(run, folder, order) as world,
+        run.reporter.phases(),
+        fitting_threads(min(card.input_shape[1:])),
+    ):
+        context = Context(
+            folder,
+            device=run.device,
+            seed=run.config.seed,
+            precision=precision,
+            observer=run.reporter,
+            should_stop=run.stop.asked,
+            world=world,
+        )
         distilled = load_method(choice.method).distill(teacher, backbone, images, settings, context)
     with atomic_path(folder / "student.safetensors") as weights, atomic_path(folder / "student.json") as student_card:
         save_student(distilled.student, weights, student_card)
@@ -409,6 +422,7 @@ def distill_the_student(run: Run, folder: Path) -> None:
         method=choice.method,
         method_reason=choice.reason,
         device=run.device,
+        processes=number,
         precision=precision,
         precision_reason=why,
         settings=settings.model_dump(mode="json"),

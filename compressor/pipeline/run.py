@@ -26,29 +26,34 @@ from compressor.inputs.refusals import existing_file
 from compressor.inputs.teacher import Teacher, load_teacher
 from compressor.interruption import StopRequest
 from compressor.method_sheet import check_method
-from compressor.methods import load_method
+from compressor.methods import TrainingImages, load_method
 from compressor.progress import Reporter
 from compressor.report.limits import Limits, limits_of
 from compressor.stage_files import load_tensors, read_facts
 from compressor.students.search import StudentLimits
 from compressor.students.specification import parse_student
-from compressor.students.student import Student, load_student
+from compressor.students.student import Backbone, Student, load_backbone, load_student
 from compressor.tasks import TaskEvidence, task_of
+from compressor.torchrun import ALONE, Ranks, check_gpus
 from profiles.catalogue import load_target
 from profiles.predict import Anchor
 from profiles.schema import DeviceProfile
 from profiles.ssh import board_named
 
+TARGET = "target.json"  # the profile as it was, whatever becomes of the user's own file
+
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its settings, its target, the device that it trains on, and whoever watches or stops it."""
+    """One run: its settings, its target, the device that it trains on, whoever watches or stops it, and which of the
+    processes that train it this is."""
 
     config: RunConfig
     target: DeviceProfile
     device: str
     reporter: Reporter
     stop: StopRequest
+    ranks: Ranks = ALONE
 
     def path(self, stage: str, name: str = "") -> Path:
         return self.config.out / stage / name
@@ -62,6 +67,16 @@ class Run:
     def samples(self) -> dict[str, Tensor]:
         """images (N, C, H, W) uint8, labels, pseudo_labels (N,), and the indices train, select, evidence."""
         return load_tensors(self.path("samples", "images.safetensors"))
+
+    def backbone(self) -> Backbone:
+        """The student's body before training."""
+        weights, card = self.path("student", "backbone.safetensors"), self.path("student", "backbone.json")
+        return load_backbone(weights, card, self.card().input_shape[0])
+
+    def training_images(self) -> TrainingImages:
+        """The train part of the samples, on the device, and the pool."""
+        samples = self.samples()
+        return TrainingImages(few=samples["images"][samples["train"]].to(self.device), pool=self.pool())
 
     def student(self) -> Student:
         return load_student(self.path("distill", "student.safetensors"), self.path("distill", "student.json"))
@@ -131,14 +146,19 @@ def student_limits(config: RunConfig) -> StudentLimits:
     return StudentLimits(own.max_latency_ms, own.max_size_mib, own.max_params_m)
 
 
-def prepare(resolved: Resolved, reporter: Reporter | None = None, stop: StopRequest | None = None) -> Run:
+def prepare(
+    resolved: Resolved,
+    reporter: Reporter | None = None,
+    stop: StopRequest | None = None,
+    ranks: Ranks = ALONE,
+) -> Run:
     """Refuse what can be refused without reading a weight or an image.
 
     Raises:
         UsageFault, ProfileError, WrongBoardName: a setting fits no method, student, target or board.
         StaleResult, BoardResultError: what --anchors names was measured of other files than that run has now.
         InputRefused: the teacher or a folder of images is not there, or no mask of --eval can be used.
-        EnvironmentFault: a GPU was demanded and there is none.
+        EnvironmentFault: a GPU was demanded and there is none, or there are more processes than GPUs.
     """
     config = resolved.config
     target = load_target(config.target)
@@ -168,7 +188,9 @@ def prepare(resolved: Resolved, reporter: Reporter | None = None, stop: StopRequ
             check_image_folder(flag, folder)
     if config.teacher.task == "segmentation" and config.report.eval is not None:
         check_masks(config.report.eval)  # where the task is not stated, the stage `teacher` does when it knows it
-    return Run(config, target, training_device(config.device), reporter or Reporter(quiet=True), stop or StopRequest())
+    device = training_device(config.device)
+    check_gpus(ranks.local_size, device)
+    return Run(config, target, device, reporter or Reporter(quiet=True), stop or StopRequest(), ranks)
 
 
 def teacher_source(run: Run) -> TeacherSource:

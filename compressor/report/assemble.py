@@ -323,6 +323,7 @@ def _distillation(
         choices=(
             Choice(name="precision", value=facts["precision"], reason=facts["precision_reason"]),
             *_start_of(student_facts),
+            *_processes(facts.get("processes", 1)),
             *(Choice(**choice) for choice in found.get("choices", ())),
         ),
     )
@@ -333,6 +334,12 @@ def _start_of(student_facts: Mapping[str, Any]) -> Iterator[Choice]:
     if (share := student_facts.get("inherited", 0.0)) > 0:
         reason = f"{share:.0%} of its parameters have blocks of the same shapes there"
         yield Choice(name="start of the student", value="the teacher's blocks", reason=reason)
+
+
+def _processes(number: int) -> tuple[Choice, ...]:
+    """How many trained, where there was more than one; with another number batch norm sees other parts of a batch."""
+    reason = "each computed its own rows of every batch"
+    return () if number == 1 else (Choice(name="processes", value=str(number), reason=reason),)
 
 
 def _onnx(facts: Mapping[str, Any]) -> Onnx:
