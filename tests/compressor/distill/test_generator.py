@@ -7,14 +7,20 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.distill.generator import (
+    ConditionalBatchNorm,
     ConditionalGenerator,
     Discriminator,
+    DownBlock,
     Generator,
     GeneratorShape,
+    UpBlock,
     bounded_resolution,
+    conv_of_upsampled,
+    halved_conv,
     standing_statistics,
 )
 from compressor.distill.training import update_average
@@ -156,6 +162,31 @@ def test_the_image_itself_passes_no_relu() -> None:
     discriminator = Discriminator(1, (8, 8), num_classes=3, feature_dim=5, width=8).eval()
     dark, darker = discriminator(torch.full((1, 1, 8, 8), 0.3)), discriminator(torch.full((1, 1, 8, 8), 0.1))
     assert not torch.equal(dark.score, darker.score)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (5, 7), (8, 8)], ids=str)
+def test_a_convolution_of_what_was_upsampled_or_before_a_mean_is_one_convolution(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(3, 5, 3, padding=1).double(), torch.randn(2, 3, *size, dtype=torch.float64)
+    torch.testing.assert_close(conv_of_upsampled(conv, x), conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
+    torch.testing.assert_close(halved_conv(conv, x), F.avg_pool2d(conv(x), 2))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_maps_keep_the_precision_and_the_layout_that_convolutions_want(precision: torch.dtype) -> None:
+    generator = make_generator(16, 16).to(memory_format=torch.channels_last).train()
+    discriminator = Discriminator(3, (16, 16), 3, 5, width=8).to(memory_format=torch.channels_last)
+    maps: list[Tensor] = []
+    for block in [*generator.blocks, *discriminator.blocks]:  # type: ignore[misc, union-attr]
+        for layer in block.modules():
+            if isinstance(layer, UpBlock | DownBlock | ConditionalBatchNorm | nn.Conv2d):
+                layer.register_forward_hook(lambda _layer, _inputs, output: maps.append(output))
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        discriminator(generator(*draw(generator)))
+    assert len(maps) > 10
+    for found in maps:
+        assert found.dtype == precision
+        assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_feature_head_sees_features_of_unit_scale() -> None:
