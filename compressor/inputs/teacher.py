@@ -6,13 +6,15 @@ The parameters are frozen here, once. Gradients still flow through the network t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from compressor.inputs.card import Task, TeacherCard
+from compressor.inputs.folding import folded_batch_norms
 from compressor.students.architectures import ARCHITECTURES, build_network
 
 __all__ = [
@@ -105,6 +107,19 @@ class Teacher(nn.Module):
     def train(self, mode: bool = True) -> Teacher:  # noqa: ARG002
         """A teacher is always in evaluation mode, whatever its owner does."""
         return super().train(False)
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """Inside, it answers the same to rounding, and faster: batch norms folded, channels last.
+
+        Whoever wants the teacher's own batch norms or weights does so outside.
+        """
+        self.network.to(memory_format=torch.channels_last)
+        try:
+            with folded_batch_norms(self.network, keep=self._feature_layer):
+                yield
+        finally:
+            self.network.to(memory_format=torch.contiguous_format)
 
     def forward(self, images: Tensor) -> TeacherOutput:
         self.num_queries += len(images)
