@@ -300,11 +300,15 @@ def test_small_images_stay_in_fp32_on_a_cpu() -> None:
     assert best_precision(torch.device("cpu"), 16) == ("fp32", "at 16 px the conversions cost more than bf16 saves")
 
 
-@pytest.mark.parametrize(("has_amx", "precision"), [(True, "bf16"), (False, "fp32")])
+@pytest.mark.parametrize(
+    ("has_amx", "has_avx512_bf16", "precision"),
+    [(True, True, "bf16"), (False, True, "bf16"), (False, False, "fp32")],
+)
 def test_large_images_use_bf16_where_the_cpu_multiplies_it(
-    monkeypatch: pytest.MonkeyPatch, has_amx: bool, precision: str
+    monkeypatch: pytest.MonkeyPatch, has_amx: bool, has_avx512_bf16: bool, precision: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_avx512_bf16)
     assert best_precision(torch.device("cpu"), 32)[0] == precision
 
 
