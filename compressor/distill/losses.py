@@ -155,7 +155,8 @@ class ClassFrequency:
 
     def observe(self, predictions: Tensor, step: int) -> None:
         """Count the teacher's argmax (B,) of this step; on the last step of a period, update the weights."""
-        self.counts += torch.bincount(predictions, minlength=len(self.counts)).to(self.counts)
+        # Not torch.bincount, which waits for the device to learn the largest class.
+        self.counts.index_add_(0, predictions, torch.ones_like(predictions, dtype=self.counts.dtype))
         if (step + 1) % self.period == 0:
             mixed = self.momentum * self.frequency + (1.0 - self.momentum) * self.counts
             self.frequency = mixed.clamp_min(1.0)

@@ -27,6 +27,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from compressor.distill import losses
 from compressor.distill.augment import (
@@ -179,10 +180,12 @@ def distill(
     mirror, choice = mirroring(config.mirror, real_images, lambda images: teacher(images).logits)
     facts: dict[str, Any] = {"choices": [choice]}
     generator = None
-    if config.generator_steps > 0 and config.real_fraction < 1.0:
-        generator, generator_facts = train_generator(teacher, real_images, mirror, config, context)
-        facts |= generator_facts
-    student = train_student(teacher, backbone, real_images, generator, mirror, config, context)
+    with teacher.folded():
+        if config.generator_steps > 0 and config.real_fraction < 1.0:
+            generator, generator_facts = train_generator(teacher, real_images, mirror, config, context)
+            facts |= generator_facts
+        with parametrize.cached():  # the generator's normalised weights, which are constants from here on
+            student = train_student(teacher, backbone, real_images, generator, mirror, config, context)
     facts["departures"] = (
         *DEPARTURES,
         *([HINTS] if config.stage_weight > 0 else []),
@@ -226,9 +229,11 @@ def train_generator(
         channels, resolution, card.num_classes, teacher.feature_dim, config.discriminator_width
     )
     discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
-    generator_optimiser = torch.optim.Adam(generator.parameters(), lr=config.generator_lr, betas=(0.0, 0.999))
+    generator_optimiser = torch.optim.Adam(
+        generator.parameters(), lr=config.generator_lr, betas=(0.0, 0.999), fused=True
+    )
     discriminator_optimiser = torch.optim.Adam(
-        discriminator.parameters(), lr=config.discriminator_lr, betas=(0.0, 0.999)
+        discriminator.parameters(), lr=config.discriminator_lr, betas=(0.0, 0.999), fused=True
     )
 
     pseudo_labels, feature_norm = survey(teacher, real_images)
@@ -447,7 +452,7 @@ def train_student(
         pairs = StagePairs(student, teacher, real_images[:NUM_SCALED].float() / 255.0).to(device).train()
     trained = nn.ModuleList([student] if pairs is None else [student, pairs])
     optimiser = torch.optim.SGD(
-        parameter_groups(trained, config.weight_decay), lr=config.student_lr, momentum=0.9, nesterov=True
+        parameter_groups(trained, config.weight_decay), lr=config.student_lr, momentum=0.9, nesterov=True, fused=True
     )
     schedule = cosine_schedule(optimiser, config.student_steps, warmup=config.student_steps // 20)
     num_real = round(config.student_batch_size * (config.real_fraction if generator is not None else 1.0))
