@@ -86,6 +86,7 @@ QUALITY = (
     "benchmarks.quality --data {data} --device {device} --out {results}/gpu_quality.json --work {work}/quality "
     "--minutes {minutes} --only "
 )
+SPEED = "benchmarks.speed measure --device {device} --out {results}/gpu_speed.json "
 TEACHER = "benchmarks.train_teacher --data {data} --device {device} --val --out {work}/"
 RUN = "compressor run --target t4 --device {device} --teacher {work}/%s/t.pt --samples {work}/%s/few --out {work}/%s "
 TINY_RUN = (
@@ -113,6 +114,23 @@ JOBS: tuple[Job, ...] = (
         2.0,
         "some 40 tests of seconds, and the imports",
         "every method trains, stops and goes on in bf16 and channels_last on CUDA; so do doctor and the ONNX export",
+    ),
+    Job(
+        "speed",
+        SPEED,
+        "--tiny --sizes cuda --rounds 1 --steps 1 --workers 0",
+        4.0,
+        "34 steps of each of three loops for two sizes and two phases, of at most 0.3 s each, and their networks",
+        "at least 5 times the plain loop; the share of the matrix-multiply peak; 20,000 generator steps and 80,000 of "
+        "the student, by measured steps, in at most 20 minutes",
+    ),
+    Job(
+        "compile",
+        SPEED + "--compile inductor --cudnn-benchmark",
+        None,
+        8.0,
+        "as above, and a minute of compilation for each of four loops",
+        "whether torch.compile and cuDNN's search pay, which the product does not use; rows beside those of `speed`",
     ),
     Job(
         "teacher",
