@@ -21,10 +21,13 @@ def folded_batch_norms(network: nn.Module, *, keep: str = "") -> Iterator[None]:
         keep: name of a layer that somebody listens to, whose output stays what it is.
     """
     own: dict[str, nn.Module] = {}
-    for convolution, norm in _foldable(network, keep):
-        own |= {name: network.get_submodule(name) for name in (convolution, norm)}
-        network.set_submodule(convolution, fuse_conv_bn_eval(own[convolution], own[norm]))  # type: ignore[type-var]
-        network.set_submodule(norm, nn.Identity())
+    for before, after in _foldable(network, keep):
+        convolution, norm = (network.get_submodule(name) for name in (before, after))
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        own |= {before: convolution, after: norm}
+        network.set_submodule(before, fuse_conv_bn_eval(convolution, norm))
+        network.set_submodule(after, nn.Identity())
     try:
         yield
     finally:
@@ -41,8 +44,8 @@ def _foldable(network: nn.Module, keep: str) -> list[tuple[str, str]]:
     layers = dict(network.named_modules())
     num_calls = Counter(node.target for node in nodes if node.op == "call_module")
 
-    def layer(node: object) -> nn.Module | None:
-        called_once = isinstance(node, fx.Node) and node.op == "call_module" and num_calls[node.target] == 1
+    def layer(node: fx.Node) -> nn.Module | None:
+        called_once = node.op == "call_module" and num_calls[node.target] == 1
         return layers[str(node.target)] if called_once else None
 
     found = []
@@ -50,7 +53,7 @@ def _foldable(network: nn.Module, keep: str) -> list[tuple[str, str]]:
         norm = layer(node)
         if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
             continue
-        before = node.args[0]
+        before = node.all_input_nodes[0]
         if isinstance(layer(before), nn.Conv2d) and len(before.users) == 1 and before.target != keep:
             found.append((str(before.target), str(node.target)))
     return found
