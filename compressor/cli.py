@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ SENTENCE_LIMIT = 2_000
 # What a first run needs stands first in --help.
 FIRST = (
     *("teacher.file", "samples.folder", "samples.pool", "target", "out"),
-    *("student.spec", "distill.method", "distill.effort"),
+    *("student.spec", "distill.method", "distill.effort", "budget"),
 )
 
 app = typer.Typer(
@@ -266,11 +267,13 @@ def run(
 
 
 def _run(resolved: Resolved, *, as_json: bool, quiet: bool, ranks: Ranks = ALONE) -> None:
+    started = time.monotonic()  # importing torch takes seconds, which are the run's as well
     from compressor.progress import Reporter
     from compressor.running import execute_run
 
     reporter = Reporter(quiet=quiet or as_json)
-    report = execute_run(resolved, reporter, command=_command_line(resolved), ranks=ranks)
+    command = _command_line(resolved)
+    report = execute_run(resolved, reporter, command=command, ranks=ranks, started=started)
     _show(report, resolved.config.out, as_json=as_json)
 
 

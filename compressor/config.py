@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from compressor import __version__
+from compressor.durations import seconds_of, written
 from compressor.errors import UsageFault
 from compressor.stages import atomic_write_text
 
@@ -66,10 +67,24 @@ def _square(value: object) -> object:
     return parts * 2 if isinstance(parts, tuple) and len(parts) == 1 else parts
 
 
+def _duration(value: object) -> str:
+    """`90m`, `1h30m` and `5400s` are one budget: the same text, and the same fingerprint of what it decides."""
+    try:
+        return written(seconds_of(value if isinstance(value, str) else f"{value}"))
+    except ValueError:
+        number = isinstance(value, int | float) or (isinstance(value, str) and value.replace(".", "").isdigit())
+        missing = ", a number without a unit" if number else ""
+        raise ValueError(
+            f"--budget is {value!r}{missing}",
+            "--budget is whole hours, minutes and seconds with their units, such as 90s, 30m or 1h30m",
+        ) from None
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 PerChannel = Annotated[tuple[float, ...], BeforeValidator(_split)]
 Pixels = Annotated[int, Field(ge=4)]
 Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_square)]
+Duration = Annotated[str, BeforeValidator(_duration)]
 Precisions = Annotated[tuple[Literal["fp32", "fp16", "int8"], ...], BeforeValidator(_split)]
 
 
@@ -155,7 +170,9 @@ class DistillConfig(Section):
     method: str = Field(
         "auto", min_length=1, description="auto (what fits the images and the teacher), or one of `compress methods`"
     )
-    effort: Literal["quick", "standard", "full"] = Field("standard", description="how long to train")
+    effort: Literal["quick", "standard", "full"] = Field(
+        "standard", description="how long to train; docs/effort.md has the times"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the training")
     options: dict[str, bool | int | float | str] = Field(
         {}, description="a setting of the method itself, as name=value; may be repeated"
@@ -257,6 +274,10 @@ class RunConfig(Section):
     target: Annotated[str, AfterValidator(_target)] = Field(
         "cpu", min_length=1, description="device to deploy to; `compress targets list` lists them"
     )
+    budget: Duration | None = Field(
+        None,
+        description="wall clock of the whole command, such as 30m or 1h30m: cuts the steps of --effort to what fits",
+    )
     board: str | None = Field(
         None, min_length=1, description="the device as user@host: the kit goes there over ssh, its result comes back"
     )
@@ -339,6 +360,7 @@ FLAGS: Mapping[str, str] = {
     "report.eval": "--eval",
     "report.synthetic_sheet": "--synthetic-sheet",
     "target": "--target",
+    "budget": "--budget",
     "board": "--board",
     "ssh_config": "--ssh-config",
     "board_timeout_s": "--board-timeout-s",

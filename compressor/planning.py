@@ -29,6 +29,7 @@ class Plan:
         method: by name; "auto" before it is chosen.
         method_settings: every setting of the method; None before it and the teacher's input size are known.
         search: what `--student auto` comes to; None where the student is named.
+        budget: the wall clock that the user gives; None: the whole schedule is trained.
     """
 
     target: str
@@ -39,6 +40,7 @@ class Plan:
     method: str
     method_settings: tuple[Setting, ...] | None
     search: StudentSearch | None
+    budget: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data."""
@@ -71,6 +73,8 @@ class Plan:
             lines += ["", f"The settings of {self.method} itself follow once the teacher has been read."]
         else:
             lines += ["", *_table(f"setting of {self.method}", self.method_settings)]
+        if self.budget is not None:
+            lines += ["", f"Steps are timed when training starts, and cut to what --budget {self.budget} leaves then."]
         return "\n".join(lines)
 
 
@@ -98,6 +102,7 @@ def plan_run(resolved: Resolved, reporter: Reporter | None = None) -> Plan:
         method=method,
         method_settings=tuple(_method_settings(run, resolved, method)) if known else None,
         search=planned_search(run, cached),
+        budget=None if "distill" in cached else run.config.budget,
     )
 
 

@@ -8,7 +8,7 @@ import re
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +34,8 @@ from compressor.pipeline.run import TARGET, Run, limits_for, prepare
 from compressor.progress import Reporter
 from compressor.report.assemble import build_report
 from compressor.report.markdown import report_markdown
-from compressor.report.schema import Environment, Report, StageRecord, read_report, write_report
+from compressor.report.schema import Environment, Report, StageRecord, TimeSplit, read_report, write_report
+from compressor.report.time_split import time_split
 from compressor.stage_files import read_facts
 from compressor.stages import (
     Refusal,
@@ -69,18 +70,21 @@ def execute_run(
     *,
     command: str,
     ranks: Ranks = ALONE,
+    started: float | None = None,
 ) -> Report:
     """Run or resume all stages and write the report, or keep the one that is there if nothing changed.
 
     Args:
         command: the shell line that makes this run again, for the report.
         ranks: the processes that train it, of which this is the first.
+        started: when the user gave it, on the monotonic clock; None: now.
 
     Raises:
         ToolError, Refusal: with the exit code of what happened; finished stages and an earlier report are kept.
     """
     with interruptible() as stop:
         run = prepare(resolved, reporter, stop, ranks)
+        run = run if started is None else replace(run, started=started)
         folder = run.config.out
         if alias := resolved_alias(run.config.target):
             reporter.note(f"target: {run.config.target} means {alias}")
@@ -148,7 +152,9 @@ def _report(run: Run, results: Sequence[StageResult], command: str, merged: Boar
         StageRecord(name=r.name, cached=r.state == "cached", seconds=r.seconds, fingerprint=r.fingerprint)
         for r in results
     )
-    report = _built(run.config, run.target, merged, Origin(stages, command, _environment(run)))
+    outside_s = run.seconds() - sum(result.seconds for result in results if result.state != "cached")
+    time = time_split(stages, read_facts(run.path("distill")), max(0.0, outside_s))
+    report = _built(run.config, run.target, merged, Origin(stages, command, time, _environment(run)))
     if path.exists():
         run.reporter.warn("This report replaces the earlier one: settings, inputs or the machine changed.")
     _write(report, run.config.out)
@@ -161,6 +167,7 @@ class Origin:
 
     stages: tuple[StageRecord, ...]
     command: str
+    time: TimeSplit | None
     environment: Environment
 
 
@@ -279,6 +286,7 @@ def _built(config: RunConfig, target: DeviceProfile, merged: BoardResult | None,
         command=origin.command,
         created=datetime.now(UTC),
         environment=origin.environment.model_dump(),
+        time=origin.time,
         limits=limits_for(config, target),
         merged={} if merged is None else latencies_of(merged, target),
         failures={} if merged is None else failures_of(merged),

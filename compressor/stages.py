@@ -189,6 +189,11 @@ def recorded_fingerprint(folder: Path) -> str | None:
     return (_read_json(folder / MANIFEST) or {}).get("fingerprint")
 
 
+def started_fingerprint(folder: Path) -> str:
+    """The fingerprint of what a stage that is running makes in its folder, under which it may keep its choices."""
+    return str((_read_json(folder / IN_PROGRESS) or {}).get("fingerprint"))
+
+
 def _missing_input(stage: Stage) -> Path | None:
     return next((path for path in stage.inputs if not path.exists()), None)
 

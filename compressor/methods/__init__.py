@@ -15,9 +15,15 @@ A method module has
 `check_fit` refuses from USES, TASKS and NEEDS before anything trains. What a method cannot declare (a setting that asks
 for more than USES says, a body of another layout) it refuses itself, at the start of `distill`, as InputRefused.
 
-The contract tests run every method that is found here. They make it small, and switch all of its terms on, by the names
-of its settings: `*_steps` (one of them for each of its phases), `*_every`, `*_batch_size`, `*_width`, `latent_dim`,
-`*_weight`.
+Settings are known by their names:
+
+    <phase>_steps       updates of the phase that `Context.steps` calls so, for each of its phases; `--budget` cuts them
+    *_every             updates after which something is done once more, at the first or the last of them
+    num_*               how often something is done in all, however many updates there are, the first time at the first
+    *_batch_size, *_width, latent_dim, *_weight
+
+The contract tests run every method that is found here. By these names they make it small, and switch all of its terms
+on.
 """
 
 from __future__ import annotations

@@ -45,7 +45,9 @@ from compressor.inputs.samples import UNKNOWN, SampleSet, no_samples, read_sampl
 from compressor.inputs.settle import checked_identity, provisional_card, settled_card
 from compressor.inputs.teacher import Classifier, load_teacher
 from compressor.method_choice import AUTO_METHOD
+from compressor.method_speed import steps_of
 from compressor.methods import check_fit, load_method, method_names, trains_on_pool
+from compressor.pipeline.budget import plan_choices, plan_warnings, schedule_in_words, settings_within_budget
 from compressor.pipeline.choices import check_options, check_the_named_student, method_for, search_for_student
 from compressor.pipeline.judging import Judged, judge
 from compressor.pipeline.run import Run, student_limits, teacher_source
@@ -160,7 +162,10 @@ def declare(run: Run) -> tuple[Stage, ...]:
             distill_the_student,
             (*teacher, samples, *pool, *backbone),
             ("student.safetensors", "student.json", "log.jsonl"),
-            section_settings(config, "distill") | seed | {"method_version": method_versions(config.distill.method)},
+            section_settings(config, "distill")
+            | seed
+            | {"method_version": method_versions(config.distill.method)}
+            | ({} if config.budget is None else {"budget": config.budget}),
             {"device": run.device, "torch": torch.__version__},
             optional_outputs=("generator.safetensors", "generator.json", "made.safetensors"),
         ),
@@ -380,8 +385,15 @@ def distill_the_student(run: Run, folder: Path) -> None:
     if len(images.pool) and not uses_pool:
         others = " and ".join(name for name in method_names() if trains_on_pool(name))
         warnings.append(f"--pool is not used by {choice.method} to train on; {others} do.")
-    settings = run.method_settings(choice.method, card)
+    whole = run.method_settings(choice.method, card)
     precision, why = _precision(run, card)
+    number = run.ranks.size
+    where = run.device if number == 1 else f"{run.device} in {number} processes"
+    run.reporter.note(f"{choice.method} ({choice.reason}), in {precision} on {where} ({why})")
+    with run.stop.between_steps(), fitting_threads(min(card.input_shape[1:])):
+        settings, plan = settings_within_budget(run, choice.method, images, whole, precision)
+    warnings += () if plan is None else plan_warnings(plan, config.effort)
+    run.reporter.note(schedule_in_words(config.effort, steps_of(settings), plan))
     order = order_of(
         folder,
         method=choice.method,
@@ -389,9 +401,6 @@ def distill_the_student(run: Run, folder: Path) -> None:
         precision=precision,
         device=run.device,
     )
-    number = run.ranks.size
-    where = run.device if number == 1 else f"{run.device} in {number} processes"
-    run.reporter.note(f"{choice.method} ({choice.reason}), in {precision} on {where} ({why})")
     with (
         run.stop.between_steps(),
         training_together(run, folder, order) as world,
@@ -410,6 +419,7 @@ def distill_the_student(run: Run, folder: Path) -> None:
         distilled = load_method(choice.method).distill(teacher, backbone, images, settings, context)
     with atomic_path(folder / "student.safetensors") as weights, atomic_path(folder / "student.json") as student_card:
         save_student(distilled.student, weights, student_card)
+    choices = [*distilled.facts.get("choices", ()), *(() if plan is None else plan_choices(plan))]
     last_terms = {row["phase"]: row["terms"] for row in read_log(folder / "log.jsonl")}
     generator = distilled.generator
     if distilled.images is not None:
@@ -427,7 +437,8 @@ def distill_the_student(run: Run, folder: Path) -> None:
         precision_reason=why,
         settings=settings.model_dump(mode="json"),
         phases=[{**asdict(phase), "final_terms": last_terms.get(phase.name, {})} for phase in context.phases],
-        method_facts=dict(distilled.facts),
+        method_facts={**distilled.facts, "choices": choices},
+        budget=plan,
         uses_pool=uses_pool,
         warnings=warnings,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,11 @@ TARGET = "target.json"  # the profile as it was, whatever becomes of the user's 
 @dataclass(frozen=True)
 class Run:
     """One run: its settings, its target, the device that it trains on, whoever watches or stops it, and which of the
-    processes that train it this is."""
+    processes that train it this is.
+
+    Attributes:
+        started: when the command was given, on the monotonic clock.
+    """
 
     config: RunConfig
     target: DeviceProfile
@@ -54,6 +59,11 @@ class Run:
     reporter: Reporter
     stop: StopRequest
     ranks: Ranks = ALONE
+    started: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        """Since the command was given."""
+        return time.monotonic() - self.started
 
     def path(self, stage: str, name: str = "") -> Path:
         return self.config.out / stage / name
@@ -117,9 +127,9 @@ class Run:
     def opset_ceiling(self) -> int:
         return self.config.onnx.opset or self.target.opset_ceiling
 
-    def fitting_settings(self, method: str, card: TeacherCard) -> dict[str, Any]:
-        """The settings of a method that follow from the effort, the image and the device."""
-        return load_method(method).defaults(self.config.distill.effort, card.input_shape, self.device)
+    def fitting_settings(self, method: str, card: TeacherCard, effort: str | None = None) -> dict[str, Any]:
+        """The settings of a method that follow from the effort (the user's, or another), the image and the device."""
+        return load_method(method).defaults(effort or self.config.distill.effort, card.input_shape, self.device)
 
     def method_settings(self, method: str, card: TeacherCard) -> BaseModel:
         """A method's own settings: its defaults, those that fit the situation, then the user's options."""

@@ -40,11 +40,13 @@ from compressor.report.schema import (
     StageRecord,
     Target,
     TeacherSource,
+    TimeSplit,
 )
 from compressor.report.shipping import Kit, LimitsRecord, Variant
 from compressor.report.student_search import StudentSearch, search_record
 from compressor.report.summary import summarise
 from compressor.report.text import count
+from compressor.report.time_split import time_warnings
 from compressor.report.variants import (
     Facts,
     Latencies,
@@ -103,6 +105,7 @@ def build_report(
     command: str,
     created: datetime,
     environment: Mapping[str, str | None],
+    time: TimeSplit | None = None,
     limits: Limits = NO_LIMITS,
     merged: Mapping[str, LatencyStats] = MappingProxyType({}),
     failures: Mapping[str, str] = MappingProxyType({}),
@@ -116,6 +119,7 @@ def build_report(
             which is a `compressor.students.search.StudentSearch` as plain data; `distill` may hold the `method` that
             was chosen and the `method_reason`; `report` what was found on images of the method, as `generated`.
         stages: name, whether it was cached, seconds, fingerprint.
+        time: where it went.
         limits: what an artefact must hold to be recommended.
         merged: latencies that the target itself sent back, by variant (`student.int8`).
         failures: why the target could not build a variant or got wrong outputs from it, by variant.
@@ -132,7 +136,8 @@ def build_report(
     search = _student_search(facts, run_folder)
     evidence, evaluation = _comparison(facts, "evidence", card), _comparison(facts, "eval", card)
     doubts = doubts_of(teacher_row, student_row, evidence, evaluation, effort)
-    warnings = (*doubts, *(warning for stage in facts.values() for warning in stage.get("warnings", ())))
+    found = (warning for stage in facts.values() for warning in stage.get("warnings", ()))
+    warnings = (*doubts, *found, *time_warnings(time))
     return Report(
         tool_version=__version__,
         command=command,
@@ -175,6 +180,7 @@ def build_report(
             StageRecord(name=name, cached=cached, seconds=seconds, fingerprint=fingerprint)
             for name, cached, seconds, fingerprint in stages
         ),
+        time=time,
         environment=Environment.model_validate(environment),
     )
 

@@ -29,6 +29,7 @@ from compressor.report.schema import Distillation, Report
 from compressor.report.student_search import candidate_lines, latency_kind, search_remarks
 from compressor.report.table import host_name, latency_lines, latency_notes, side_by_side
 from compressor.report.text import ABSENT, agrees, count, duration, joined, percent, significant, size, with_interval
+from compressor.report.time_split import time_lines
 from compressor.report.untrusted import code, fenced, prose
 from profiles.latency import LatencyStats
 
@@ -421,6 +422,7 @@ def _again(report: Report) -> Iterator[str]:
     yield fenced(report.command)
     stages = [f"{stage.name} {'cached' if stage.cached else duration(stage.seconds)}" for stage in report.stages]
     yield prose(f"Stages: {', '.join(stages)}.")
+    yield from map(prose, time_lines(report.time))
     gpu = "" if environment.gpu is None else f", {environment.gpu}"
     yield prose(
         f"compress {report.tool_version}, Python {environment.python}, torch {environment.torch}, "

@@ -28,8 +28,8 @@ from compressor.report.student_search import StudentSearch
 from compressor.stages import atomic_write_text
 from profiles.latency import LatencyStats
 
-SCHEMA_VERSION: Literal["1.3"] = "1.3"
-EARLIER_VERSIONS = ("1.0", "1.1", "1.2")
+SCHEMA_VERSION: Literal["1.4"] = "1.4"
+EARLIER_VERSIONS = ("1.0", "1.1", "1.2", "1.3")
 
 
 class Summary(Record):
@@ -186,6 +186,23 @@ class StageRecord(Record):
     fingerprint: str
 
 
+class TimeBudget(Record):
+    """What `--budget` was planned to be spent on, when training started."""
+
+    budget_s: PositiveFloat = Field(description="wall clock of the whole command")
+    training_s: NonNegativeFloat = Field(description="planned for the training's steps")
+    other_s: NonNegativeFloat = Field(description="planned for everything else, what had gone by included")
+    share: Fraction = Field(description="of the effort's own steps that were left; 1: nothing was cut")
+
+
+class TimeSplit(Record):
+    """Where the time of a run went; stages from the cache with what they took when they ran."""
+
+    training_s: NonNegativeFloat = Field(description="the steps of all phases, in all sessions")
+    other_s: NonNegativeFloat = Field(description="all other stages, and start and end of the command")
+    budget: TimeBudget | None = Field(default=None, description="null: the run had no --budget")
+
+
 class Environment(Record):
     python: str
     torch: str
@@ -207,7 +224,7 @@ class OnGenerated(Record):
 class Report(Record):
     """Everything that is known about one run."""
 
-    schema_version: Literal["1.3"] = SCHEMA_VERSION
+    schema_version: Literal["1.4"] = SCHEMA_VERSION
     tool_version: str
     command: str = Field(description="the shell line that makes this run again")
     created: AwareDatetime
@@ -238,6 +255,7 @@ class Report(Record):
     pictures: tuple[Picture, ...] = ()
     warnings: tuple[str, ...] = ()
     stages: tuple[StageRecord, ...]
+    time: TimeSplit | None = Field(default=None, description="null: a report of an earlier schema, which had none")
     environment: Environment
 
     @model_validator(mode="before")

@@ -26,6 +26,7 @@ from compressor.report.shipping import Verdict
 from compressor.report.student_search import search_summary
 from compressor.report.table import host_name, latency_lines, latency_notes, side_by_side
 from compressor.report.text import ABSENT
+from compressor.report.time_split import time_lines
 from compressor.report.untrusted import NAME_LIMIT, PROSE_LIMIT, printable
 
 MAX_WARNINGS = 10
@@ -84,6 +85,7 @@ def print_summary(report: Report, console: Console) -> None:
     _print_paragraphs(console, (report.summary.headline, *recommendation_lines(report)), "bold")
     print_verdicts(report.verdicts, console)
     print_warnings(report.warnings, console)
+    _print_paragraphs(console, tuple(time_lines(report.time)), "dim")
 
 
 def print_artefacts(report: Artefacts, console: Console) -> None:

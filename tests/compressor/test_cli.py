@@ -142,6 +142,7 @@ def test_the_command_in_the_report_makes_the_same_run(inputs: Path, tmp_path: Pa
         "teacher.std": "0.25,0.25,0.25",
         "distill.effort": "quick",
         "distill.options": _method_options(["augment=off", "student_steps=6", "student_lr=1e-3"]),
+        "budget": "1h30m",
         "seed": 3,
         "out": str(tmp_path / "a folder"),
     }
@@ -232,6 +233,9 @@ def test_wrong_words(command: str, words: str, compress: Compress) -> None:
         ("--method auto --option generatr_steps=3", "Did you mean 'generator_steps'?"),
         ("--method auto --option student_steps=no", "student_steps is False"),
         ("--effort quik", "--effort is 'quik'. What fits: --effort should be 'quick', 'standard' or 'full'."),
+        ("--budget 30", "--budget is '30', a number without a unit. What fits: --budget is whole hours, minutes and"),
+        ("--budget soon", "--budget is 'soon'."),
+        ("--config {tmp}/typo.yaml", "unknown key 'buget' in typo.yaml (did you mean 'budget'?)"),
         ("--student cifar_resnet9", "Unknown student 'cifar_resnet9'."),
         ("--student width:2", "ratio"),
         ("--target jetson-nano --opset 17", "--opset 17 is above what NVIDIA Jetson Nano 4 GB reads."),
@@ -242,7 +246,7 @@ def test_wrong_words(command: str, words: str, compress: Compress) -> None:
     ],
 )  # fmt: skip
 def test_wrong_settings(more: str, words: str, inputs: Path, tmp_path: Path, compress: Compress) -> None:
-    (tmp_path / "typo.yaml").write_text("distill: {efort: quick}\n")
+    (tmp_path / "typo.yaml").write_text("distill: {efort: quick}\nbuget: 30m\n")
     line = tiny_run.line(inputs, tmp_path / "run", *more.format(inputs=inputs, tmp=tmp_path).split())
     refused(compress(*line), 2, words)
     assert not (tmp_path / "run").exists()

@@ -70,6 +70,7 @@ def prints(run: Run) -> dict[str, str]:
         ({"engine__max_batch": 8}, "engine"),
         ({"kit__images": True}, "kit"),
         ({"board": "user@board"}, ""),
+        ({"budget": "30m"}, "distill"),
         ({"samples__max_pool_images": 100}, "samples"),
     ],
 )

@@ -34,7 +34,7 @@ def test_round_trip(report: Report, tmp_path: Path) -> None:
     assert read_report(tmp_path / "report.json") == report
     assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
     written = json.loads((tmp_path / "report.json").read_text())
-    assert written["schema_version"] == "1.3"
+    assert written["schema_version"] == "1.4"
     assert written["student"]["latency_target"] is None
     assert written["student"]["agreement"]["evidence"]["n"] == 40
     assert set(json.loads(PUBLISHED.read_text())["required"]) == set(written)
@@ -51,16 +51,19 @@ def test_a_report_is_immutable_and_knows_its_keys(report: Report) -> None:
 
 OF_1_1 = ("variants", "variant_notes", "int8", "limits", "recommendation", "kit")
 OF_1_2 = ("student_search", "verdicts")
+OF_1_4 = ("time",)
 
 
 def test_a_report_of_an_earlier_schema_says_nothing_of_what_came_later(report: Report, tmp_path: Path) -> None:
-    later = {*OF_1_1, *OF_1_2}
+    later = {*OF_1_1, *OF_1_2, *OF_1_4}
     earlier = {name: value for name, value in report.model_dump(mode="json").items() if name not in later}
     (tmp_path / "report.json").write_text(json.dumps({**earlier, "schema_version": "1.0"}))
     read = read_report(tmp_path / "report.json")
     assert (read.variants, read.int8, read.limits, read.recommendation, read.kit) == ((), (), None, None, None)
-    assert read.schema_version == "1.3"
+    assert read.schema_version == "1.4"
     assert read.student == report.student
+    assert read.time is None
+    assert "Time: training" not in report_markdown(read)
     assert "What to ship" not in report_markdown(read)
 
 
