@@ -112,7 +112,7 @@ JOBS: tuple[Job, ...] = (
         "pytest -q -p no:cacheprovider -m gpu",
         "-m 'not gpu' -k vanilla tests/compressor/methods/test_devices.py",  # what is marked runs on a CPU as well
         2.0,
-        "some 40 tests of seconds, and the imports",
+        "32 tests of seconds, and the imports",
         "every method trains, stops and goes on in bf16 and channels_last on CUDA; so do doctor and the ONNX export",
     ),
     Job(
