@@ -9,7 +9,6 @@ What has no counterpart of the same shapes keeps its random weights, as all of a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeGuard
 
 import torch
 from torch import nn
@@ -40,7 +39,7 @@ def _counterparts(own: nn.Module, other: nn.Module) -> Iterator[tuple[nn.Module,
     repeats = _is_chain(own) and _is_chain(other)
     for index, (name, part) in enumerate(own.named_children()):
         if repeats:  # a stage of more or fewer blocks
-            last = max(1, len(own) - 1)
+            last = max(1, len(list(own.children())) - 1)
             name = names[round(index * (len(names) - 1) / last)]
         counterpart = others.get(name)
         if type(part) is not type(counterpart):
@@ -51,7 +50,7 @@ def _counterparts(own: nn.Module, other: nn.Module) -> Iterator[tuple[nn.Module,
             yield from _counterparts(part, counterpart)
 
 
-def _is_chain(module: nn.Module) -> TypeGuard[nn.Sequential]:
+def _is_chain(module: nn.Module) -> bool:
     """Whether it is a plain sequence, whose parts have numbers for names."""
     return isinstance(module, nn.Sequential) and all(name.isdigit() for name, _ in module.named_children())
 
