@@ -28,8 +28,8 @@ from compressor.report.student_search import StudentSearch
 from compressor.stages import atomic_write_text
 from profiles.latency import LatencyStats
 
-SCHEMA_VERSION: Literal["1.3"] = "1.3"
-EARLIER_VERSIONS = ("1.0", "1.1", "1.2")
+SCHEMA_VERSION: Literal["1.4"] = "1.4"
+EARLIER_VERSIONS = ("1.0", "1.1", "1.2", "1.3")
 
 
 class Summary(Record):
@@ -135,6 +135,23 @@ class Choice(Record):
     reason: str
 
 
+class TrainingMemory(Record):
+    """What the process that trained has needed, of the last session where a run was resumed."""
+
+    origin: Literal["measured"] = "measured"
+    host_peak_mib: NonNegativeFloat = Field(
+        description="highest resident memory during the stage `distill`, with the pages of mapped files, which the "
+        "system takes back when it needs them; where a system keeps no such account, since the process began"
+    )
+    device_peak_mib: NonNegativeFloat | None = Field(
+        default=None, description="most that torch has allocated on the GPU during the stage; null: no GPU"
+    )
+    images_mib: NonNegativeFloat = Field(description="bytes of all images that were trained on")
+    images_held: Literal["device", "memory", "file"] = Field(
+        description="where they were: copied once to the GPU, or to the memory of the host, or read batch by batch"
+    )
+
+
 class Distillation(Record):
     method: str
     chosen: Literal["auto", "asked"] = Field(default="asked", description="auto: by the tool, for `reason`")
@@ -147,6 +164,7 @@ class Distillation(Record):
     phases: tuple[Phase, ...]
     generator_resolution: tuple[int, int] | None = Field(default=None, description="height, width; null: no generator")
     generator_note: str | None = None
+    memory: TrainingMemory | None = Field(default=None, description="null: a report of schema 1.3 or earlier")
     departures: tuple[str, ...] = Field(default=(), description="where this differs from the method's paper, and why")
     choices: tuple[Choice, ...] = ()
 
@@ -207,7 +225,7 @@ class OnGenerated(Record):
 class Report(Record):
     """Everything that is known about one run."""
 
-    schema_version: Literal["1.3"] = SCHEMA_VERSION
+    schema_version: Literal["1.4"] = SCHEMA_VERSION
     tool_version: str
     command: str = Field(description="the shell line that makes this run again")
     created: AwareDatetime
