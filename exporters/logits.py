@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from exporters.onnx_files import classifier_interface, load_onnx
 from exporters.runners import OnnxRunner, Runner, TensorSpec
@@ -17,6 +17,13 @@ BATCH = 32
 PIXELS = 2**20  # of a batch of class maps: 88 MB of logits with 21 classes
 
 Images = NDArray[np.float32] | NDArray[np.uint8]
+
+
+class Sliced(Protocol):
+    """Images (N, C, H, W), float32 in [0, 1] or uint8, of which slices are arrays: an array, or what reads files."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice, /) -> ArrayLike: ...
 
 
 class SpecifiedRunner(Runner, Protocol):
@@ -28,7 +35,7 @@ class SpecifiedRunner(Runner, Protocol):
     def inputs(self) -> tuple[TensorSpec, ...]: ...
 
 
-def logits_in_batches(runner: SpecifiedRunner, images: Images, batch: int = BATCH) -> Iterator[NDArray[np.float32]]:
+def logits_in_batches(runner: SpecifiedRunner, images: Sliced, batch: int = BATCH) -> Iterator[NDArray[np.float32]]:
     """(N, C, H, W) to logits (B, K) or (B, K, H, W), at most `batch` images at once, so that nothing has to keep all.
 
     uint8 images are brought to [0, 1] batch by batch, without a copy.
@@ -40,7 +47,7 @@ def logits_in_batches(runner: SpecifiedRunner, images: Images, batch: int = BATC
     fixed = spec.shape[0] if isinstance(spec.shape[0], int) else None
     size = fixed or min(batch, runner.max_batch or batch)
     for first in range(0, len(images), size):
-        some = images[first : first + size]
+        some = np.asarray(images[first : first + size])
         scale = np.float32(255.0 if some.dtype == np.uint8 else 1.0)
         (outputs,) = runner.infer({spec.name: filled_up(some.astype(np.float32) / scale, fixed)}).values()
         yield outputs[: len(some)]

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compressor.distill.generator import Generator
+from compressor.inputs import pixels
 from exporters.golden import golden_patterns
 
 Images = NDArray[np.float32]
@@ -33,6 +34,7 @@ LEAST_SURE = 0.05  # this share of the real images is less sure than any generat
 # NVIDIA asks for 500 for classifiers; below a hundred the ranges are those of single images.
 FEW_TO_CALIBRATE = 100
 FEW_TO_JUDGE = 100  # with fewer, one image is more than the usual limit of one point
+MOST_REAL = 1024  # to calibrate on, and as many to choose on; at even distances where there are more
 NUM_PATTERNS = 128  # to calibrate on; as many others judge
 MOST_OF_POOL = 512  # to calibrate on; as many others judge
 BATCH = 64
@@ -107,21 +109,21 @@ class CalibrationImages:
 
 
 def gather(
-    train: Tensor,
-    select: Tensor,
+    train: pixels.Images,
+    select: pixels.Images,
     generator: Generator | None,
     *,
     num_synthetic: int,
     seed: int,
     kept: Tensor | None = None,
-    pool: Tensor | None = None,
+    pool: pixels.Images | None = None,
     absent: str = "The method leaves no generator",
     more: str = "More --samples, or a method with a realistic generator, would help.",
 ) -> CalibrationImages:
     """Draw the images.
 
     Args:
-        train, select: uint8 (N, C, H, W), two parts of the samples' split.
+        train, select: uint8 (N, C, H, W), two parts of the samples' split; of each at most MOST_REAL are taken.
         generator: the method's, in evaluation mode; None where it leaves none.
         num_synthetic: how many of its images to calibrate on.
         seed: of the draw; the same seed gives the same images.
@@ -136,9 +138,9 @@ def gather(
         # At even distances: images come in the order of their folders. One calibrates, the next one judges.
         rows = torch.linspace(0, len(pool) - 1, min(len(pool), 2 * MOST_OF_POOL)).long()
         train, select = pool[rows[::2]], pool[rows[1::2]]
-    elif len(train) == 0:
-        return _without_real_ones(_as_floats(train), _as_floats(select), generator, kept, num_synthetic, seed)
-    real, chosen = _as_floats(train), _as_floats(select)
+    real, chosen = (_as_floats(_evenly(images, MOST_REAL)) for images in (train, select))
+    if len(real) == 0:
+        return _without_real_ones(real, chosen, generator, kept, num_synthetic, seed)
     kind = "pool images of unknown relation to the task" if of_pool else "real images"
     warnings = [UNSEEN_BUT_POOL] if of_pool else []
     synthetic = candidates = np.empty((0, *real.shape[1:]), np.float32)
@@ -208,6 +210,10 @@ def confidences(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     top: NDArray[np.float32] = 1.0 / shifted.sum(axis=1)
     mean: NDArray[np.float32] = top.reshape(len(top), -1).mean(axis=1)
     return mean
+
+
+def _evenly(images: pixels.Images, most: int) -> Tensor:
+    return images[torch.linspace(0, len(images) - 1, min(most, len(images))).round().long()]
 
 
 def _as_floats(images: Tensor) -> Images:

@@ -29,6 +29,7 @@ from compressor.deploy.latencies import Timing, measure_variants
 from compressor.deploy.precisions import Made, make_precisions
 from compressor.deploy.predictions import predicted_variants
 from compressor.errors import UsageFault
+from compressor.inputs.pixels import Images, StoredImages
 from compressor.inputs.samples import SampleSet, split_samples
 from compressor.progress import Reporter
 from compressor.report.export_schema import Export, Source, read_export, write_export
@@ -132,15 +133,15 @@ def _gather_facts(
         groups = task.groups(ask_file(task, runner, samples.images).answers)
     split = split_samples(samples, groups, seed=request.seed, select_fraction=0.1, evidence_fraction=EVIDENCE_FRACTION)
     images = gather(
-        samples.images[split.train],
-        samples.images[split.select],
+        StoredImages((samples.images, split.train)),
+        StoredImages((samples.images, split.select)),
         None,
         num_synthetic=0,
         seed=request.seed,
         absent="An export alone has no generator",
         more="More --samples would help.",
     )
-    reporter.note(f"{len(split.train)} images calibrate, {len(split.select)} choose, {len(split.evidence)} judge")
+    reporter.note(f"{len(images.real)} images calibrate, {len(images.select)} choose, {len(split.evidence)} judge")
     made = make_precisions(
         file.path,
         folder / "precision",
@@ -153,7 +154,9 @@ def _gather_facts(
         task=classifier.task,
     )
     labels, told = labels_of(request.images, samples, classifier.interface)
-    sets = {"evidence": (samples.images[split.evidence], labels[split.evidence])}
+    sets: dict[str, tuple[Images, torch.Tensor]] = {
+        "evidence": (StoredImages((samples.images, split.evidence)), labels[split.evidence])
+    }
     warnings = [*samples.warnings, *told, *made.warnings]
     if more is not None and request.evaluation is not None:
         labels, told = labels_of(request.evaluation, more, classifier.interface)
@@ -170,7 +173,7 @@ def _gather_facts(
         source=classifier.source.model_dump(mode="json"),
         target=target.model_dump(mode="json"),
         limits=asdict(limits_of(request.max_drop, request.max_latency_ms, request.max_size_mib, target.budget)),
-        num_calibration=len(split.train),
+        num_calibration=len(images.real),
         num_evidence=len(split.evidence),
         skipped=samples.skipped,
         warnings=list(dict.fromkeys(warnings)),
@@ -189,7 +192,7 @@ def _judged(
     task: TaskEvidence,
     made: Made,
     folder: Path,
-    sets: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    sets: Mapping[str, tuple[Images, torch.Tensor]],
     reporter: Reporter,
 ) -> dict[str, dict[str, Any]]:
     """Each variant against the fp32 file, which is its own teacher here, on each set of images (N, C, H, W).

@@ -9,20 +9,16 @@ models, what those gave back to the allocator serves this one too, and the peak 
 from __future__ import annotations
 
 import json
-import re
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from compressor.deploy.child_process import ChildFailed, answer_of_child
+from compressor.process_memory import forget_peak, status_kib
 
 RUNS = 3
 TIMEOUT_S = 120
-STATUS = Path("/proc/self/status")
-RESET = Path("/proc/self/clear_refs")
-RESET_PEAK = "5"  # the kernel's number for "forget the peak of the resident set"
 
 
 class PeakMemory(BaseModel):
@@ -63,22 +59,14 @@ def answer(path: str, threads: int, batch_size: int, optimise: bool) -> tuple[in
 
     from exporters.runners import OnnxRunner
 
-    with suppress(OSError):
-        RESET.write_text(RESET_PEAK)  # imports have peaks too
-    before_kib = _status_kib("VmRSS")
+    forget_peak()  # imports have peaks too
+    before_kib = status_kib("VmRSS")
     with OnnxRunner(Path(path), threads=threads, optimise=optimise) as runner:
         (spec,) = runner.inputs
         shape = (batch_size, *(int(size or 1) for size in spec.shape[1:]))
         for _ in range(RUNS):
             runner.infer({spec.name: np.full(shape, 0.5, np.float32)})
-    return before_kib, _status_kib("VmHWM")
-
-
-def _status_kib(name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB$", STATUS.read_text(encoding="ascii"), re.MULTILINE)
-    if found is None:
-        raise OSError(f"{STATUS} has no {name}")
-    return int(found[1])
+    return before_kib, status_kib("VmHWM")
 
 
 if __name__ == "__main__":

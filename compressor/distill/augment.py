@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compressor.inputs.pixels import Images
+
 Mirror = Literal["auto", "on", "off"]
 MIRROR_AGREEMENT = 0.9
 MIRROR_ASKED = 256  # images that decide it
@@ -103,7 +105,7 @@ def student_augmentation(
 
 @torch.no_grad()
 def mirroring(
-    setting: Mirror, images: Tensor, classify: Callable[[Tensor], Tensor], *, numbers: bool = False
+    setting: Mirror, images: Images, classify: Callable[[Tensor], Tensor], *, numbers: bool = False
 ) -> tuple[bool, dict[str, str]]:
     """Whether to mirror images in training, and why, as a choice for the report.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.distill.training import Context
+from compressor.inputs.pixels import Images
 from compressor.inputs.teacher import Teacher
 from compressor.stages import atomic_path
 
@@ -25,25 +26,25 @@ class SurveyedPool:
     """Images and the teacher's opinion of them as they are: centred, not augmented.
 
     Attributes:
-        images: (M, C, H, W) uint8, maybe on the CPU.
+        images: (M, C, H, W) uint8, maybe on the CPU, or in files.
         logits: (M, K) float32, on the device.
         num_few: the first rows, which are known to be images of the task; no selector drops them.
     """
 
-    images: Tensor
+    images: Images
     logits: Tensor
     num_few: int
 
     def batch(self, rows: Tensor) -> Tensor:
         """Rows (B,), an index on the device, to images (B, C, H, W) in [0, 1] there.
 
-        A pool that stays on the CPU beside a GPU costs one wait a step, for the index.
+        A pool that stays on the CPU or in files beside a GPU costs one wait a step, for the index.
         """
         return self.images[rows.to(self.images.device)].to(self.logits.device).float() / 255.0
 
 
 @torch.no_grad()
-def survey(teacher: Teacher, images: Tensor, num_few: int, context: Context) -> SurveyedPool:
+def survey(teacher: Teacher, images: Images, num_few: int, context: Context) -> SurveyedPool:
     """Ask the teacher about every image (M, C, H, W) uint8, once: M queries.
 
     Its logits are kept beside the checkpoints, 4 K bytes an image, so that a resumed run asks nothing again.

@@ -12,6 +12,7 @@ from torch import Tensor
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.masks import read_masks
 from compressor.inputs.near_copies import near_copies, thumbnails
+from compressor.inputs.pixels import kept_rows
 from compressor.inputs.samples import read_samples
 
 WHERE = {"samples": "among the samples", "pool": "in the pool"}
@@ -21,7 +22,7 @@ class EvaluationSet(NamedTuple):
     """Images that nothing was trained or chosen on.
 
     Attributes:
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W), mapped from a file.
         labels: int64 (N,), -1 where unknown; uint8 (N, H, W), 255 where unknown, for a segmentation with masks.
         warnings: what the report must say, in sentences.
     """
@@ -31,18 +32,22 @@ class EvaluationSet(NamedTuple):
     warnings: list[str]
 
 
-def evaluation_set(folder: Path, card: TeacherCard, known: Mapping[str, Tensor]) -> EvaluationSet:
+def evaluation_set(
+    folder: Path, card: TeacherCard, known: Mapping[str, Tensor], *, scratch: Path | None = None
+) -> EvaluationSet:
     """What `folder` holds and the run has not seen, neither as such nor as a near copy; maybe nothing.
 
     Args:
         known: `thumbnails` of what the run has, by its name in WHERE.
+        scratch: where the pixels lie while they are in use; see `read_samples`.
 
     Raises:
         InputRefused: the folder has no usable image.
+        OSError: there is no room for the pixels.
     """
-    evaluation = read_samples(folder, card, keep_duplicates=True, flag="--eval")
+    evaluation = read_samples(folder, card, keep_duplicates=True, flag="--eval", scratch=scratch)
     labels, warnings = evaluation.labels, list(evaluation.warnings)
-    if card.task == "segmentation" and (masks := read_masks(folder, evaluation.files, card)) is not None:
+    if card.task == "segmentation" and (masks := read_masks(folder, evaluation.files, card, scratch)) is not None:
         labels = masks.masks
         warnings += masks.warnings
     looks = thumbnails(evaluation.images)
@@ -58,4 +63,4 @@ def evaluation_set(folder: Path, card: TeacherCard, known: Mapping[str, Tensor])
             "No image of --eval is left to judge the student, because the run has seen all of them: nothing is known "
             "of it there. Give images that are neither among --samples nor in --pool."
         )
-    return EvaluationSet(evaluation.images[keep], labels[keep], warnings)
+    return EvaluationSet(kept_rows(evaluation.images, keep, scratch), labels[keep], warnings)

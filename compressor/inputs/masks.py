@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -24,6 +23,7 @@ from compressor.errors import InputRefused
 from compressor.inputs.card import VOID, TeacherCard
 from compressor.inputs.image_files import MASKS, find_images, images_beside_masks, mask_of, read_bytes
 from compressor.inputs.images import EXIF_ORIENTATION, MAX_PIXELS, UnusableImage, resized_and_cropped
+from compressor.inputs.pixels import pixel_file
 
 SHOWN = 3
 INDEXED = ("1", "L", "P", "I", "I;16", "I;16B")  # modes of one whole number a pixel
@@ -36,7 +36,8 @@ class Masks(NamedTuple):
     """Answers for the pixels of N images.
 
     Attributes:
-        masks: uint8 (N, H, W), VOID (255) wherever no class is known: everywhere for an image without a usable mask.
+        masks: uint8 (N, H, W), VOID (255) wherever no class is known: everywhere for an image without a usable mask;
+            mapped from a file, like the images.
         warnings: what the report must say, in sentences.
     """
 
@@ -44,33 +45,41 @@ class Masks(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def read_masks(folder: Path, files: Sequence[str], card: TeacherCard) -> Masks | None:
+def read_masks(folder: Path, files: Sequence[str], card: TeacherCard, scratch: Path | None = None) -> Masks | None:
     """The masks of images below `folder`; None where no image has one.
 
     Args:
         files: N paths of images, as `SampleSet.files` has them.
         card: how an image is resized and cropped, and the number of classes.
+        scratch: where the masks lie while they are in use; see `read_samples`.
+
+    Raises:
+        OSError: there is no room for the masks.
     """
     missing = [file for file in files if not (folder / mask_of(file)).is_file()]
     if len(missing) == len(files):
         return None
-    masks = np.full((len(files), *card.input_shape[1:]), VOID, dtype=np.uint8)
-    without, unusable = set(missing), list[str]()
-    for index, file in enumerate(files):
-        if file in without:
-            continue
-        try:
-            masks[index] = _read_mask(folder / mask_of(file), folder / file, card)
-        except UnusableImage as error:
-            unusable.append(f"{mask_of(file)}: {error}")
+    nothing = np.full(card.input_shape[1:], VOID, dtype=np.uint8)
+    without, unusable, says_something = set(missing), list[str](), False
+    with pixel_file(nothing.shape, scratch) as decoded:
+        for file in files:
+            mask = nothing
+            if file not in without:
+                try:
+                    mask = _read_mask(folder / mask_of(file), folder / file, card)
+                except UnusableImage as error:
+                    unusable.append(f"{mask_of(file)}: {error}")
+            says_something = says_something or bool((mask != VOID).any())
+            decoded.append(mask)
+        masks = decoded.mapped()
     notes = []
     if missing:
         notes.append(f"{len(missing)} of {len(files)} images have no mask ({_listed(missing)}).")
     if unusable:
         notes.append(f"{len(unusable)} of {len(files)} masks cannot be used ({_listed(unusable)}). {EXPECTED}")
-    elif (masks == VOID).all():
+    elif not says_something:
         notes.append(f"No pixel of a mask names a class: values from 0 to {card.num_classes - 1} were expected.")
-    return Masks(torch.from_numpy(masks), tuple(notes))
+    return Masks(masks, tuple(notes))
 
 
 def check_masks(folder: Path) -> None:

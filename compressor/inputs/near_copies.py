@@ -23,7 +23,8 @@ from torch import Tensor
 CELLS = 8
 NEAR = 0.09
 LEAST_CONTRAST = 8.0  # below, it is the noise of the coding that differs
-BATCH = 256  # bounds the table of distances to 20 MiB where 20,000 are known
+BATCH = 256
+DISTANCES = BATCH * 20_000  # in one table: 20 MiB
 
 
 def thumbnails(images: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ def near_copies(of: Tensor, known: Tensor) -> Tensor:
     known = known.float() - 128.0
     known_contrast, known_square = known.std(dim=1, correction=0), known.square().mean(dim=1)
     found = []
-    for batch in of.split(BATCH):
+    for batch in of.split(max(1, min(BATCH, DISTANCES // len(known)))):
         batch = batch.float() - 128.0
         product = batch @ known.T / known.shape[1]
         square = batch.square().mean(dim=1)[:, None] + known_square - 2.0 * product

@@ -8,10 +8,13 @@ from pathlib import Path
 from compressor.errors import InputRefused
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.near_copies import near_copies, thumbnails
+from compressor.inputs.pixels import kept_rows
 from compressor.inputs.samples import SampleSet, read_samples
 
 
-def read_pool(folder: Path, card: TeacherCard, samples: SampleSet, *, max_images: int) -> SampleSet:
+def read_pool(
+    folder: Path, card: TeacherCard, samples: SampleSet, *, max_images: int, scratch: Path | None = None
+) -> SampleSet:
     """Every usable image below `folder` that is not also among the samples; names of folders mean nothing.
 
     A sample in the pool would be trained on although it is held out, and so would a copy of it that was encoded anew
@@ -19,11 +22,13 @@ def read_pool(folder: Path, card: TeacherCard, samples: SampleSet, *, max_images
 
     Args:
         max_images: read only this many files, spread evenly over all.
+        scratch: where the pixels lie while they are in use; see `read_samples`.
 
     Raises:
         InputRefused: the folder is missing, or holds fewer than two images that can be used.
+        OSError: there is no room for the pixels.
     """
-    pool = read_samples(folder, card, max_images=max_images, labelled=False, flag="--pool")
+    pool = read_samples(folder, card, max_images=max_images, labelled=False, flag="--pool", scratch=scratch)
     keep = ~near_copies(thumbnails(pool.images), thumbnails(samples.images))
     warnings = [f"--pool: {warning}" for warning in pool.warnings]
     if dropped := len(keep) - int(keep.sum()):
@@ -37,7 +42,7 @@ def read_pool(folder: Path, card: TeacherCard, samples: SampleSet, *, max_images
         )
     return replace(
         pool,
-        images=pool.images[keep],
+        images=kept_rows(pool.images, keep, scratch),
         labels=pool.labels[keep],
         files=tuple(name for name, kept in zip(pool.files, keep, strict=True) if kept),
         sha256=tuple(sha for sha, kept in zip(pool.sha256, keep, strict=True) if kept),

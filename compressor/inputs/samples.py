@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from compressor.inputs.class_folders import match_class_folders
 from compressor.inputs.image_files import find_images, images_beside_masks, read_bytes
 from compressor.inputs.images import SUFFIXES, UnusableImage, read_image
 from compressor.inputs.nearest import did_you_mean
+from compressor.inputs.pixels import pixel_file
 
 SHOWN = 3
 MIN_IMAGES = 2
@@ -39,7 +39,8 @@ class SampleSet:
     """The images that can be used.
 
     Attributes:
-        images: uint8 (N, C, H, W), as the teacher's card prepares them.
+        images: uint8 (N, C, H, W), as the teacher's card prepares them; mapped from a file, so that they may be more
+            than the memory holds, and read-only.
         labels: int64 (N,), UNKNOWN (-1) where no folder names the class, and everywhere for other tasks.
         files: N paths relative to the folder, with forward slashes, in their order.
         sha256: N hashes of the files' bytes.
@@ -89,6 +90,7 @@ def read_samples(
     keep_duplicates: bool = False,
     labelled: bool = True,
     flag: str = "--samples",
+    scratch: Path | None = None,
 ) -> SampleSet:
     """Read every usable image below `folder`, in the order of the paths.
 
@@ -104,9 +106,11 @@ def read_samples(
         keep_duplicates: for a set that is only ever measured on, where every file counts.
         labelled: False where the names of folders are not meant as classes.
         flag: what the folder was given to, for refusals.
+        scratch: where the pixels lie while they are in use, on a disk with room for them; see `pixel_file`.
 
     Raises:
         InputRefused: the folder is missing, or holds fewer than two usable images.
+        OSError: there is no room for the pixels.
     """
     _check_folder(folder, flag)
     files, skipped = find_images(folder)
@@ -119,24 +123,22 @@ def read_samples(
     named = labelled and card.task == "classification"
     label_of, label_notes = _label(files, card.class_names) if named else (dict.fromkeys(files, UNKNOWN), [])
 
-    # Pages of a buffer that is never written cost nothing, so it may have room for files that will be skipped.
-    images = np.empty((len(files), *card.input_shape), dtype=np.uint8)
     kept: list[str] = []
     digests: list[str] = []
     labels: list[int] = []
     first_with: dict[bytes, int] = {}
     num_grey = 0
-    with warnings.catch_warnings():
+    with pixel_file(card.input_shape, scratch) as decoded, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, on odd metadata and large images; what matters is checked
         for file in files:
             position = len(kept)
             try:
                 data = read_bytes(folder / file)
-                images[position], is_grey = read_image(data, card)
+                pixels, is_grey = read_image(data, card)
             except UnusableImage as error:
                 skipped.append((file, str(error)))
                 continue
-            looks = hashlib.blake2b(images[position].tobytes(), digest_size=16).digest()
+            looks = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
             earlier = first_with.setdefault(looks, position)
             if earlier != position and not keep_duplicates:
                 skipped.append((file, f"it looks to the teacher exactly like {kept[earlier]}"))
@@ -144,10 +146,12 @@ def read_samples(
                     notes.append(f"{kept[earlier]} and {file} are one picture in two classes: its class is unknown.")
                     labels[earlier] = UNKNOWN
                 continue
+            decoded.append(pixels)
             kept.append(file)
             digests.append(hashlib.sha256(data).hexdigest())
             labels.append(label_of[file])
             num_grey += is_grey
+        images = decoded.mapped()
 
     if len(kept) < MIN_IMAGES:
         raise InputRefused(
@@ -162,7 +166,7 @@ def read_samples(
     if card.channel_order != "L" and num_grey:
         notes.append(f"{_images(num_grey)} in grey: seen with three equal channels.")
     return SampleSet(
-        images=torch.from_numpy(images[: len(kept)]),
+        images=images,
         labels=torch.tensor(labels, dtype=torch.int64),
         files=tuple(map(_printable, kept)),
         sha256=tuple(digests),

@@ -35,13 +35,13 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Literal, Protocol, cast
 
-import torch
 from pydantic import BaseModel
 from torch import Tensor
 
 from compressor.distill.batch_norm_match import has_batch_norm
 from compressor.distill.generator import Generator
 from compressor.distill.training import Context
+from compressor.distill.training_images import TrainingImages
 from compressor.errors import InputRefused
 from compressor.inputs.teacher import Task, Teacher
 from compressor.students.student import Backbone, Student
@@ -61,24 +61,6 @@ __all__ = [
 Need = Literal["nothing", "few", "pool"]
 
 TEACHER_PARTS = ("logits", "features", "feature_map", "classifier", "input_gradient", "batch_norm")
-
-
-@dataclass(frozen=True)
-class TrainingImages:
-    """The images that a method may train on; either part may be empty.
-
-    Attributes:
-        few: (N, C, H, W) uint8 on the device, images of the task.
-        pool: (M, C, H, W) uint8, maybe on the CPU, unlabelled images whose relation to the task is unknown.
-    """
-
-    few: Tensor
-    pool: Tensor
-
-    @property
-    def everything(self) -> Tensor:
-        """(N + M, C, H, W), the few first, where the pool is."""
-        return torch.cat([self.few.to(self.pool.device), self.pool]) if len(self.few) else self.pool
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ from compressor.distill.generator import (
 from compressor.distill.monitor import class_evenness
 from compressor.distill.stage_maps import StagePairs, recorded_maps
 from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups, update_average
+from compressor.inputs.pixels import Images
 from compressor.inputs.teacher import Teacher, TeacherOutput
 from compressor.methods import Distilled, Need, Task, TrainingImages
 from compressor.students.student import Backbone, Student, classifier_sharing, own_classifier
@@ -216,7 +217,7 @@ class GanBatch:
 
 
 def train_generator(
-    teacher: Teacher, real_images: Tensor, mirror: bool, config: Config, context: Context
+    teacher: Teacher, real_images: Images, mirror: bool, config: Config, context: Context
 ) -> tuple[Generator, dict[str, Any]]:
     """The teacher-guided conditional GAN; returns the averaged generator in evaluation mode, and facts about it."""
     card, device = teacher.card, context.device
@@ -403,7 +404,7 @@ def teacher_logits(batches: Sequence[GanBatch]) -> Tensor:
 
 
 @torch.no_grad()
-def survey(teacher: Teacher, real_images: Tensor) -> tuple[Tensor, float]:
+def survey(teacher: Teacher, real_images: Images) -> tuple[Tensor, float]:
     """The teacher's class of every real image, (N,), and the mean norm of its features, which sets their scale."""
     labels, norms = [], []
     for batch in real_images.split(256):
@@ -433,7 +434,7 @@ def synthetic_quality(teacher: Teacher, generator: Generator, context: Context) 
 def train_student(
     teacher: Teacher,
     backbone: Backbone,
-    real_images: Tensor,
+    real_images: Images,
     generator: Generator | None,
     mirror: bool,
     config: Config,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from compressor.deploy.latencies import Timing, measure_variants, onnxruntime_ve
 from compressor.deploy.precisions import make_precisions
 from compressor.deploy.predictions import predicted_variants
 from compressor.distill.training import Context, best_precision, fitting_threads, read_log
+from compressor.distill.training_images import forget_peaks, memory_facts
 from compressor.errors import EnvironmentFault
 from compressor.inputs.card import VOID, TeacherCard
 from compressor.inputs.evaluation import evaluation_set
@@ -58,9 +59,11 @@ from compressor.report.pictures import contact_sheet, synthetic_sheet, training_
 from compressor.report.student_search import search_record
 from compressor.stage_files import load_tensors, read_facts, save_facts, save_tensors
 from compressor.stages import Choices, Stage, atomic_path, atomic_write_text
+from compressor.students.prune import rows_to_look_at
 from compressor.students.specification import AUTO, build_backbone
 from compressor.students.student import save_backbone, save_student
 from compressor.tasks import ask_teacher
+from exporters.golden import MAX_GOLDEN
 from exporters.logits import fitting_batch
 from exporters.macs import count_macs, count_params
 from exporters.onnx_files import load_onnx
@@ -243,7 +246,9 @@ def read_the_teacher(run: Run, folder: Path) -> None:
     source = teacher_source(run)
     few = None
     if run.config.samples.folder is not None:
-        few = read_samples(run.config.samples.folder, provisional_card(source), max_images=IDENTITY_IMAGES)
+        few = read_samples(
+            run.config.samples.folder, provisional_card(source), max_images=IDENTITY_IMAGES, scratch=folder
+        )
     card, origin, warnings = settled_card(source, few)
     if card.task == "segmentation" and run.config.report.eval is not None:
         check_masks(run.config.report.eval)
@@ -276,10 +281,10 @@ def read_the_samples(run: Run, folder: Path) -> None:
         labels, groups = samples.labels, torch.empty(0, dtype=torch.int64)
         run.reporter.note("no image of the task is given")
     else:
-        samples = read_samples(config.folder, teacher.card, max_images=config.max_images)
+        samples = read_samples(config.folder, teacher.card, max_images=config.max_images, scratch=folder)
         seen = ask_teacher(task, teacher, samples.images, run.device)
         groups = task.groups(seen.answers)
-        labels, notes = labels_of(samples, config.folder, teacher.card)
+        labels, notes = labels_of(samples, config.folder, teacher.card, folder)
         warnings += notes
         look = task.first_look(seen, labels, teacher.card)
         run.reporter.note(look.sentence)
@@ -307,7 +312,7 @@ def read_the_samples(run: Run, folder: Path) -> None:
             warnings.append("There are too few samples to hold some out for choices, so nothing is chosen on them.")
     known = {"samples": thumbnails(samples.images)}
     if config.pool is not None:
-        pool = read_pool(config.pool, teacher.card, samples, max_images=config.max_pool_images)
+        pool = read_pool(config.pool, teacher.card, samples, max_images=config.max_pool_images, scratch=folder)
         run.reporter.note(f"{len(pool.images):,} images in the pool")
         save_tensors({"images": pool.images}, folder / "pool.safetensors")
         known["pool"] = thumbnails(pool.images)
@@ -327,9 +332,9 @@ def read_the_samples(run: Run, folder: Path) -> None:
     )
 
 
-def labels_of(samples: SampleSet, folder: Path, card: TeacherCard) -> tuple[Tensor, tuple[str, ...]]:
+def labels_of(samples: SampleSet, folder: Path, card: TeacherCard, scratch: Path) -> tuple[Tensor, tuple[str, ...]]:
     """What is known of the samples: a class for each, or for a segmentation with masks a class for each pixel."""
-    masks = read_masks(folder, samples.files, card) if card.task == "segmentation" else None
+    masks = read_masks(folder, samples.files, card, scratch) if card.task == "segmentation" else None
     return (samples.labels, ()) if masks is None else (masks.masks, masks.warnings)
 
 
@@ -340,7 +345,7 @@ def num_labelled(labels: Tensor) -> int:
 
 def make_the_student(run: Run, folder: Path) -> None:
     """The student's body before training; where the user leaves it open, the most capable one that fits."""
-    teacher, config, samples = run.teacher(), run.config, run.samples()
+    teacher, config, train = run.teacher(), run.config, run.part("train")
     spec, search = config.student.spec, None
     if spec == AUTO:
         search = search_for_student(run, teacher)
@@ -353,7 +358,7 @@ def make_the_student(run: Run, folder: Path) -> None:
         teacher,
         channel_multiple=run.target.channel_multiple,
         seed=config.seed,
-        images=samples["images"][samples["train"]].to(run.device).float() / 255.0,
+        images=train[rows_to_look_at(teacher, len(train))].to(run.device).float() / 255.0,
     )
     if search is None:
         check_the_named_student(run, teacher, backbone)
@@ -376,13 +381,13 @@ def make_the_student(run: Run, folder: Path) -> None:
 def distill_the_student(run: Run, folder: Path) -> None:
     """Whatever the method does, with the train part of the samples, and with the pool."""
     config, teacher = run.config.distill, run.teacher()
-    card, backbone, images = teacher.card, run.backbone(), run.training_images()
-    choice = method_for(run, teacher, images, backbone)
+    card, backbone, few, pool = teacher.card, run.backbone(), run.part("train"), run.pool()
+    choice = method_for(run, teacher, few, pool, backbone)
     check_options(config, choice)
-    check_fit(choice.method, teacher, len(images.few), len(images.pool))
+    check_fit(choice.method, teacher, len(few), len(pool))
     uses_pool = trains_on_pool(choice.method)
     warnings = []
-    if len(images.pool) and not uses_pool:
+    if len(pool) and not uses_pool:
         others = " and ".join(name for name in method_names() if trains_on_pool(name))
         warnings.append(f"--pool is not used by {choice.method} to train on; {others} do.")
     whole = run.method_settings(choice.method, card)
@@ -390,6 +395,11 @@ def distill_the_student(run: Run, folder: Path) -> None:
     number = run.ranks.size
     where = run.device if number == 1 else f"{run.device} in {number} processes"
     run.reporter.note(f"{choice.method} ({choice.reason}), in {precision} on {where} ({why})")
+    device = torch.device(run.device)
+    forget_peaks(device)
+    images, placement = run.training_images(with_pool=uses_pool)
+    if placement.num_bytes:
+        run.reporter.note(placement.sentence)
     with run.stop.between_steps(), fitting_threads(min(card.input_shape[1:])):
         settings, plan = settings_within_budget(run, choice.method, images, whole, precision)
     warnings += () if plan is None else plan_warnings(plan, config.effort)
@@ -440,13 +450,14 @@ def distill_the_student(run: Run, folder: Path) -> None:
         method_facts={**distilled.facts, "choices": choices},
         budget=plan,
         uses_pool=uses_pool,
+        memory=memory_facts(placement, device),
         warnings=warnings,
     )
 
 
 def export_the_student(run: Run, folder: Path) -> None:
     """One ONNX file with the normalisation inside, proven equal to the torch module; the teacher's too, to compare."""
-    teacher, student, samples = run.teacher().cpu(), run.student(), run.samples()
+    teacher, student, evidence = run.teacher().cpu(), run.student(), run.part("evidence")
     shape = teacher.card.input_shape
     provenance = {
         "tool": f"compress {__version__}",
@@ -464,19 +475,19 @@ def export_the_student(run: Run, folder: Path) -> None:
     }
     pt2_from_torch(student, shape, folder / "student.pt2")
     random = torch.Generator().manual_seed(run.config.seed)
-    batches = {f"batch {size}": torch.rand(size, *shape, generator=random) for size in (1, 7)}
-    if len(samples["evidence"]):
-        batches["held-out images"] = samples["images"][samples["evidence"]].float() / 255.0
-    file = files["student"]
     size = fitting_batch(shape[1:], 64)
+    batches: dict[str, Iterable[Tensor]] = {
+        f"batch {count}": torch.rand(count, *shape, generator=random).split(size) for count in (1, 7)
+    }
+    if len(evidence):
+        batches["held-out images"] = (images.float() / 255.0 for images in evidence.split(size))
+    file = files["student"]
     outputs: Outputs = "values" if teacher.task == "regression" else "classes"
     check_operators(load_onnx(file.path), run.target)
     with TorchRunner(student) as reference, OnnxRunner(file.path) as candidate:
         parities = {
-            name: check_parity(
-                reference, candidate, (batch.numpy() for batch in torch.split(images, size)), outputs=outputs
-            )
-            for name, images in batches.items()
+            name: check_parity(reference, candidate, (batch.numpy() for batch in some), outputs=outputs)
+            for name, some in batches.items()
         }
     largest = max(parity.max_rel for parity in parities.values())
     run.reporter.note(f"student.onnx: opset {file.opset}, {file.size_mib:.2f} MiB, within {largest:.1e} of torch")
@@ -494,11 +505,10 @@ def export_the_student(run: Run, folder: Path) -> None:
 
 def make_the_precisions(run: Run, folder: Path) -> None:
     """fp16 and int8 of student and teacher, as the target takes them; int8 is calibrated without the training data."""
-    samples, config = run.samples(), run.config.precision
-    few = samples["images"][samples["train"]]
+    config, few = run.config.precision, run.part("train")
     images = gather(
         few,
-        samples["images"][samples["select"]],
+        run.part("select"),
         run.generator(),
         num_synthetic=config.calibration_images,
         seed=run.config.seed,
@@ -555,8 +565,8 @@ def make_the_kit(run: Run, folder: Path) -> None:
     if run.target.this_host:
         save_facts(folder, kit=None)
         return
-    samples, names = run.samples(), MODELS if run.config.kit.teacher else MODELS[:1]
-    images = samples["images"][samples["evidence"]] if run.config.kit.images else samples["images"][:0]
+    names = MODELS if run.config.kit.teacher else MODELS[:1]
+    images = run.part("evidence")[: MAX_GOLDEN if run.config.kit.images else 0]
     kit = make_kit(
         run.config.out,
         [variant for variant in run.variants("precision") if variant.model in names],
@@ -588,11 +598,11 @@ def gather_evidence(run: Run, folder: Path) -> None:
     """What the report says of quality: the exported files against the teacher, on images that nothing else has read."""
     teacher, samples, task = run.teacher(), run.samples(), run.task()
     rows = samples["evidence"]
-    by_set: dict[str, Judged] = {"evidence": judge(run, teacher, samples["images"][rows], samples["labels"][rows])}
+    by_set: dict[str, Judged] = {"evidence": judge(run, teacher, run.part("evidence"), samples["labels"][rows])}
     warnings: list[str] = []
     if run.config.report.eval is not None:
         known = load_tensors(run.path("samples", "known.safetensors"))
-        found = evaluation_set(run.config.report.eval, teacher.card, known)
+        found = evaluation_set(run.config.report.eval, teacher.card, known, scratch=folder)
         by_set["eval"] = judge(run, teacher, found.images, found.labels)
         warnings += found.warnings
     elif len(rows) == 0:

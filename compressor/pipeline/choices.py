@@ -8,11 +8,11 @@ from compressor.config import DistillConfig
 from compressor.deploy.expected_latency import expected_precision, latency_source
 from compressor.distill.batch_norm_match import has_batch_norm
 from compressor.errors import UsageFault
+from compressor.inputs.pixels import Images
 from compressor.inputs.settle import provisional_card
 from compressor.inputs.teacher import Teacher, load_teacher
 from compressor.method_choice import AUTO_METHOD, Choice, SituationFacts, choose_method, relatedness
 from compressor.method_sheet import check_method
-from compressor.methods import TrainingImages
 from compressor.pipeline.run import Run, student_limits, teacher_source
 from compressor.report.student_search import StudentSearch as SearchRecord
 from compressor.report.student_search import search_record
@@ -87,7 +87,7 @@ def planned_search(run: Run, finished: Collection[str]) -> SearchRecord | None:
     return search_record(search_for_student(run, teacher).to_dict())
 
 
-def method_for(run: Run, teacher: Teacher, images: TrainingImages, backbone: Backbone) -> Choice:
+def method_for(run: Run, teacher: Teacher, few: Images, pool: Images, backbone: Backbone) -> Choice:
     """The method that the user names, or the one that fits what is there; chosen once, and kept when a run resumes."""
     config, card = run.config.distill, teacher.card
     if config.method != AUTO_METHOD:
@@ -95,13 +95,13 @@ def method_for(run: Run, teacher: Teacher, images: TrainingImages, backbone: Bac
 
     def choose() -> list[str]:
         related = None
-        if len(images.pool) and teacher.task == "classification":
-            related = relatedness(ask_teacher(run.task(), teacher, images.pool, run.device).answers)
+        if len(pool) and teacher.task == "classification":
+            related = relatedness(ask_teacher(run.task(), teacher, pool, run.device).answers)
         facts = SituationFacts(
             task=teacher.task,
             num_classes=card.num_classes,
-            num_few=len(images.few),
-            num_pool=len(images.pool),
+            num_few=len(few),
+            num_pool=len(pool),
             relatedness=related,
             has_batch_norm=has_batch_norm(teacher),
             image_side=max(card.input_shape[1:]),

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from compressor.inputs.pixels import Images
 from compressor.inputs.teacher import Teacher
 from compressor.pipeline.run import Run
 from compressor.tasks import ask_file, ask_teacher
@@ -23,12 +24,12 @@ class Judged:
 
     facts: dict[str, Any]
     variants: dict[str, Any]
-    images: Tensor
+    images: Images
     teacher: Tensor | None = None
     student: Tensor | None = None
 
 
-def judge(run: Run, teacher: Teacher, images: Tensor, labels: Tensor, only: str | None = None) -> Judged:
+def judge(run: Run, teacher: Teacher, images: Images, labels: Tensor, only: str | None = None) -> Judged:
     """The student, and every variant by its key or `only` that one, on uint8 (N, C, H, W); all empty without images."""
     if len(images) == 0:
         return Judged({}, {}, images)

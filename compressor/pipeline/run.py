@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel
@@ -17,20 +17,22 @@ from compressor.deploy.board_results import check_anchors
 from compressor.deploy.expected_latency import run_anchors
 from compressor.deploy.variants import Variant
 from compressor.distill.generator import Generator, load_generator
+from compressor.distill.training_images import Placement, TrainingImages, place
 from compressor.doctor import training_device
 from compressor.errors import UsageFault
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.intake import TeacherSource, read_teacher
 from compressor.inputs.masks import check_masks
 from compressor.inputs.named import check_image_folder, read_class_names
+from compressor.inputs.pixels import StoredImages, whole
 from compressor.inputs.refusals import existing_file
 from compressor.inputs.teacher import Teacher, load_teacher
 from compressor.interruption import StopRequest
 from compressor.method_sheet import check_method
-from compressor.methods import TrainingImages, load_method
+from compressor.methods import load_method
 from compressor.progress import Reporter
 from compressor.report.limits import Limits, limits_of
-from compressor.stage_files import load_tensors, read_facts
+from compressor.stage_files import load_tensors, map_tensors, read_facts
 from compressor.students.search import StudentLimits
 from compressor.students.specification import parse_student
 from compressor.students.student import Backbone, Student, load_backbone, load_student
@@ -75,18 +77,25 @@ class Run:
         return load_teacher(load_tensors(self.path("teacher", "weights.safetensors")), self.card()).to(self.device)
 
     def samples(self) -> dict[str, Tensor]:
-        """images (N, C, H, W) uint8, labels, pseudo_labels (N,), and the indices train, select, evidence."""
-        return load_tensors(self.path("samples", "images.safetensors"))
+        """images (N, C, H, W) uint8, labels, pseudo_labels (N,), and the indices train, select, evidence.
+
+        They are views of the file: an index of many images is a copy, `part` is none.
+        """
+        return map_tensors(self.path("samples", "images.safetensors"))
+
+    def part(self, name: Literal["train", "select", "evidence"]) -> StoredImages:
+        """The images of one part of the samples, which stay in the file until a batch is asked for."""
+        samples = self.samples()
+        return StoredImages((samples["images"], samples[name]))
 
     def backbone(self) -> Backbone:
         """The student's body before training."""
         weights, card = self.path("student", "backbone.safetensors"), self.path("student", "backbone.json")
         return load_backbone(weights, card, self.card().input_shape[0])
 
-    def training_images(self) -> TrainingImages:
-        """The train part of the samples, on the device, and the pool."""
-        samples = self.samples()
-        return TrainingImages(few=samples["images"][samples["train"]].to(self.device), pool=self.pool())
+    def training_images(self, *, with_pool: bool) -> tuple[TrainingImages, Placement]:
+        """The train part of the samples, and the pool, which is trained on or not; and where they are kept."""
+        return place(self.part("train"), self.pool(), torch.device(self.device), with_pool=with_pool)
 
     def student(self) -> Student:
         return load_student(self.path("distill", "student.safetensors"), self.path("distill", "student.json"))
@@ -118,11 +127,11 @@ class Run:
         """What the teacher's answers are, and how they are compared."""
         return task_of(self.card().task)
 
-    def pool(self) -> Tensor:
-        """(M, C, H, W) uint8, without what is among the samples; M is 0 where the user gives none."""
+    def pool(self) -> StoredImages:
+        """Those of the pool, without what is among the samples; none where the user gives no pool."""
         if self.config.samples.pool is None:
-            return torch.empty(0, *self.card().input_shape, dtype=torch.uint8)
-        return load_tensors(self.path("samples", "pool.safetensors"))["images"]
+            return whole(torch.empty(0, *self.card().input_shape, dtype=torch.uint8))
+        return whole(map_tensors(self.path("samples", "pool.safetensors"))["images"])
 
     def opset_ceiling(self) -> int:
         return self.config.onnx.opset or self.target.opset_ceiling

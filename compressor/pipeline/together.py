@@ -26,7 +26,7 @@ from compressor.distill.parallel import LOST_AFTER, ProcessLost, World, joined
 from compressor.distill.training import Context, fitting_threads
 from compressor.errors import EnvironmentFault, Interrupted, StageFailed
 from compressor.interruption import StopRequest, interruptible, stopped
-from compressor.methods import load_method
+from compressor.methods import load_method, trains_on_pool
 from compressor.pipeline.run import TARGET, Run
 from compressor.progress import Reporter
 from compressor.stages import IN_PROGRESS, Refusal
@@ -140,8 +140,8 @@ def _take_part(resolved: Resolved, ranks: Ranks, stop: StopRequest, order: Order
         run = Run(resolved.config, target, order.device, Reporter(quiet=True), stop, ranks)
         if order.device == "cuda":
             torch.cuda.set_device(ranks.local_rank)
-        teacher, backbone, images = run.teacher(), run.backbone(), run.training_images()
-        method = load_method(order.method)
+        teacher, backbone, method = run.teacher(), run.backbone(), load_method(order.method)
+        images, _ = run.training_images(with_pool=trains_on_pool(order.method))
         ranks.store.set(f"ready/{ranks.rank}", "")
         with (
             joined(ranks.store, ranks.rank, ranks.size, torch.device(order.device)) as world,

@@ -41,6 +41,7 @@ from compressor.report.schema import (
     Target,
     TeacherSource,
     TimeSplit,
+    TrainingMemory,
 )
 from compressor.report.shipping import Kit, LimitsRecord, Variant
 from compressor.report.student_search import StudentSearch, search_record
@@ -325,6 +326,7 @@ def _distillation(
         phases=tuple(Phase(**phase) for phase in facts["phases"]),
         generator_resolution=found.get("generator_resolution"),
         generator_note=found.get("generator_note"),
+        memory=None if facts.get("memory") is None else TrainingMemory(**facts["memory"]),
         departures=tuple(found.get("departures", ())),
         choices=(
             Choice(name="precision", value=facts["precision"], reason=facts["precision_reason"]),

@@ -25,7 +25,7 @@ from compressor.report.measured import (
     RegressionComparison,
     SegmentationComparison,
 )
-from compressor.report.schema import Distillation, Report
+from compressor.report.schema import Distillation, Report, TrainingMemory
 from compressor.report.student_search import candidate_lines, latency_kind, search_remarks
 from compressor.report.table import host_name, latency_lines, latency_notes, side_by_side
 from compressor.report.text import ABSENT, agrees, count, duration, joined, percent, significant, size, with_interval
@@ -393,10 +393,21 @@ def _method_notes(distillation: Distillation) -> Iterator[str]:
     for phase in distillation.phases:
         for remedy in phase.remedies:
             yield f"Training went wrong and went on: {prose(remedy)}"
+    if distillation.memory is not None:
+        yield _memory(distillation.memory)
     for departure in distillation.departures:
         yield f"Departure from the paper: {prose(departure)}"
     for choice in distillation.choices:
         yield f"Chosen by looking: {code(choice.name)} = {code(choice.value)} ({prose(choice.reason.rstrip('.'))})."
+
+
+def _memory(memory: TrainingMemory) -> str:
+    gpu = "" if memory.device_peak_mib is None else f", {size(memory.device_peak_mib)} on the GPU"
+    held = {"device": "were copied there once", "memory": "were copied once", "file": "were read batch by batch"}
+    images = f"; {size(memory.images_mib)} of images {held[memory.images_held]}" if memory.images_mib else ""
+    return (
+        f"Peak memory of the training, {memory.origin}: {size(memory.host_peak_mib)} resident on the host{gpu}{images}."
+    )
 
 
 def _pictures(report: Report) -> Iterator[str]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from torch import Tensor
 
+    from compressor.inputs.pixels import Images
+
 MAX_IMAGES = 8
 SIDE = 224  # px of a tile's longer side
 GAP = 10
@@ -34,7 +36,7 @@ PALETTE = (
 )
 
 
-def overlays(images: Tensor, teacher: Tensor, student: Tensor, class_names: Sequence[str], path: Path) -> None:
+def overlays(images: Images, teacher: Tensor, student: Tensor, class_names: Sequence[str], path: Path) -> None:
     """Write a PNG of at most eight rows, with a legend of the classes that are in them, but for a few pixels.
 
     Args:

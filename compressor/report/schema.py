@@ -135,6 +135,23 @@ class Choice(Record):
     reason: str
 
 
+class TrainingMemory(Record):
+    """What the process that trained has needed, of the last session where a run was resumed."""
+
+    origin: Literal["measured"] = "measured"
+    host_peak_mib: NonNegativeFloat = Field(
+        description="highest resident memory during the stage `distill`, with the pages of mapped files, which the "
+        "system takes back when it needs them; where a system keeps no such account, since the process began"
+    )
+    device_peak_mib: NonNegativeFloat | None = Field(
+        default=None, description="most that torch has allocated on the GPU during the stage; null: no GPU"
+    )
+    images_mib: NonNegativeFloat = Field(description="bytes of all images that were trained on")
+    images_held: Literal["device", "memory", "file"] = Field(
+        description="where they were: copied once to the GPU, or to the memory of the host, or read batch by batch"
+    )
+
+
 class Distillation(Record):
     method: str
     chosen: Literal["auto", "asked"] = Field(default="asked", description="auto: by the tool, for `reason`")
@@ -147,6 +164,7 @@ class Distillation(Record):
     phases: tuple[Phase, ...]
     generator_resolution: tuple[int, int] | None = Field(default=None, description="height, width; null: no generator")
     generator_note: str | None = None
+    memory: TrainingMemory | None = Field(default=None, description="null: a report of schema 1.3 or earlier")
     departures: tuple[str, ...] = Field(default=(), description="where this differs from the method's paper, and why")
     choices: tuple[Choice, ...] = ()
 

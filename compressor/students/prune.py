@@ -89,10 +89,15 @@ def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int, im
     return Backbone(body, architecture=card.architecture, width=card.width, pruned=True)
 
 
+def rows_to_look_at(teacher: Teacher, num_images: int) -> Tensor:
+    """Which of so many images are enough to prune by: at most 128, or 16 for a segmentation, at even distances."""
+    most = DENSE_IMAGES if teacher.task == "segmentation" else NUM_IMAGES
+    return torch.linspace(0, num_images - 1, min(most, num_images)).round().long()
+
+
 def _few(teacher: Teacher, images: Tensor) -> Tensor:
     """At most NUM_IMAGES, spread evenly, as the network takes them and where it is."""
-    most = DENSE_IMAGES if teacher.task == "segmentation" else NUM_IMAGES
-    rows = torch.linspace(0, len(images) - 1, min(most, len(images))).round().long()
+    rows = rows_to_look_at(teacher, len(images))
     return teacher.normalise(images[rows.to(images.device)].to(teacher.classifier.weight.device))  # type: ignore[no-any-return]
 
 

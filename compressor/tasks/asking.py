@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
+from compressor.inputs.pixels import Images
 from compressor.inputs.teacher import Teacher
 from compressor.tasks.protocol import TaskEvidence
 from compressor.tasks.seen import Seen, joined
@@ -14,19 +14,19 @@ TEACHER_BATCH = 256
 
 
 @torch.no_grad()
-def ask_teacher(task: TaskEvidence, teacher: Teacher, images: Tensor, device: str) -> Seen:
+def ask_teacher(task: TaskEvidence, teacher: Teacher, images: Images, device: str) -> Seen:
     """Images uint8 (N, C, H, W), N at least 1; what is kept is on the CPU."""
     size = fitting_batch(images.shape[2:], TEACHER_BATCH) if task.DENSE else TEACHER_BATCH
-    batches = torch.split(images, size)
-    return joined([task.look(teacher(batch.to(device).float() / 255.0).logits.float().cpu()) for batch in batches])
+    return joined(
+        [task.look(teacher(batch.to(device).float() / 255.0).logits.float().cpu()) for batch in images.split(size)]
+    )
 
 
-def ask_file(task: TaskEvidence, runner: SpecifiedRunner, images: Tensor) -> Seen:
+def ask_file(task: TaskEvidence, runner: SpecifiedRunner, images: Images) -> Seen:
     """The same of a file, an ONNX file or an engine.
 
     Raises:
         ExportError: the model takes other images, or failed.
     """
     size = fitting_batch(images.shape[2:], BATCH) if task.DENSE else BATCH
-    batches = logits_in_batches(runner, images.numpy(), size)
-    return joined([task.look(torch.from_numpy(logits)) for logits in batches])
+    return joined([task.look(torch.from_numpy(logits)) for logits in logits_in_batches(runner, images, size)])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compressor.inputs.card import TeacherCard
+from compressor.inputs.pixels import Images
 from compressor.report import first_look as looking
 from compressor.report.evidence import evidence_facts, top_confidence, variant_facts
 from compressor.report.first_look import FirstLook
@@ -44,6 +45,6 @@ def first_look(seen: Seen, labels: Tensor, card: TeacherCard) -> FirstLook:  # n
     return looking.first_look(seen.answers, labels)
 
 
-def draw(images: Tensor, teacher: Tensor, student: Tensor, card: TeacherCard, path: Path) -> bool:  # noqa: ARG001
+def draw(images: Images, teacher: Tensor, student: Tensor, card: TeacherCard, path: Path) -> bool:  # noqa: ARG001
     """Nothing: a class is a word."""
     return False

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from compressor.inputs.card import TeacherCard
+from compressor.inputs.pixels import Images
 from compressor.report.first_look import FirstLook
 from compressor.tasks.seen import Seen
 
@@ -49,5 +50,5 @@ class TaskEvidence(Protocol):
     def variant_facts(self, teacher: Tensor, fp32: Tensor, answers: Tensor, labels: Tensor) -> dict[str, Any]:
         """What one artefact costs, under the same names; fp32 is the same network's fp32 file."""
 
-    def draw(self, images: Tensor, teacher: Tensor, student: Tensor, card: TeacherCard, path: Path) -> bool:
+    def draw(self, images: Images, teacher: Tensor, student: Tensor, card: TeacherCard, path: Path) -> bool:
         """Write a PNG of uint8 images (N, C, H, W) with both answers; False where the task has none to draw."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compressor.errors import StageFailed
 from compressor.inputs.card import TeacherCard
+from compressor.inputs.pixels import Images
 from compressor.report import first_look as looking
 from compressor.report.bootstrap import NO_WIDTH, bootstrap, widened
 from compressor.report.first_look import FirstLook
@@ -69,7 +70,7 @@ def variant_facts(teacher: Tensor, fp32: Tensor, answers: Tensor, labels: Tensor
     return {name: value and value.model_dump() for name, value in found.items()}
 
 
-def draw(images: Tensor, teacher: Tensor, student: Tensor, card: TeacherCard, path: Path) -> bool:  # noqa: ARG001
+def draw(images: Images, teacher: Tensor, student: Tensor, card: TeacherCard, path: Path) -> bool:  # noqa: ARG001
     """Nothing: outputs are numbers."""
     return False
 

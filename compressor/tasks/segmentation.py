@@ -13,6 +13,7 @@ from torch import Tensor
 
 from compressor.errors import StageFailed
 from compressor.inputs.card import VOID, TeacherCard
+from compressor.inputs.pixels import Images
 from compressor.report import first_look as looking
 from compressor.report.bootstrap import bootstrap, mean_of_shares, widened
 from compressor.report.first_look import FirstLook
@@ -96,7 +97,7 @@ def variant_facts(teacher: Tensor, fp32: Tensor, answers: Tensor, labels: Tensor
     return {name: value and value.model_dump() for name, value in found.items()}
 
 
-def draw(images: Tensor, teacher: Tensor, student: Tensor, card: TeacherCard, path: Path) -> bool:
+def draw(images: Images, teacher: Tensor, student: Tensor, card: TeacherCard, path: Path) -> bool:
     """Images, both maps over them, and where they differ."""
     overlays(images, teacher, student, card.class_names, path)
     return True

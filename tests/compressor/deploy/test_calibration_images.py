@@ -11,6 +11,7 @@ from torch import Tensor
 from compressor.deploy.calibration_images import (
     JUDGED_SYNTHETIC,
     MOST_OF_POOL,
+    MOST_REAL,
     NUM_PATTERNS,
     SYNTHETIC_CANDIDATES,
     confidences,
@@ -18,6 +19,7 @@ from compressor.deploy.calibration_images import (
     gather,
 )
 from compressor.distill.generator import ConditionalGenerator, Generator, GeneratorShape
+from compressor.inputs.pixels import StoredImages
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,14 @@ def test_real_and_generated_calibrate_and_others_judge(generator: Generator) -> 
     calibrating = {image.tobytes() for image in (*found.real, *found.synthetic)}
     assert not calibrating & {image.tobytes() for image in found.candidates}
     assert found.warnings == ()
+
+
+def test_of_many_real_images_some_at_even_distances_are_taken() -> None:
+    many = images(MOST_REAL + 512)
+    found = gather(StoredImages((many, torch.arange(len(many)))), many, None, num_synthetic=0, seed=0)
+    assert len(found.real) == len(found.select) == MOST_REAL
+    np.testing.assert_array_equal(found.real[[0, -1]], many[[0, -1]].numpy() / np.float32(255.0))
+    np.testing.assert_array_equal(found.real, found.select)
 
 
 def test_generated_images_judge_only_where_the_network_is_as_sure_as_on_real_ones(generator: Generator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -231,6 +232,25 @@ def test_a_refusal_names_the_flag_that_the_folder_was_given_to(tmp_path: Path, f
     with pytest.raises(InputRefused, match=f"given to {flag}, does not exist") as missing:
         read_samples(tmp_path / "no" / "where", tiny.card(), flag=flag)
     assert missing.value.action == f"Check the path given to {flag}."
+
+
+def test_pixels_lie_in_a_file_that_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder_of(tmp_path / "few", "a.png", "b.png", "c.png")
+    (tmp_path / "work").mkdir()
+    images = read_samples(tmp_path / "few", CARD, scratch=tmp_path / "work").images
+    assert list((tmp_path / "work").iterdir()) == []
+    assert torch.equal(images, read_samples(tmp_path / "few", CARD).images)
+
+
+def test_no_room_for_the_pixels_is_the_systems_error(tmp_path: Path) -> None:
+    folder_of(tmp_path, *(f"{index}.png" for index in range(40)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            read_samples(tmp_path, CARD)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:

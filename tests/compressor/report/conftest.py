@@ -30,6 +30,7 @@ from compressor.report.schema import (
     StageRecord,
     Target,
     TeacherSource,
+    TrainingMemory,
 )
 from compressor.report.shipping import Int8Calibration, Int8Trial, Kit, LimitsRecord, Variant, VariantParity
 from compressor.report.student_search import Candidate, StudentLimits, StudentSearch
@@ -243,6 +244,7 @@ def build_report(**changes: Any) -> Report:
                 Phase(name="student", num_steps=2000, seconds=3725, final_terms={"feature": 0.01234}),
             ),
             generator_resolution=(8, 8),
+            memory=TrainingMemory(host_peak_mib=812.5, images_mib=0.0254, images_held="memory"),
             departures=("The class weights are updated, which the official code never does.",),
             choices=(Choice(name="batch_size", value="64", reason="The samples fill two batches."),),
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -12,7 +13,7 @@ from markdown_it.token import Token
 from compressor.report.markdown import report_markdown
 from compressor.report.measured import ClassFlips, Comparison, Scores
 from compressor.report.predicted import Prediction
-from compressor.report.schema import Report, SkippedFile
+from compressor.report.schema import Report, SkippedFile, TrainingMemory
 from compressor.report.shipping import Int8Calibration
 from compressor.report.student_search import Candidate, StudentSearch
 from compressor.report.summary import summarise
@@ -45,6 +46,20 @@ def test_every_table_is_a_table_and_every_picture_a_picture(report: Report) -> N
     assert sum(token.type == "table_open" for token in tokens) == 7
     sources = [token.attrs["src"] for token in tokens if token.type == "image"]
     assert sources == ["student/candidates.png", "distill/training%20curves.png", "samples/contact_sheet.png"]
+
+
+def test_the_peak_memory_says_where_the_images_were(report: Report, build_report: Callable[..., Report]) -> None:
+    def told(**changes: Any) -> str:
+        memory = TrainingMemory(**{"host_peak_mib": 812.5, "images_mib": 300.0, "images_held": "file", **changes})
+        making = report.distillation.model_copy(update={"memory": memory})
+        lines = report_markdown(build_report(distillation=making)).splitlines()
+        return next(line for line in lines if line.startswith("- Peak memory of the training, measured: "))
+
+    assert told().endswith(": 812 MiB resident on the host; 300 MiB of images were read batch by batch.")
+    assert told(device_peak_mib=2048.0, images_held="device").endswith(
+        ": 812 MiB resident on the host, 2,050 MiB on the GPU; 300 MiB of images were copied there once."
+    )
+    assert told(images_mib=0.0).endswith(": 812 MiB resident on the host.")
 
 
 def test_a_hostile_teacher_of_a_thousand_classes(report: Report, build_report: Callable[..., Report]) -> None:
