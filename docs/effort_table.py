@@ -91,6 +91,8 @@ def efforts(rows: Sequence[Mapping[str, Any]], on: str, method: str, situation: 
 def made_by(rows: Sequence[Mapping[str, Any]], on: str) -> str:
     """Where, with what and when."""
     ours = [row for row in rows if row["on"] == on]
+    if not ours:
+        return "Not made yet."
     devices, torches, revisions, dates = (
         sorted({row[key] for row in ours}) for key in ("device", "torch", "revision", "date")
     )
