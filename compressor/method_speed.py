@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from compressor.distill.probe import Probe, StepTime
+from compressor.inputs.pixels import Images
 from compressor.inputs.teacher import Teacher
 from compressor.methods import TrainingImages, load_method
 from compressor.students.student import Backbone
@@ -106,7 +107,7 @@ def measure_speed(
     return Speed(probe.times, setup, cpu_query, makes_images)
 
 
-def _spread(images: Tensor, most: int) -> Tensor:
+def _spread(images: Images, most: int) -> Tensor:
     """At most so many of them, at even distances."""
     rows = torch.linspace(0, len(images) - 1, min(len(images), most), device=images.device).long()
     return images[rows]
