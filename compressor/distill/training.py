@@ -48,7 +48,8 @@ from compressor.errors import Interrupted
 from compressor.stages import atomic_write_text
 
 NUM_TIMED_STEPS = 3
-SMALL_SIDE = 24  # pixels below which neither bf16 nor a second CPU thread pays
+SMALL_SIDE = 24  # pixels below which a second CPU thread does not pay, nor bf16 with AMX
+SMALLEST_BF16_SIDE = 12  # the same for bf16 in AVX-512, which starts cheaper
 LOG_ROWS_PER_PHASE = 200
 
 
@@ -495,13 +496,18 @@ def best_precision(device: torch.device, image_side: int) -> tuple[str, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "this GPU multiplies bf16 natively"
         return "fp32", "this GPU has no native bf16"
-    if image_side < SMALL_SIDE:
+    has_amx = torch.cpu._is_amx_tile_supported()
+    if image_side < (SMALL_SIDE if has_amx else SMALLEST_BF16_SIDE):
         return "fp32", f"at {image_side} px the conversions cost more than bf16 saves"
-    if torch.cpu._is_amx_tile_supported():
+    if has_amx:
         return "bf16", "this CPU has AMX"
-    if torch.cpu._is_avx512_bf16_supported():
-        return "bf16", "this CPU has AVX-512 with bf16"
-    return "fp32", "this CPU does not multiply bf16 natively"
+    if not torch.cpu._is_avx512_bf16_supported():
+        return "fp32", "this CPU does not multiply bf16 natively"
+    if image_side >= SMALL_SIDE and torch.get_num_threads() > 1:
+        # The threads of a bf16 weight gradient spin until all are there. Twice as fast where nothing else runs, and
+        # up to ten times slower where something does: not a choice to make for somebody else's machine.
+        return "fp32", "in bf16 several threads would wait for each other, which a busy machine makes long"
+    return "bf16", "this CPU has AVX-512 with bf16, and one thread trains"
 
 
 @contextmanager

@@ -296,20 +296,24 @@ def test_seconds_add_up_over_sessions(tmp_path: Path, monkeypatch: pytest.Monkey
 # --- precision, schedule, parameters ---------------------------------------------------------------------------------
 
 
-def test_small_images_stay_in_fp32_on_a_cpu() -> None:
-    assert best_precision(torch.device("cpu"), 16) == ("fp32", "at 16 px the conversions cost more than bf16 saves")
-
-
 @pytest.mark.parametrize(
-    ("has_amx", "has_avx512_bf16", "precision"),
-    [(True, True, "bf16"), (False, True, "bf16"), (False, False, "fp32")],
+    ("has_amx", "has_avx512_bf16", "threads", "sides"),
+    [
+        (True, True, 2, {8: "fp32", 16: "fp32", 32: "bf16"}),
+        (False, True, 2, {8: "fp32", 16: "bf16", 32: "fp32"}),  # below 24 px one thread trains, see fitting_threads
+        (False, True, 1, {8: "fp32", 16: "bf16", 32: "bf16"}),
+        (False, False, 1, {8: "fp32", 16: "fp32", 32: "fp32"}),
+    ],
 )
-def test_large_images_use_bf16_where_the_cpu_multiplies_it(
-    monkeypatch: pytest.MonkeyPatch, has_amx: bool, has_avx512_bf16: bool, precision: str
+def test_bf16_is_taken_where_the_cpu_multiplies_it_and_gains(
+    monkeypatch: pytest.MonkeyPatch, has_amx: bool, has_avx512_bf16: bool, threads: int, sides: dict[int, str]
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_avx512_bf16)
-    assert best_precision(torch.device("cpu"), 32)[0] == precision
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    for side, precision in sides.items():
+        found, why = best_precision(torch.device("cpu"), side)
+        assert found == precision, why
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
