@@ -167,16 +167,16 @@ SMALL: Mapping[str, Any] = {
 R34, R18 = ("cifar_resnet34", 0.25), ("cifar_resnet18", 0.25)
 WRN_40, WRN_16 = ("cifar_wrn40_2", 0.5), ("cifar_wrn16_2", 0.5)
 MOBILE = ("cifar_mobilenet_v2", 0.35)
-SHORT: Mapping[str, Any] = {**SMALL, "generator_steps": 300, "student_steps": 300}
+SHORT: Mapping[str, Any] = {**SMALL, "generator_steps": 200, "student_steps": 200}
 PHOTOGRAPHS: Mapping[str, Any] = {**SHORT, "student_batch_size": 32, "generator_batch_size": 32}
 CPU_SETTINGS: Mapping[str, Setting] = {
     "cifar10-16px-r34-r18-500": Setting("cifar10", 16, R34, R18, 500, 3_000, 128, SMALL, seeds=3, ablation=True),
     "cifar10-16px-r34-r18-5000": Setting("cifar10", 16, R34, R18, 5_000, 3_000, 128, SMALL),
     "cifar10-16px-r34-r18-100": Setting("cifar10", 16, R34, R18, 100, 3_000, 128, SMALL),
-    "cifar10-16px-wrn40-wrn16-500": Setting("cifar10", 16, WRN_40, WRN_16, 500, 1_500, 128, SHORT),
+    "cifar10-16px-wrn40-wrn16-500": Setting("cifar10", 16, WRN_40, WRN_16, 500, 800, 128, SHORT),
     "cifar10-16px-r34-mobilenet_v2-500": Setting("cifar10", 16, R34, MOBILE, 500, 3_000, 128, SMALL),
     "clothing-128px-r34-r18-200": Setting(
-        "clothing", 128, ("resnet34", 0.25), ("resnet18", 0.25), 200, 1_000, 64, PHOTOGRAPHS
+        "clothing", 128, ("resnet34", 0.25), ("resnet18", 0.25), 200, 500, 64, PHOTOGRAPHS
     ),
 }
 
