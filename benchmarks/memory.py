@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.cpu_quality import append_row, provenance
+from benchmarks.rows import append_row, provenance
 from compressor.config import resolve
 from compressor.distill import training_images
 from compressor.inputs.card import TeacherCard

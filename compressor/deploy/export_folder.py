@@ -52,6 +52,17 @@ def check_out(out: Path) -> None:
 
 
 @contextmanager
+def room_for(out: Path) -> Iterator[Path]:
+    """An existing folder on the disk where `out` will be, for files without a name; nothing is left in it.
+
+    Raises:
+        UsageFault: it cannot be written.
+    """
+    with _writable(out):
+        yield next(folder for folder in (out, *out.parents) if folder.is_dir())
+
+
+@contextmanager
 def new_export(out: Path) -> Iterator[Path]:
     """A folder to make an export in; at the end of the block it becomes the export in `out`.
 

@@ -84,18 +84,20 @@ def read_classifier(request: ExportRequest) -> Classifier:
     return Classifier(proto, interface, source)
 
 
-def read_images(folder: Path, interface: ClassifierInterface, flag: str, *, keep_duplicates: bool = False) -> SampleSet:
+def read_images(
+    folder: Path, interface: ClassifierInterface, flag: str, scratch: Path, *, keep_duplicates: bool = False
+) -> SampleSet:
     """The images in a folder without labels, and what is said of them in the words of an export.
 
     Args:
         flag: that the folder was given to.
-        keep_duplicates: see `read_samples`.
+        scratch, keep_duplicates: see `read_samples`.
 
     Raises:
         InputRefused: fewer than two images can be used.
     """
     try:
-        samples = read_samples(folder, _card(interface), keep_duplicates=keep_duplicates)
+        samples = read_samples(folder, _card(interface), keep_duplicates=keep_duplicates, scratch=scratch)
     except InputRefused as error:
         action = f"Add images of the model's own task, or check the folder given to {flag}."
         raise InputRefused(_reworded(error.received), error.expected, action) from error
@@ -110,13 +112,15 @@ def read_images(folder: Path, interface: ClassifierInterface, flag: str, *, keep
     )
 
 
-def labels_of(folder: Path, samples: SampleSet, interface: ClassifierInterface) -> tuple[torch.Tensor, Sequence[str]]:
+def labels_of(
+    folder: Path, samples: SampleSet, interface: ClassifierInterface, scratch: Path
+) -> tuple[torch.Tensor, Sequence[str]]:
     """Masks uint8 (N, H, W), 255 where unknown, where the folder has any for a segmenter; else -1, int64 (N,).
 
     The other value is what must be said of the masks, in sentences.
     """
     card = _card(interface)
-    masks = read_masks(folder, samples.files, card) if card.task == "segmentation" else None
+    masks = read_masks(folder, samples.files, card, scratch) if card.task == "segmentation" else None
     return (samples.labels, ()) if masks is None else (masks.masks, [_reworded(text) for text in masks.warnings])
 
 

@@ -21,7 +21,7 @@ import torch
 from compressor import __version__
 from compressor.deploy.board_results import accept_result, check_result, failures_of, latencies_of, parities_of
 from compressor.deploy.calibration_images import gather
-from compressor.deploy.export_folder import EXPORT, check_out, earlier_export, new_export
+from compressor.deploy.export_folder import EXPORT, check_out, earlier_export, new_export, room_for
 from compressor.deploy.export_inputs import Classifier, as_refusal, labels_of, read_classifier, read_images
 from compressor.deploy.export_request import ExportRequest, export_request
 from compressor.deploy.kits import make_kit
@@ -68,10 +68,11 @@ def export_classifier(request: ExportRequest, reporter: Reporter) -> Export:
     """
     check_out(request.out)
     classifier = read_classifier(request)
-    samples = read_images(request.images, classifier.interface, "--samples")
     more = None
-    if request.evaluation is not None:
-        more = read_images(request.evaluation, classifier.interface, "--eval", keep_duplicates=True)
+    with room_for(request.out) as scratch:
+        samples = read_images(request.images, classifier.interface, "--samples", scratch)
+        if request.evaluation is not None:
+            more = read_images(request.evaluation, classifier.interface, "--eval", scratch, keep_duplicates=True)
     with new_export(request.out) as folder:
         _gather_facts(request, classifier, samples, more, folder, reporter)
         export = _built(folder, None)
@@ -153,13 +154,13 @@ def _gather_facts(
         note=reporter.note,
         task=classifier.task,
     )
-    labels, told = labels_of(request.images, samples, classifier.interface)
+    labels, told = labels_of(request.images, samples, classifier.interface, folder)
     sets: dict[str, tuple[Images, torch.Tensor]] = {
         "evidence": (StoredImages((samples.images, split.evidence)), labels[split.evidence])
     }
     warnings = [*samples.warnings, *told, *made.warnings]
     if more is not None and request.evaluation is not None:
-        labels, told = labels_of(request.evaluation, more, classifier.interface)
+        labels, told = labels_of(request.evaluation, more, classifier.interface, folder)
         sets["eval"] = (more.images, labels)
         warnings += [*more.warnings, *told]
     save_facts(

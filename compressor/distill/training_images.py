@@ -57,16 +57,17 @@ class Placement:
 
 
 def place(
-    few: StoredImages, pool: StoredImages, device: torch.device, *, with_pool: bool
+    few: StoredImages, pool: StoredImages, device: torch.device, *, with_pool: bool, num_processes: int = 1
 ) -> tuple[TrainingImages, Placement]:
     """Bring the images to the device, or leave them where they are if they are too large for it.
 
     Args:
         with_pool: whether the pool is trained on; one that is not stays where it is.
+        num_processes: that train on this host, each with a copy of its own; each has its own GPU, if any.
     """
     few, pool = few.to(device), pool.to(device)
     trained_on = few + pool if with_pool else few
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes() // num_processes
     where = "GPU" if device.type == "cuda" else "host"
     images = f"the images that are trained on take {text.size(trained_on.nbytes / 2**20)}"
     limit = f"{RESIDENT_SHARE:.0%} of the {text.size(free / 2**20)} that are free on the {where}"

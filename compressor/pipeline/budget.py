@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from compressor.deploy.calibration_images import MOST_REAL
 from compressor.durations import seconds_of, written
 from compressor.errors import UsageFault
 from compressor.method_schedule import LITTLE, Schedule, whole_schedule
@@ -128,7 +129,7 @@ def _after(run: Run, speed: Speed) -> float:
         num_files=2 * len(precisions),
         num_timed=2 * (1 if run.target.runtime == "tensorrt" else len(precisions)),
         num_threads=1 if config.latency.threads is not None or usable_cores() == 1 else 2,
-        num_calibration=len(samples["train"]) + generated if "int8" in precisions else 0,
+        num_calibration=min(len(samples["train"]), MOST_REAL) + generated if "int8" in precisions else 0,
         num_judged=len(samples["evidence"]) + _num_files(config.report.eval),
         cpu_query_seconds=speed.cpu_query_seconds,
         most_latency_s=config.latency.max_s,

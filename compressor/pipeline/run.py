@@ -95,7 +95,8 @@ class Run:
 
     def training_images(self, *, with_pool: bool) -> tuple[TrainingImages, Placement]:
         """The train part of the samples, and the pool, which is trained on or not; and where they are kept."""
-        return place(self.part("train"), self.pool(), torch.device(self.device), with_pool=with_pool)
+        device, number = torch.device(self.device), self.ranks.local_size
+        return place(self.part("train"), self.pool(), device, with_pool=with_pool, num_processes=number)
 
     def student(self) -> Student:
         return load_student(self.path("distill", "student.safetensors"), self.path("distill", "student.json"))
