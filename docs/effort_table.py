@@ -81,11 +81,13 @@ def gpu_times(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def efforts(rows: Sequence[Mapping[str, Any]], on: str, method: str, situation: str, seconds_of: Any) -> str:
-    """`1 min 10 s, 3 min 20 s, 11 min 00 s`; a dash where it was not found out."""
+    """`1 min 10 s, 3 min 20 s, 11 min 00 s`; a dash where that was not found out."""
     found = {
         row["effort"]: row for row in rows if (row["on"], row["method"], row["situation"]) == (on, method, situation)
     }
-    return ", ".join(duration(seconds_of(found[effort])) for effort in EFFORTS) if found else "–"
+    if not found.keys() >= set(EFFORTS):
+        return "–"
+    return ", ".join(duration(seconds_of(found[effort])) for effort in EFFORTS)
 
 
 def made_by(rows: Sequence[Mapping[str, Any]], on: str) -> str:
