@@ -14,7 +14,8 @@ as `compress run` calls them), and two of `benchmarks/plain_loop.py`, which comp
 
 A round times a few steps of each loop; a ratio is taken within a round, where all met the same machine, and what is
 reported is the median over the rounds with its interval (order statistics, 95 % from six rounds on). All three have the
-number of threads that the product chooses. A DataLoader's workers fill their queue between two turns, a second at most.
+number of threads that the product chooses; where that is not torch's own number, as in research code that never sets
+it, the plain loop also takes turns with that one. A DataLoader's workers fill their queue between two turns.
 
 The arithmetic of a step is counted by torch's FlopCounterMode (convolutions and matrix products, two for each
 multiply-accumulate) as that loop executes it: the product's loop reaches the same result with fewer. Its share of the
@@ -134,7 +135,8 @@ def measure(options: argparse.Namespace) -> None:
         if options.tiny:
             size = replace(size, side=8, width=8, batch=4, student_batch=4, student_width=0.25)
         for phase in options.phases:
-            precision = options.precision or best_precision(torch.device(options.device), size.side)[0]
+            with fitting_threads(size.side):
+                precision = options.precision or best_precision(torch.device(options.device), size.side)[0]
             key = {
                 "phase": phase,
                 **asdict(size),
@@ -146,18 +148,19 @@ def measure(options: argparse.Namespace) -> None:
             rows = json.loads(options.out.read_text()) if options.out.exists() else []
             if any(key.items() <= row.items() for row in rows):
                 continue
-            with fitting_threads(size.side):
-                row = measured(phase, size, precision, options) | provenance() | key
+            threads = torch.get_num_threads()
+            with fitting_threads(size.side, precision):
+                row = measured(phase, size, precision, threads, options) | provenance() | key
             append_row(options.out, row)
             print(json.dumps(row), flush=True)
 
 
-def measured(phase: str, size: Size, precision: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One row's numbers."""
+def measured(phase: str, size: Size, precision: str, threads: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One row's numbers; `threads` is torch's own number."""
     before = host_snapshot()
     device = torch.device(options.device)
     with tempfile.TemporaryDirectory() as folder:
-        turns = Turns(Path(folder), precision, options)
+        turns = Turns(Path(folder), precision, threads, options)
         teacher = seeded_teacher(size).to(device)
         random = torch.Generator().manual_seed(options.seed)
         images = torch.randint(256, (NUM_IMAGES, *teacher.card.input_shape), generator=random, dtype=torch.uint8)
@@ -223,9 +226,9 @@ class Turns(Context):
         terms: names of the loss terms, by loop.
     """
 
-    def __init__(self, folder: Path, precision: str, options: argparse.Namespace) -> None:
+    def __init__(self, folder: Path, precision: str, threads: int, options: argparse.Namespace) -> None:
         super().__init__(folder, device=options.device, seed=options.seed, precision=precision)
-        self.options = options
+        self.options, self.threads = options, threads
         self.rivals_of: Callable[[Mapping[str, Stateful]], Mapping[str, Step]] = lambda _state: {}
         self.seconds: dict[str, list[float]] = {"product": []}
         self.gflop: dict[str, float] = {}
@@ -233,8 +236,7 @@ class Turns(Context):
         self.terms: dict[str, Sequence[str]] = {}
 
     def steps(self, phase: str, num_steps: int, state: Mapping[str, Stateful]) -> Iterator[int]:  # noqa: ARG002
-        rivals = self.rivals_of(state)
-        self.seconds |= {name: [] for name in rivals}
+        rivals = dict(self.rivals_of(state))
         if self.options.compile:
             compile_networks(state, self.options.compile)
         with FlopCounterMode(display=False) as counter:
@@ -246,6 +248,10 @@ class Turns(Context):
                 self.terms[name] = tuple(rival())
             self.gflop[name] = counter.get_total_flops() / 1e9
             rival()
+        if "plain" in rivals and self.threads != torch.get_num_threads():
+            rivals[f"plain, {self.threads} threads"] = with_threads(self.threads, rivals["plain"])
+            self.gflop[f"plain, {self.threads} threads"] = self.gflop["plain"]
+        self.seconds |= {name: [] for name in rivals}
         yield 1
         done = 2
         for index in range(self.options.rounds):
@@ -279,6 +285,20 @@ class Turns(Context):
                 [self.gflop[name] * 1e9 / value / peak for value, peak in zip(seconds, peaks, strict=True)]
             ),
         }
+
+
+def with_threads(threads: int, step: Step) -> Step:
+    """The same step with another number of CPU threads."""
+
+    def changed() -> object:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return step()
+        finally:
+            torch.set_num_threads(before)
+
+    return changed
 
 
 def gan_rivals(
@@ -431,18 +451,20 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line for each row, and one for each pair of phases with the predicted minutes of a whole training."""
     lines = [
         "| phase, px, width, batch | device, precision | images/s | share of matmul peak | plain images/s | share "
-        "| times plain | times published |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| times plain | times plain with all threads | times published |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
         loops, speedup = row["loops"], row["speedup"]
         batch = row["batch"] if row["phase"] == "generator" else row["student_batch"]
+        others = [found for name, found in speedup.items() if name.startswith("plain, ")]
         compiled = f", {row['compile']}" if row["compile"] else ""
         lines.append(
             f"| {row['phase']}, {row['side']}, {row['width']}, {batch} | {row['device']}, {row['precision']}{compiled} "
             f"| {loops['product']['images_per_s']['median']:,.0f} | {loops['product']['share_of_peak']['median']:.0%} "
             f"| {loops['plain']['images_per_s']['median']:,.0f} | {loops['plain']['share_of_peak']['median']:.0%} "
-            f"| {_range(speedup['plain'])} | {_range(speedup['published'])} |"
+            f"| {_range(speedup['plain'])} | {_range(others[0]) if others else 'the same'} "
+            f"| {_range(speedup['published'])} |"
         )
     lines += ["", "| px, width, device | steps of a whole training | predicted minutes | plain, predicted |",
               "| --- | ---: | ---: | ---: |"]  # fmt: skip

@@ -491,7 +491,10 @@ def seed_everything(seed: int, device: torch.device) -> torch.Generator:
 
 
 def best_precision(device: torch.device, image_side: int) -> tuple[str, str]:
-    """("fp32" or "bf16", why): bf16 where the hardware multiplies it natively and images are large enough to gain."""
+    """("fp32" or "bf16", why): bf16 where the hardware multiplies it natively and images are large enough to gain.
+
+    On a CPU to be asked inside `fitting_threads`.
+    """
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "this GPU multiplies bf16 natively"
@@ -503,19 +506,24 @@ def best_precision(device: torch.device, image_side: int) -> tuple[str, str]:
         return "bf16", "this CPU has AMX"
     if not torch.cpu._is_avx512_bf16_supported():
         return "fp32", "this CPU does not multiply bf16 natively"
-    if image_side >= SMALL_SIDE and torch.get_num_threads() > 1:
-        # The threads of a bf16 weight gradient spin until all are there. Twice as fast where nothing else runs, and
-        # up to ten times slower where something does: not a choice to make for somebody else's machine.
+    if torch.get_num_threads() > 1:
+        # Threads that share a bf16 weight gradient spin until all are there. Where something else runs on the machine
+        # a step took up to ten times as long as in float32.
         return "fp32", "in bf16 several threads would wait for each other, which a busy machine makes long"
     return "bf16", "this CPU has AVX-512 with bf16, and one thread trains"
 
 
 @contextmanager
-def fitting_threads(image_side: int) -> Iterator[None]:
+def fitting_threads(image_side: int, precision: str = "auto") -> Iterator[None]:
     """One CPU thread for small images: their operators are too short to share, and threads that meet after each of them
-    wait for whatever else runs on the machine (docs/experiments.md)."""
+    wait for whatever else runs on the machine (docs/experiments.md).
+
+    One also in place of two, unless float32 was asked for, where that lets `best_precision` take bf16: one thread in
+    bf16 is as fast as two in float32, and leaves a core to others.
+    """
     before = torch.get_num_threads()
-    if image_side < SMALL_SIDE:
+    only_avx512 = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+    if image_side < SMALL_SIDE or (before == 2 and only_avx512 and precision != "fp32"):
         torch.set_num_threads(1)
     try:
         yield

@@ -400,7 +400,7 @@ def distill_the_student(run: Run, folder: Path) -> None:
     images, placement = run.training_images(with_pool=uses_pool)
     if placement.num_bytes:
         run.reporter.note(placement.sentence)
-    with run.stop.between_steps(), fitting_threads(min(card.input_shape[1:])):
+    with run.stop.between_steps(), fitting_threads(min(card.input_shape[1:]), precision):
         settings, plan = settings_within_budget(run, choice.method, images, whole, precision)
     warnings += () if plan is None else plan_warnings(plan, config.effort)
     run.reporter.note(schedule_in_words(config.effort, steps_of(settings), plan))
@@ -415,7 +415,7 @@ def distill_the_student(run: Run, folder: Path) -> None:
         run.stop.between_steps(),
         training_together(run, folder, order) as world,
         run.reporter.phases(),
-        fitting_threads(min(card.input_shape[1:])),
+        fitting_threads(min(card.input_shape[1:]), precision),
     ):
         context = Context(
             folder,
@@ -655,7 +655,8 @@ def _precision(run: Run, card: TeacherCard) -> tuple[str, str]:
     if run.config.distill.precision != "auto":
         return run.config.distill.precision, "as asked"
     side = min(card.input_shape[1:])
-    precision, why = Choices(run.config.out).remember(
-        f"precision on {run.device} at {side} px", lambda: list(best_precision(torch.device(run.device), side))
-    )
+    with fitting_threads(side):
+        precision, why = Choices(run.config.out).remember(
+            f"precision on {run.device} at {side} px", lambda: list(best_precision(torch.device(run.device), side))
+        )
     return precision, why

@@ -155,7 +155,7 @@ def _take_part(resolved: Resolved, ranks: Ranks, stop: StopRequest, order: Order
                 should_stop=stop.asked,
                 world=world,
             )
-            with fitting_threads(min(teacher.card.input_shape[1:])):
+            with fitting_threads(min(teacher.card.input_shape[1:]), order.precision):
                 method.distill(teacher, backbone, images, method.Config(**order.settings), context)
 
 
