@@ -15,8 +15,8 @@ from compressor.distill.training import (
     Forecast,
     SilentObserver,
     best_precision,
-    fitting_threads,
     cosine_schedule,
+    fitting_threads,
     parameter_groups,
     read_log,
 )
