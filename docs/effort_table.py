@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where the benchmarks are
 from benchmarks.effort_times import EFFORTS, GPUS, RESULTS, SITUATIONS, estimated_seconds, measured_seconds
 from compressor.method_speed import steps_of
 from compressor.methods import load_method, method_names
-from compressor.report.text import duration
+from compressor.report.text import ABSENT, duration
 from profiles.catalogue import load_target
 
 PAGE = Path(__file__).parent / "effort.md"
@@ -85,9 +85,7 @@ def efforts(rows: Sequence[Mapping[str, Any]], on: str, method: str, situation: 
     found = {
         row["effort"]: row for row in rows if (row["on"], row["method"], row["situation"]) == (on, method, situation)
     }
-    if not found.keys() >= set(EFFORTS):
-        return "–"
-    return ", ".join(duration(seconds_of(found[effort])) for effort in EFFORTS)
+    return ", ".join(duration(seconds_of(found[e])) if e in found else ABSENT for e in EFFORTS) if found else ABSENT
 
 
 def made_by(rows: Sequence[Mapping[str, Any]], on: str) -> str:
