@@ -123,11 +123,15 @@ def test_every_row_says_where_it_comes_from() -> None:
         assert "refused" in found or {"seconds", "processor_seconds", "teacher_queries"} <= set(found)
 
 
+# What a method had not yet when its rows were made, switched off.
+EARLIER: dict[str, dict[str, Any]] = {"hidfd": {"stage_weight": 0.0}}
+
+
 def test_queries_are_those_that_a_method_announces() -> None:
     for found in ROWS:
         if found["method"] != ORIGINAL and found.get("teacher_queries") is not None:
             method = load_method(found["method"])
-            config = method.Config(**found["settings"])
+            config = method.Config(**EARLIER.get(found["method"], {}) | found["settings"])
             assert found["teacher_queries"] == method.num_queries(config, found["num_few"], found["num_pool"])
 
 

@@ -184,7 +184,8 @@ def test_labels_put_clearly_inaccurate_candidates_last() -> None:
     labels = (position < position.median()).long()
     choice = choose_normalisation(maker, images, labels, 3)
     accuracies = {candidate.name: candidate.accuracy for candidate in choice.evidence}
-    assert accuracies["none"] == 1.0
+    assert accuracies["none"] is not None
+    assert accuracies["none"] > 0.95  # of 40: one may lie on the border, and falls to either side by rounding
     assert accuracies["half"] is not None
     assert accuracies["half"] < 0.8
     assert choice.name == "none"

@@ -261,6 +261,8 @@ def test_what_the_student_learns_from(tmp_path: Path, changes: dict[str, Any], e
 
 
 def test_what_the_hints_need_does_not_ship(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
     whole = hidfd.distill(
         tiny.teacher(), tiny.backbone(), tiny.training_images(), settings(stage_weight=1.0), Context(tmp_path / "a")
     )
