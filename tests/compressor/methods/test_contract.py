@@ -53,7 +53,7 @@ class GradientRecorder(Context):
         super().__init__(folder, seed=0)
         self.norms: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.touched: list[str] = []
-        self._trained = trained
+        self._network_of = trained
         self._networks: dict[str, nn.Module] = {}
         self._statistics: dict[str, Tensor] = {}
 
@@ -73,7 +73,7 @@ class GradientRecorder(Context):
         if "student" not in self._networks:
             return
         statistics = {name: value.clone() for name, value in self._networks["student"].named_buffers()}
-        others = {self._trained[term] for term in terms if term in self._trained} - {"student"}
+        others = {self._network_of[term] for term in terms if term in self._network_of} - {"student"}
         if others and self._statistics and not tiny.equal(statistics, self._statistics):
             self.touched += sorted(others)
         self._statistics = statistics
