@@ -519,7 +519,7 @@ def fitting_threads(image_side: int, precision: str = "auto") -> Iterator[None]:
     wait for whatever else runs on the machine (docs/experiments.md).
 
     One also in place of two, unless float32 was asked for, where that lets `best_precision` take bf16: one thread in
-    bf16 is as fast as two in float32, and leaves a core to others.
+    bf16 takes about as long as two in float32, and leaves a core to others.
     """
     before = torch.get_num_threads()
     only_avx512 = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
