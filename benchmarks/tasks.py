@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from benchmarks.packs import CIFAR10_MEAN, CIFAR10_STD, cifar10, cifarlike_pool, mnist
+from benchmarks.packs import CIFAR10_MEAN, CIFAR10_STD, cifar10, cifarlike_pool
 from compressor.demo import CARD as DIGITS_CARD
 from compressor.demo import FEW_PER_CLASS, NUM_TRAIN, TEACHER_STEPS, digits, first_of_each_class
 from compressor.distill.training import Context, best_precision
@@ -38,23 +38,6 @@ def digits_task(_data: Path, seed: int) -> Task:
     few = train[0][first_of_each_class(train[1], FEW_PER_CLASS)]
     test = (images[NUM_TRAIN:], labels[NUM_TRAIN:])
     return Task("digits", DIGITS_CARD, train, test, few, TEACHER_STEPS, flip=False, teacher_batch=64)
-
-
-def mnist_task(data: Path, seed: int) -> Task:
-    train, test = mnist(data, "train", 16), mnist(data, "test", 16)
-    order = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(seed))
-    few = order[first_of_each_class(train.labels[order], 10)]
-    card = TeacherCard(
-        architecture="cifar_resnet14",
-        num_classes=10,
-        class_names=train.class_names,
-        input_shape=(1, 16, 16),
-        channel_order="L",
-        mean=(0.1307,),
-        std=(0.28,),
-    )
-    return Task("mnist", card, (train.images, train.labels), (test.images, test.labels), train.images[few],
-                teacher_steps=1_500, flip=False)  # fmt: skip
 
 
 def cifar10_task(data: Path, seed: int) -> Task:
