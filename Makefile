@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Threads that spin while they wait slow a busy machine down; tests run in parallel processes of one thread each.
 export OMP_WAIT_POLICY = passive
+# Without bytecode files every start compiles torch again: five seconds for each process of the tests and of a run.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types format golden table clean
 

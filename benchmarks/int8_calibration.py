@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import textwrap
@@ -236,15 +235,11 @@ def origin(run: Path) -> dict[str, Any]:
     """The student's run, and the machine, versions and revision that made a row; `-dirty` is an uncommitted tree."""
     facts = json.loads((run / "distill" / "facts.json").read_text())
     settings = facts["settings"]
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     return {
         "student": json.loads((run / "distill" / "student.json").read_text())["architecture"],
         "steps": {phase: settings[phase] for phase in ("generator_steps", "student_steps")},
         **provenance(),
         "onnxruntime": onnxruntime.__version__,
-        "revision": described,
     }
 
 

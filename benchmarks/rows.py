@@ -45,11 +45,11 @@ def write_between(page: Path, begin: str, end: str, text: str) -> None:
 def provenance() -> dict[str, Any]:
     """The machine, the versions and the revision that made a row; `-dirty` with changes that were not committed.
 
-    A copy without its history is told the revision by the environment variable COMPRESS_REVISION.
+    Rows themselves, below `benchmarks/results`, change while a program appends them and count for nothing. A copy without its history is told the revision by the environment variable COMPRESS_REVISION.
     """
-    revision = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    revision = _git("describe", "--always")
+    if revision and _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":/!benchmarks/results"):
+        revision += "-dirty"
     return {
         "device": host_name(),
         "threads": torch.get_num_threads(),
@@ -59,3 +59,11 @@ def provenance() -> dict[str, Any]:
         "revision": revision or os.environ.get("COMPRESS_REVISION", ""),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def _git(*words: str) -> str:
+    """What git says, or nothing where there is no repository."""
+    try:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""

@@ -538,7 +538,7 @@ def demo(
     from compressor.method_sheet import check_method
     from compressor.progress import Reporter
 
-    resolved = resolve({**demo_settings(out), "distill.method": method, "seed": seed}, None)
+    resolved = resolve({**demo_settings(out, method), "seed": seed}, None)
     check_method(method, {})  # before a teacher is trained for nothing
     prepare_demo(out, seed=seed, reporter=Reporter(quiet=quiet or as_json))
     if not (as_json or quiet):

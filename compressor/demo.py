@@ -31,6 +31,7 @@ ARCHITECTURE = "cifar_resnet14"
 NUM_TRAIN = 1_200
 FEW_PER_CLASS = 5
 TEACHER_STEPS = 800
+HIDFD_STEPS = {"generator_steps": 400, "student_steps": 700}  # `quick` has three times as many and gains half a point
 DIGITS = tuple(str(digit) for digit in range(10))
 CARD = TeacherCard(
     architecture=ARCHITECTURE,
@@ -43,9 +44,11 @@ CARD = TeacherCard(
 )
 
 
-def demo_settings(folder: Path) -> dict[str, object]:
-    """The settings of the demo's run, by dotted name."""
+def demo_settings(folder: Path, method: str = "hidfd") -> dict[str, object]:
+    """The settings of the demo's run, by dotted name. HiDFD's steps are cut to three minutes of two slow cores."""
     return {
+        "distill.method": method,
+        "distill.options": HIDFD_STEPS if method == "hidfd" else {},
         "teacher.file": folder / "t.pt",
         "samples.folder": folder / "few",
         "report.eval": folder / "val",

@@ -49,6 +49,8 @@ def test_what_a_user_would_have(tmp_path: Path) -> None:
     config = resolve(demo_settings(tmp_path / "demo"), None).config
     assert (config.teacher.file, config.samples.folder) == (tmp_path / "demo/t.pt", few)
     assert (config.target, config.distill.effort, config.out) == ("jetson", "quick", tmp_path / "demo/run")
+    assert config.distill.options == demo.HIDFD_STEPS
+    assert resolve(demo_settings(tmp_path / "demo", "vanilla"), None).config.distill.options == {}
 
 
 def test_no_held_out_digit_is_among_those_that_the_teacher_learns() -> None:
