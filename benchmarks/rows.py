@@ -45,7 +45,8 @@ def write_between(page: Path, begin: str, end: str, text: str) -> None:
 def provenance() -> dict[str, Any]:
     """The machine, the versions and the revision that made a row; `-dirty` with changes that were not committed.
 
-    Rows themselves, below `benchmarks/results`, change while a program appends them and count for nothing. A copy without its history is told the revision by the environment variable COMPRESS_REVISION.
+    Rows themselves, below `benchmarks/results`, change while a program appends them and count for nothing.
+    A copy without its history is told the revision by the environment variable COMPRESS_REVISION.
     """
     revision = _git("describe", "--always")
     if revision and _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":/!benchmarks/results"):
