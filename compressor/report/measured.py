@@ -103,6 +103,70 @@ class Confidence(Record):
     n: PositiveInt
 
 
+class Calibration(Record):
+    """Expected calibration error: how far a network's confidence is from its hit rate, over bins of equally many
+    images, weighted by their number (Naeini et al. 2015, with adaptive bins as in Nixon et al. 2019)."""
+
+    error: Fraction
+    n: PositiveInt
+    num_bins: PositiveInt
+    against: Literal["labels", "teacher"] = Field(description="whose class counts as a hit")
+
+
+class Shift(Record):
+    """A mean of differences over n images, with its interval by a bootstrap over them."""
+
+    value: float
+    low: float
+    high: float
+    n: PositiveInt
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Shift:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.value} lies outside its interval {self.low} to {self.high}")
+        return self
+
+
+class Difference(Record):
+    """Share of an artefact minus share of its reference on the same n images, with the interval of paired shares
+    (Newcombe 1998, method 10), or by a bootstrap over the images of pixels."""
+
+    value: Annotated[float, Field(ge=-1, le=1)]
+    low: Annotated[float, Field(ge=-1, le=1)]
+    high: Annotated[float, Field(ge=-1, le=1)]
+    n: PositiveInt
+    gained: NonNegativeInt | None = Field(default=None, description="images that it alone has right; null: pixels")
+    lost: NonNegativeInt | None = Field(default=None, description="images that the reference alone has right")
+    p_value: Fraction | None = Field(default=None, description="of the exact McNemar test that both err alike")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Difference:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.value} lies outside its interval {self.low} to {self.high}")
+        return self
+
+
+class Differences(Record):
+    """A paired difference on each set of images; null where it was not measured."""
+
+    evidence: Difference | None = None
+    eval: Difference | None = None
+
+
+class ClassAccuracy(Record):
+    """Of the images with one label, those that the teacher and an artefact have right; the difference is paired."""
+
+    class_index: NonNegativeInt
+    num_images: PositiveInt
+    num_right_teacher: NonNegativeInt
+    num_right: NonNegativeInt
+    low: Annotated[float, Field(ge=-1, le=1)] = Field(description="of the difference of the two shares, 95 %")
+    high: Annotated[float, Field(ge=-1, le=1)]
+
+
 class ClassFlips(Record):
     """Of the images that the teacher gives to one class, those that the student gives to another."""
 
@@ -118,6 +182,14 @@ class Comparison(Record):
     teacher_confidence: Confidence
     student_confidence: Confidence
     flips: tuple[ClassFlips, ...] = Field(description="only classes that the teacher gives to some image")
+    confidence_shift: Shift | None = Field(
+        default=None, description="the student's confidence minus the teacher's; null: a report of schema 1.4"
+    )
+    calibration: Calibration | None = Field(default=None, description="of the student, against the teacher's classes")
+    calibration_labels: Calibration | None = Field(default=None, description="of the student, where there are labels")
+    teacher_calibration_labels: Calibration | None = Field(
+        default=None, description="of the teacher, where there are labels"
+    )
 
 
 class ClassOverlap(Record):

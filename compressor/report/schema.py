@@ -22,14 +22,17 @@ from pydantic import (
 )
 
 from compressor.inputs.card import Task
+from compressor.report.gate_record import Baseline, GateResult
 from compressor.report.measured import AnyComparison, Confidence, Fraction, Proportion, Record, RunPath, Scores, Sha256
+from compressor.report.robustness_record import Robustness
 from compressor.report.shipping import Int8Calibration, Kit, LimitsRecord, Recommendation, Variant, Verdict
 from compressor.report.student_search import StudentSearch
 from compressor.stages import atomic_write_text
 from profiles.latency import LatencyStats
+from profiles.layer_times import LayerTime
 
-SCHEMA_VERSION: Literal["1.4"] = "1.4"
-EARLIER_VERSIONS = ("1.0", "1.1", "1.2", "1.3")
+SCHEMA_VERSION: Literal["1.5"] = "1.5"
+EARLIER_VERSIONS = ("1.0", "1.1", "1.2", "1.3", "1.4")
 
 
 class Summary(Record):
@@ -76,6 +79,14 @@ class Target(Record):
     reason: str | None = Field(default=None, description="why a latency on the target is missing")
 
 
+class ImageSet(Record):
+    """Images by what the run did with them. No image is in two of them, which the report was refused over."""
+
+    name: Literal["train", "select", "evidence", "pool", "eval"]
+    num_images: NonNegativeInt
+    sha256: Sha256 = Field(description="of the sorted SHA-256 of their files, one a line: equal for equal images")
+
+
 class SkippedFile(Record):
     file: str
     reason: str
@@ -115,6 +126,13 @@ class TeacherSource(Record):
     )
 
 
+class CurvePoint(Record):
+    """The loss terms at one step, as means since the point before."""
+
+    step: NonNegativeInt
+    terms: dict[str, float]
+
+
 class Phase(Record):
     """One training loop: the generator's, the student's."""
 
@@ -125,6 +143,7 @@ class Phase(Record):
     remedies: tuple[str, ...] = Field(
         default=(), description="each time that it went back to an earlier state, and why"
     )
+    curve: tuple[CurvePoint, ...] = Field(default=(), description="at most 60 points")
 
 
 class Choice(Record):
@@ -204,6 +223,18 @@ class StageRecord(Record):
     fingerprint: str
 
 
+class LayerProfile(Record):
+    """Where the time of one artefact goes on the machine that ran this; profiling costs time itself."""
+
+    artefact: str
+    device: str
+    origin: Literal["measured"] = "measured"
+    batch_size: PositiveInt
+    num_layers: PositiveInt
+    sum_ms: NonNegativeFloat = Field(description="of all layers, with the cost of profiling")
+    layers: tuple[LayerTime, ...] = Field(description="in the order of execution; at most the 40 that take longest")
+
+
 class TimeBudget(Record):
     """What `--budget` was planned to be spent on, when training started."""
 
@@ -225,6 +256,7 @@ class Environment(Record):
     python: str
     torch: str
     onnxruntime: str
+    onnx: str | None = Field(default=None, description="null: a report of schema 1.4 or earlier")
     os: str
     cpu: str
     gpu: str | None = None
@@ -242,7 +274,7 @@ class OnGenerated(Record):
 class Report(Record):
     """Everything that is known about one run."""
 
-    schema_version: Literal["1.4"] = SCHEMA_VERSION
+    schema_version: Literal["1.5"] = SCHEMA_VERSION
     tool_version: str
     command: str = Field(description="the shell line that makes this run again")
     created: AwareDatetime
@@ -268,6 +300,11 @@ class Report(Record):
     limits: LimitsRecord | None = Field(default=None, description="null: a report of schema 1.0, which had none")
     recommendation: Recommendation | None = None
     verdicts: tuple[Verdict, ...] = Field(default=(), description="one for each limit that is set")
+    gates: tuple[GateResult, ...] = Field(default=(), description="one for each limit of each gate")
+    baseline: Baseline | None = Field(default=None, description="null: none was given")
+    image_sets: tuple[ImageSet, ...] = Field(default=(), description="by what the run did with them")
+    robustness: tuple[Robustness, ...] = ()
+    layers: tuple[LayerProfile, ...] = ()
     kit: Kit | None = None
     artefacts: tuple[Artefact, ...]
     pictures: tuple[Picture, ...] = ()

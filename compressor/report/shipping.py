@@ -6,7 +6,16 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from compressor.report.measured import Fraction, Proportion, Record, RunPath, Scores, Sha256
+from compressor.report.measured import (
+    ClassAccuracy,
+    Differences,
+    Fraction,
+    Proportion,
+    Record,
+    RunPath,
+    Scores,
+    Sha256,
+)
 from compressor.report.predicted import Prediction
 from profiles.latency import LatencyStats
 from profiles.schema import Precision
@@ -44,6 +53,12 @@ class Variant(Record):
     agreement: Scores = Field(default=Scores(), description="with the fp32 teacher, as the task has it")
     agreement_with_fp32: Scores = Field(default=Scores(), description="with the same network's fp32 file")
     accuracy: Scores = Field(default=Scores(), description="top-1 equal to the label or the mask, where there are any")
+    accuracy_difference: Differences = Field(
+        default=Differences(), description="accuracy minus that of the fp32 teacher on the same images"
+    )
+    class_accuracy: tuple[ClassAccuracy, ...] = Field(
+        default=(), description="by label, on the larger of evidence and --eval; only labels that some image has"
+    )
     mean_iou: Scores = Field(default=Scores(), description="segmentation: with the fp32 teacher's class maps")
     mean_iou_masks: Scores = Field(default=Scores(), description="segmentation: with masks, where there are any")
     latency_host: LatencyStats | None = Field(default=None, description="on the machine that ran this")

@@ -34,7 +34,7 @@ def test_round_trip(report: Report, tmp_path: Path) -> None:
     assert read_report(tmp_path / "report.json") == report
     assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
     written = json.loads((tmp_path / "report.json").read_text())
-    assert written["schema_version"] == "1.4"
+    assert written["schema_version"] == "1.5"
     assert written["student"]["latency_target"] is None
     assert written["student"]["agreement"]["evidence"]["n"] == 40
     assert set(json.loads(PUBLISHED.read_text())["required"]) == set(written)
@@ -60,7 +60,7 @@ def test_a_report_of_an_earlier_schema_says_nothing_of_what_came_later(report: R
     (tmp_path / "report.json").write_text(json.dumps({**earlier, "schema_version": "1.0"}))
     read = read_report(tmp_path / "report.json")
     assert (read.variants, read.int8, read.limits, read.recommendation, read.kit) == ((), (), None, None, None)
-    assert read.schema_version == "1.4"
+    assert read.schema_version == "1.5"
     assert read.student == report.student
     assert read.time is None
     assert "Time: training" not in report_markdown(read)
