@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from compressor import __version__
-from compressor.config import FIELDS, FLAGS, Resolved, get, holds_path, resolve
+from compressor.config import FIELDS, FLAGS, REPEATED, Resolved, get, holds_path, resolve
 from compressor.errors import EXIT_BUG, EXIT_GATE_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageFault, exit_code_of
 from compressor.layout import columns
 from compressor.report.untrusted import printable, without_controls
@@ -31,6 +31,7 @@ from profiles.errors import ToolError
 if TYPE_CHECKING:
     from compressor.report.export_schema import Export
     from compressor.report.schema import Report
+    from compressor.report.verdicts import Decision
 
 # The base of what Typer raises for a wrong command line; it has no public name.
 WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
@@ -57,6 +58,10 @@ app.add_typer(targets_app, name="targets")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="print the result as one line of JSON on stdout")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="no progress; warnings and the result only")]
+FailOnFlag = Annotated[
+    Literal["fail", "warn"], typer.Option("--fail-on", help="the mildest decision that ends with exit code 1")
+]
+ExitZeroFlag = Annotated[bool, typer.Option("--exit-zero", help="end with 0 whatever limits and gates say")]
 ConfigFlag = Annotated[
     Path | None, typer.Option("--config", metavar="PATH", help="YAML file of settings; flags win over it")
 ]
@@ -145,6 +150,7 @@ def run_flags(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(**arguments: Any) -> None:
         values = {dotted: arguments.pop(name) for name, dotted in names.items()}
         values["distill.options"] = _method_options(values["distill.options"])
+        values |= {dotted: tuple(values[dotted] or ()) or None for dotted in REPEATED}
         command(settings=values, **arguments)
 
     wrapped.__signature__ = inspect.Signature([*settings, *own])  # type: ignore[attr-defined]
@@ -156,6 +162,8 @@ def run_flags(command: Callable[..., None]) -> Callable[..., None]:
 def _flag(dotted: str) -> Any:
     """The Typer annotation of a setting: text where the configuration parses it, a switch for a truth value."""
     field, flag = FIELDS[dotted], FLAGS[dotted]
+    if dotted in REPEATED:
+        return Annotated[list[str] | None, typer.Option(flag, metavar="METRIC:RULE=LIMIT", help=field.description)]
     if dotted == "distill.options":
         return Annotated[list[str] | None, typer.Option(flag, metavar="NAME=VALUE", help=field.description)]
     if field.annotation is bool:
@@ -208,6 +216,8 @@ def _command_line(resolved: Resolved) -> str:
             words += [FLAGS["distill.options"], f"{dotted.rpartition('.')[2]}={value}"]
         elif isinstance(value, bool):
             words.append(FLAGS[dotted])
+        elif dotted in REPEATED and isinstance(value, tuple):
+            words += [word for item in value for word in (FLAGS[dotted], str(item))]
         elif isinstance(value, tuple):
             words += [FLAGS[dotted], ",".join(str(item) for item in value)]
         else:
@@ -251,6 +261,8 @@ def run(
         int | None,
         typer.Option("--nproc", min=1, help="train in so many processes of this machine, on a GPU the number of GPUs"),
     ] = None,
+    fail_on: FailOnFlag = "fail",
+    exit_zero: ExitZeroFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -263,10 +275,11 @@ def run(
         from compressor.pipeline.together import follow
 
         raise typer.Exit(follow(resolved, ranks))
-    _run(resolved, as_json=as_json, quiet=quiet, ranks=ranks)
+    report = _run(resolved, as_json=as_json, quiet=quiet, ranks=ranks)
+    _end(report.summary.decision, fail_on=fail_on, exit_zero=exit_zero)
 
 
-def _run(resolved: Resolved, *, as_json: bool, quiet: bool, ranks: Ranks = ALONE) -> None:
+def _run(resolved: Resolved, *, as_json: bool, quiet: bool, ranks: Ranks = ALONE) -> Report:
     started = time.monotonic()  # importing torch takes seconds, which are the run's as well
     from compressor.progress import Reporter
     from compressor.running import execute_run
@@ -275,6 +288,7 @@ def _run(resolved: Resolved, *, as_json: bool, quiet: bool, ranks: Ranks = ALONE
     command = _command_line(resolved)
     report = execute_run(resolved, reporter, command=command, ranks=ranks, started=started)
     _show(report, resolved.config.out, as_json=as_json)
+    return report
 
 
 def _show(report: Report, folder: Path, *, as_json: bool) -> None:
@@ -287,7 +301,11 @@ def _show(report: Report, folder: Path, *, as_json: bool) -> None:
     else:
         print_summary(report, Console())
         typer.echo(f"report: {folder / 'report.md'}")
-    if report.summary.decision == "fail":
+
+
+def _end(decision: Decision, *, fail_on: Literal["fail", "warn"] = "fail", exit_zero: bool = False) -> None:
+    """The exit code of a decision, where that is not 0."""
+    if not exit_zero and decision in ("fail", fail_on):
         raise typer.Exit(EXIT_GATE_FAILED)
 
 
@@ -349,8 +367,7 @@ def _show_export(made: Export, folder: Path, *, as_json: bool) -> None:
         print_verdicts(made.verdicts, console)
         print_warnings(made.warnings, console)
         typer.echo(f"export: {folder / 'export.json'}")
-    if decision_of(made.verdicts, made.recommendation) == "fail":
-        raise typer.Exit(EXIT_GATE_FAILED)
+    _end(decision_of(made.verdicts, made.recommendation))
 
 
 @app.command()
@@ -403,6 +420,49 @@ def merge(
 
     report = merge_result(folder, result, Reporter(quiet=quiet or as_json))
     _show(report, run_folder, as_json=as_json)
+    _end(report.summary.decision)
+
+
+@app.command()
+def gate(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, or its report.json")],
+    gates: Annotated[
+        Path | None, typer.Option("--gates", metavar="PATH", help="YAML file of gates; default: those of the run")
+    ] = None,
+    limits: Annotated[
+        list[str] | None,
+        typer.Option("--gate", metavar="METRIC:RULE=LIMIT", help="a gate, such as agreement:min=97%; may be repeated"),
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", metavar="PATH", help="an earlier report.json, or its run folder")
+    ] = None,
+    require_measured: Annotated[
+        bool, typer.Option("--require-measured", help="fail a gate whose latency is only predicted")
+    ] = False,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="PATH", help="write the outcome as JUnit XML too")
+    ] = None,
+    fail_on: FailOnFlag = "fail",
+    exit_zero: ExitZeroFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Judge an existing report by gates. Changes nothing in its run folder."""
+    from rich.console import Console
+
+    from compressor.gates.alone import decision_json, gated_report
+    from compressor.report.terminal import print_decision
+    from compressor.report.user_files import write_asked_file
+
+    report = gated_report(run_folder, gates, tuple(limits or ()), baseline, require_measured=require_measured)
+    if junit is not None:
+        from compressor.report.junit import junit_xml
+
+        write_asked_file(junit, junit_xml(report), "--junit")
+    if as_json:
+        _print_json(decision_json(report))
+    else:
+        print_decision(report, Console())
+    _end(report.summary.decision, fail_on=fail_on, exit_zero=exit_zero)
 
 
 @app.command()
@@ -543,4 +603,4 @@ def demo(
     prepare_demo(out, seed=seed, reporter=Reporter(quiet=quiet or as_json))
     if not (as_json or quiet):
         sys.stderr.write(f"\n$ {_command_line(resolved)}\n\n")
-    _run(resolved, as_json=as_json, quiet=quiet)
+    _end(_run(resolved, as_json=as_json, quiet=quiet).summary.decision)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -31,9 +31,7 @@ from compressor import __version__
 from compressor.durations import seconds_of, written
 from compressor.errors import UsageFault
 from compressor.stages import atomic_write_text
-
-if TYPE_CHECKING:
-    import yaml
+from compressor.yaml_files import read_yaml
 
 
 def _absolute(path: Path) -> Path:
@@ -257,6 +255,19 @@ class ReportConfig(Section):
     synthetic_sheet: bool = Field(False, description="add a contact sheet of generated images")
 
 
+class GatesConfig(Section):
+    """What the report is judged by; it trains and measures nothing."""
+
+    file: AbsolutePath | None = Field(None, description="YAML file of gates (docs/gates.md)")
+    limits: tuple[str, ...] = Field(
+        (), description="a gate, such as agreement:min=97%,min_samples=200; may be repeated"
+    )
+    baseline: AbsolutePath | None = Field(
+        None, description="report.json of an earlier run, or its folder, that gates with max_regression compare with"
+    )
+    require_measured: bool = Field(False, description="fail a gate whose latency is only predicted; otherwise it warns")
+
+
 class RunConfig(Section):
     """All settings of a run. Every path is absolute; `out` is never None."""
 
@@ -271,6 +282,7 @@ class RunConfig(Section):
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     latency: LatencyConfig = Field(default_factory=LatencyConfig)
     report: ReportConfig = Field(default_factory=ReportConfig)
+    gates: GatesConfig = Field(default_factory=GatesConfig)
     target: Annotated[str, AfterValidator(_target)] = Field(
         "cpu", min_length=1, description="device to deploy to; `compress targets list` lists them"
     )
@@ -359,6 +371,10 @@ FLAGS: Mapping[str, str] = {
     "latency.threads": "--latency-threads",
     "report.eval": "--eval",
     "report.synthetic_sheet": "--synthetic-sheet",
+    "gates.file": "--gates",
+    "gates.limits": "--gate",
+    "gates.baseline": "--baseline",
+    "gates.require_measured": "--require-measured",
     "target": "--target",
     "budget": "--budget",
     "board": "--board",
@@ -370,6 +386,14 @@ FLAGS: Mapping[str, str] = {
 }
 """The flag of every setting."""
 
+REPEATED = ("gates.limits",)
+"""Settings whose flag may be given several times, each time with one value."""
+
+CONFIGURATION = {
+    "kind": "configuration file",
+    "expected": "A configuration is a YAML file of settings by section, such as `distill: {method: hidfd}`.",
+    "flag": "--config",
+}
 _PATHS = {dotted for dotted, field in FIELDS.items() if holds_path(field.annotation)}
 _OPTIONS = "distill.options"
 _SECTIONS = (*dict.fromkeys(dotted.partition(".")[0] for dotted in FIELDS if "." in dotted), _OPTIONS)
@@ -427,7 +451,7 @@ def resolve(flags: Mapping[str, object], file: Path | None) -> Resolved:
     problems: list[_Problem] = []
     given: dict[str, _Given] = {}
     if file is not None:
-        for dotted, value in _flatten(_read_yaml(file), file.name, problems):
+        for dotted, value in _flatten(read_yaml(file, **CONFIGURATION), file.name, problems):
             label = f"{dotted!r} in {file.name}"
             if dotted in given:
                 problems.append(_Problem(f"{label} is given twice", "each setting is given once"))
@@ -477,64 +501,12 @@ def _render(key: str, value: object, dotted: str, origins: Mapping[str, str]) ->
     yield f"{indent}{line}  # {origins[dotted]}"
 
 
-def _read_yaml(file: Path) -> Mapping[str, object]:
-    import yaml
-
-    expected = "A configuration is a YAML file of settings by section, such as `distill: {method: hidfd}`."
-    try:
-        text = file.read_text(encoding="utf-8")
-        _refuse_duplicates(yaml.compose(text, Loader=yaml.SafeLoader))
-        values = yaml.safe_load(text)
-    except OSError as error:
-        raise UsageFault(
-            f"The configuration file {file} cannot be read: {error.strerror}.",
-            expected,
-            "Give the path of an existing file to --config, or leave it out.",
-        ) from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UsageFault(
-            f"{file} is not readable as YAML{where}: {error.problem}.",
-            expected,
-            "Correct that line and run the same command again.",
-        ) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageFault(
-            f"{file} is not plain YAML in UTF-8.", expected, "Give a text file to --config, or leave it out."
-        ) from error
-    if values is None:
-        return {}
-    if not isinstance(values, Mapping):
-        raise UsageFault(
-            f"{file} holds a {type(values).__name__} at its top level.",
-            expected,
-            "Put every value under its section and name.",
-        )
-    return values
-
-
 def _beside(file: Path, dotted: str, value: object) -> object:
     """A relative path in a file starts at the folder of that file; other values stay as they are."""
     if not isinstance(value, str) or value.startswith("~"):
         return value
     is_path = dotted in _PATHS or (dotted == "target" and _target(value) != value)
     return str(file.absolute().parent / value) if is_path else value
-
-
-def _refuse_duplicates(node: yaml.Node | None) -> None:
-    """Raise YAML's own error where a mapping gives a key twice, of which `safe_load` would drop the first."""
-    import yaml
-
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    problem = f"{key.value!r} is given twice"
-                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-                seen.add(key.value)
-            _refuse_duplicates(value)
 
 
 def _is_option(dotted: str) -> bool:

@@ -27,6 +27,7 @@ from compressor.deploy.board_results import (
     parities_of,
 )
 from compressor.errors import StageFailed, UsageFault
+from compressor.gates.asked import Asked, load_asked, save_asked, with_gates
 from compressor.inputs.card import TeacherCard
 from compressor.interruption import interruptible, stopped
 from compressor.pipeline import declare
@@ -94,6 +95,7 @@ def execute_run(
             with _writable(folder):
                 save_resolved(resolved, folder / "config.yaml")
                 atomic_write_text(folder / TARGET, run.target.model_dump_json(indent=2) + "\n")
+                save_asked(run.asked, folder)
             had_report = (folder / "report.json").exists()
             try:
                 results = [_run_stage(stage, run) for stage in declare(run)]
@@ -108,7 +110,7 @@ def execute_run(
                 return report
             measure_on_board(run, run.config.board)
             with _as_stage_errors("report", folder):
-                report = _built(run.config, run.target, _merged(folder, run.target, reporter), report)
+                report = _built(run.config, run.target, _merged(folder, run.target, reporter), report, run.asked)
                 _write(report, folder)
             return report
 
@@ -154,7 +156,8 @@ def _report(run: Run, results: Sequence[StageResult], command: str, merged: Boar
     )
     outside_s = run.seconds() - sum(result.seconds for result in results if result.state != "cached")
     time = time_split(stages, read_facts(run.path("distill")), max(0.0, outside_s))
-    report = _built(run.config, run.target, merged, Origin(stages, command, time, _environment(run)))
+    origin = Origin(stages, command, time, _environment(run))
+    report = _built(run.config, run.target, merged, origin, run.asked)
     if path.exists():
         run.reporter.warn("This report replaces the earlier one: settings, inputs or the machine changed.")
     _write(report, run.config.out)
@@ -217,7 +220,7 @@ def merge_result(folder: Path, path: Path, reporter: Reporter) -> Report:
         _check_whole(folder, earlier)
         config = resolve({}, folder / "config.yaml").config.model_copy(update={"out": folder})
         target = DeviceProfile.model_validate_json((folder / TARGET).read_text(encoding="utf-8"))
-        report = _built(config, target, check_result(folder, path), earlier)
+        report = _built(config, target, check_result(folder, path), earlier, load_asked(folder))
         accept_result(folder, path)
         _write(report, folder)
     reporter.note(f"{folder / 'report.md'} has the rows of {target.title}")
@@ -245,7 +248,9 @@ def _earlier(path: Path) -> Report | None:
 
 
 def _still_holds(report: Report, fingerprints: Sequence[str], run: Run, merged: BoardResult | None) -> bool:
-    """Whether a report is of stages with these fingerprints, of these limits, and of this result from the target."""
+    """Whether a report is of stages with these fingerprints, of these limits and gates, and of this result from the
+    target.
+    """
     latencies = {} if merged is None else latencies_of(merged, run.target)
     held = {
         f"{variant.model}.{variant.precision}": variant.latency_target
@@ -258,6 +263,7 @@ def _still_holds(report: Report, fingerprints: Sequence[str], run: Run, merged: 
         and held == latencies
         and report.limits is not None
         and report.limits.model_dump() == asdict(limits)
+        and with_gates(report, run.asked) == report
     )
 
 
@@ -270,10 +276,12 @@ def _merged(folder: Path, target: DeviceProfile, reporter: Reporter) -> BoardRes
         return None
 
 
-def _built(config: RunConfig, target: DeviceProfile, merged: BoardResult | None, origin: Origin | Report) -> Report:
-    """The report from what the stages left in the run folder, and from what the target sent back."""
+def _built(
+    config: RunConfig, target: DeviceProfile, merged: BoardResult | None, origin: Origin | Report, asked: Asked
+) -> Report:
+    """The report from what the stages left in the run folder and what the target sent back, judged by its gates."""
     facts = {stage.name: read_facts(config.out / stage.name) for stage in origin.stages}
-    return build_report(
+    report = build_report(
         facts=facts,
         card=TeacherCard.model_validate_json((config.out / "teacher" / "card.json").read_text(encoding="utf-8")),
         student_spec=facts["student"].get("spec", config.student.spec),
@@ -292,6 +300,7 @@ def _built(config: RunConfig, target: DeviceProfile, merged: BoardResult | None,
         failures={} if merged is None else failures_of(merged),
         parities={} if merged is None else parities_of(merged),
     )
+    return with_gates(report, asked)
 
 
 def _write(report: Report, folder: Path) -> None:

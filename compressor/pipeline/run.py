@@ -20,6 +20,7 @@ from compressor.distill.generator import Generator, load_generator
 from compressor.distill.training_images import Placement, TrainingImages, place
 from compressor.doctor import training_device
 from compressor.errors import UsageFault
+from compressor.gates.asked import NOTHING, Asked, asked_gates
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.intake import TeacherSource, read_teacher
 from compressor.inputs.masks import check_masks
@@ -52,6 +53,7 @@ class Run:
     processes that train it this is.
 
     Attributes:
+        asked: the gates that its report is judged by.
         started: when the command was given, on the monotonic clock.
     """
 
@@ -61,6 +63,7 @@ class Run:
     reporter: Reporter
     stop: StopRequest
     ranks: Ranks = ALONE
+    asked: Asked = NOTHING
     started: float = field(default_factory=time.monotonic)
 
     def seconds(self) -> float:
@@ -175,7 +178,7 @@ def prepare(
     """Refuse what can be refused without reading a weight or an image.
 
     Raises:
-        UsageFault, ProfileError, WrongBoardName: a setting fits no method, student, target or board.
+        UsageFault, ProfileError, WrongBoardName: a setting fits no method, student, target, gate or board.
         StaleResult, BoardResultError: what --anchors names was measured of other files than that run has now.
         InputRefused: the teacher or a folder of images is not there, or no mask of --eval can be used.
         EnvironmentFault: a GPU was demanded and there is none, or there are more processes than GPUs.
@@ -200,6 +203,8 @@ def prepare(
             "Name some of these, or leave the flag out.",
         )
     existing_file(config.teacher.file)
+    gates = config.gates
+    asked = asked_gates(gates.file, gates.limits, gates.baseline, require_measured=gates.require_measured)
     if config.board is not None:
         board_named(config.board, config.ssh_config)
     folders = {"--samples": config.samples.folder, "--pool": config.samples.pool, "--eval": config.report.eval}
@@ -210,7 +215,7 @@ def prepare(
         check_masks(config.report.eval)  # where the task is not stated, the stage `teacher` does when it knows it
     device = training_device(config.device)
     check_gpus(ranks.local_size, device)
-    return Run(config, target, device, reporter or Reporter(quiet=True), stop or StopRequest(), ranks)
+    return Run(config, target, device, reporter or Reporter(quiet=True), stop or StopRequest(), ranks, asked)
 
 
 def teacher_source(run: Run) -> TeacherSource:

@@ -16,6 +16,7 @@ from compressor.report.artefact_table import (
     variant_lines,
     variant_notes,
 )
+from compressor.report.decision import decision_sentence
 from compressor.report.measured import (
     AnyComparison,
     ClassFlips,
@@ -28,7 +29,7 @@ from compressor.report.measured import (
 from compressor.report.schema import Distillation, Report, TrainingMemory
 from compressor.report.student_search import candidate_lines, latency_kind, search_remarks
 from compressor.report.table import host_name, latency_lines, latency_notes, side_by_side
-from compressor.report.text import ABSENT, agrees, count, duration, joined, percent, significant, size, with_interval
+from compressor.report.text import ABSENT, agrees, count, duration, percent, significant, size, with_interval
 from compressor.report.time_split import time_lines
 from compressor.report.untrusted import code, fenced, prose
 from profiles.latency import LatencyStats
@@ -38,18 +39,13 @@ T = TypeVar("T")
 # A list in report.json may be as long as the user's folder; here it ends with a count of the rest.
 LIST_LIMIT = 15
 
-_DECISIONS = {
-    "ungated": "No limit was asked for.",
-    "warn": "Not every limit is known to hold.",
-    "fail": "A limit is not held.",
-}
 _EQUAL = {
     "classification": "top-1 equal",
     "segmentation": "pixels with the same class",
     "regression": "variance explained",
 }
+_OUTCOMES = ("fail", "warn", "pass")
 _PREPOSITION = {"classification": "with", "segmentation": "with", "regression": "of"}
-_QUANTITIES = {"max_latency_ms": "latency", "max_size_mib": "size", "max_params_m": "parameters"}
 
 
 def report_markdown(report: Report) -> str:
@@ -75,26 +71,21 @@ def report_markdown(report: Report) -> str:
 
 def _head(report: Report) -> Iterator[str]:
     yield f"# Compression report: {code(report.run_name)}"
-    yield f"**{_decision(report)}** {prose(report.summary.headline)}"
+    yield f"**{decision_sentence(report)}** {prose(report.summary.headline)}"
     if report.summary.points:
         yield _bullets(map(prose, report.summary.points))
-
-
-def _decision(report: Report) -> str:
-    """In words; what passed is named, since nothing else was judged."""
-    # Where all are held and it is no pass, there was no image to say what the student is worth.
-    unjudged = report.summary.decision == "warn" and {verdict.state for verdict in report.verdicts} == {"held"}
-    if report.summary.decision != "pass" and not unjudged:
-        return _DECISIONS[report.summary.decision]
-    held = [_QUANTITIES[verdict.name] for verdict in report.verdicts if verdict.set_by == "user"]
-    doubt = "; nothing says how good the student is" if unjudged else ""
-    return f"The limit{'' if len(held) == 1 else 's'} on {joined(held)} hold{'s' if len(held) == 1 else ''}{doubt}."
 
 
 def _limits(report: Report) -> Iterator[str]:
     if report.verdicts:
         yield "## Limits"
         yield _bullets(f"**{verdict.state}**: {prose(verdict.sentence)}" for verdict in report.verdicts)
+    if report.gates:
+        yield "## Gates"
+        worst_first = sorted(report.gates, key=lambda gate: _OUTCOMES.index(gate.outcome))
+        yield _bullets(_limited(worst_first, lambda gate: f"**{gate.outcome}**: {prose(gate.sentence)}", "gates"))
+    if (baseline := report.baseline) is not None:
+        yield prose(f"Compared with the baseline {baseline.run_name} of {baseline.created[:16].replace('T', ' ')}.")
 
 
 def _networks(report: Report) -> Iterator[str]:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from compressor.report.comparing import as_timed
 from compressor.report.measured import Proportion
-from compressor.report.schema import ModelRow, Summary, Target
+from compressor.report.schema import ModelRow, Report, Summary, Target
 from compressor.report.shipping import Recommendation, Verdict
 from compressor.report.student_search import StudentSearch, notes_on_chosen
 from compressor.report.text import ACCURACY, agrees, count, percent, significant, span, with_interval
-from compressor.report.verdicts import decision_of
+from compressor.report.verdicts import Decision, decision_of
 from profiles.latency import LatencyStats
 
 # An interval wider than this cannot tell a student to ship from a student to train again.
@@ -41,9 +41,8 @@ def summarise(
         unsaid: why the images that there are do not say how good it is, as what precedes that.
     """
     shipping = (*doubts, *_shipping(recommendation), *(() if search is None else notes_on_chosen(search)))
-    decision = decision_of(verdicts, recommendation)
-    if decision == "pass" and without_images and student.agreement.larger is None:
-        decision = "warn"
+    unjudged = without_images and student.agreement.larger is None
+    decision = _decision(decision_of(verdicts, recommendation), unjudged=unjudged)
     share = percent(student.params_m / teacher.params_m)
     known = [
         (agreement, noun)
@@ -77,6 +76,18 @@ def summarise(
             *_target(student, target),
         ),
     )
+
+
+def limits_decision(report: Report) -> Decision:
+    """What the limits of a report decide, whatever its gates say."""
+    samples = report.samples
+    without_images = not samples.num_train + samples.num_select + samples.num_evidence
+    unjudged = without_images and report.student.agreement.larger is None
+    return _decision(decision_of(report.verdicts, report.recommendation), unjudged=unjudged)
+
+
+def _decision(of_the_limits: Decision, *, unjudged: bool) -> Decision:
+    return "warn" if of_the_limits == "pass" and unjudged else of_the_limits
 
 
 def _shipping(recommendation: Recommendation | None) -> Iterator[str]:

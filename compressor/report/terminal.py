@@ -21,6 +21,7 @@ from compressor.report.artefact_table import (
     recommendation_lines,
     variant_lines,
 )
+from compressor.report.gate_record import GateResult
 from compressor.report.schema import Report
 from compressor.report.shipping import Verdict
 from compressor.report.student_search import search_summary
@@ -30,6 +31,8 @@ from compressor.report.time_split import time_lines
 from compressor.report.untrusted import NAME_LIMIT, PROSE_LIMIT, printable
 
 MAX_WARNINGS = 10
+_GATE_WORDS = {"pass": "Gate passes", "warn": "Gate warns", "fail": "Gate fails"}
+_GATE_STYLES = {"pass": "green", "warn": "yellow", "fail": "red"}
 _STYLES = {"held": "green", "missed": "red", "unproven": "yellow"}
 
 
@@ -84,6 +87,7 @@ def print_summary(report: Report, console: Console) -> None:
         _print_paragraphs(console, search_summary(report.student_search), "")
     _print_paragraphs(console, (report.summary.headline, *recommendation_lines(report)), "bold")
     print_verdicts(report.verdicts, console)
+    print_gates(report.gates, console)
     print_warnings(report.warnings, console)
     _print_paragraphs(console, tuple(time_lines(report.time)), "dim")
 
@@ -110,6 +114,21 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
     """Each limit that is set, and whether it holds."""
     for verdict in verdicts:
         _print_paragraphs(console, (f"{verdict.state.capitalize()}: {verdict.sentence}",), _STYLES[verdict.state])
+
+
+def print_gates(gates: Sequence[GateResult], console: Console) -> None:
+    """Each gate, and whether it passes."""
+    for gate in gates:
+        _print_paragraphs(console, (f"{_GATE_WORDS[gate.outcome]}: {gate.sentence}",), _GATE_STYLES[gate.outcome])
+
+
+def print_decision(report: Report, console: Console) -> None:
+    """Limits, gates, and what they decide together."""
+    print_verdicts(report.verdicts, console)
+    print_gates(report.gates, console)
+    decision = report.summary.decision
+    words = f"Decision on {report.run_name}: {decision}"
+    _print_paragraphs(console, (words,), "bold" if decision == "ungated" else f"bold {_GATE_STYLES[decision]}")
 
 
 def print_warnings(warnings: Sequence[str], console: Console) -> None:

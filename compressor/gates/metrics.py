@@ -1,0 +1,303 @@
+"""The numbers of a report that a gate can speak of, by name, each with its interval, its images and its origin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from compressor.report.measured import Calibration, Comparison, Difference, Proportion, Scores
+from compressor.report.schema import Report
+from compressor.report.shipping import Variant
+from profiles.latency import LatencyStats
+
+Unit = Literal["share", "ms", "MiB", "M", "G", "nats"]
+Images: TypeAlias = Literal["evidence", "eval"] | None
+"""Which set; None: the larger."""
+
+UNITS: Mapping[Unit, str] = MappingProxyType(
+    {"share": " %", "ms": " ms", "MiB": " MiB", "M": " M", "G": " G", "nats": " nats"}
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One number.
+
+    Attributes:
+        low, high: its interval, where it has one.
+        n: images, or timed calls.
+        images: the set that it was found on.
+        conditions: what has to be equal for it to be compared with the same number of another report.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    origin: Literal["measured", "merged", "predicted"] = "measured"
+    images: Literal["evidence", "eval"] | None = None
+    conditions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What is lost against the teacher, in the metric's unit; below 0 where something is gained.
+
+    Attributes:
+        worst: at the worse end of its interval.
+    """
+
+    reference: float
+    change: float
+    worst: float
+
+
+Finder: TypeAlias = Callable[[Report, Variant, Images], Found | None]
+Reference: TypeAlias = Callable[[Report, Variant, Images], Lost | None]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a gate may limit.
+
+    Attributes:
+        title: within a sentence, after `Student fp16: its ...`.
+        better: which way is better, for what may be lost.
+        reference: against the teacher; None: it has no such number.
+        on_images: whether it is found on images, of which a gate may choose the set.
+    """
+
+    name: str
+    title: str
+    unit: Unit
+    better: Literal["higher", "lower"]
+    find: Finder
+    reference: Reference | None = None
+    on_images: bool = False
+
+
+def judged_artefact(report: Report, label: str | None) -> Variant | None:
+    """The artefact with this label; without one what is recommended, or else the student's fp32 file."""
+    made = [variant for variant in report.variants if variant.path is not None]
+    if label is not None:
+        return next((variant for variant in made if variant.label == label), None)
+    recommendation = report.recommendation
+    if recommendation is not None and recommendation.model is not None:
+        return next((variant for variant in made if recommendation.takes(variant)), None)
+    return next((variant for variant in made if variant.label == "student fp32"), None)
+
+
+# --- shares of images -------------------------------------------------------------------------------------------------
+
+
+def _score(name: str) -> Finder:
+    """One of an artefact's `Scores`."""
+
+    def find(_report: Report, variant: Variant, images: Images) -> Found | None:
+        scores: Scores = getattr(variant, name)
+        proportion = scores.larger if images is None else getattr(scores, images)
+        return None if proportion is None else _share(proportion, "eval" if proportion is scores.eval else "evidence")
+
+    return find
+
+
+def _share(proportion: Proportion, images: Literal["evidence", "eval"]) -> Found:
+    return Found(proportion.value, proportion.low, proportion.high, proportion.n, images=images)
+
+
+def _of_all(find: Finder) -> Reference:
+    """For what the teacher itself has all of."""
+
+    def lost(report: Report, variant: Variant, images: Images) -> Lost | None:
+        found = find(report, variant, images)
+        return None if found is None else _lost(1.0, found, higher=True)
+
+    return lost
+
+
+def _paired(report: Report, variant: Variant, images: Images) -> Lost | None:
+    """Accuracy minus the teacher's on the same images, whose interval is that of pairs."""
+    accuracy = _score("accuracy")(report, variant, images)
+    if accuracy is None or accuracy.images is None:
+        return None
+    difference: Difference | None = getattr(variant.accuracy_difference, accuracy.images)
+    if difference is None:
+        return None
+    return Lost(accuracy.value - difference.value, -difference.value, -difference.low)
+
+
+def _masks_of_teacher(report: Report, variant: Variant, images: Images) -> Lost | None:
+    found = _score("mean_iou_masks")(report, variant, images)
+    theirs = None if found is None or found.images is None else getattr(report.teacher.mean_iou_masks, found.images)
+    return None if found is None or theirs is None else _lost(theirs.value, found, higher=True)
+
+
+def _lowest_under_corruption(report: Report, variant: Variant, images: Images) -> Found | None:
+    """Of the student's fp32 file, the only one that is shown corrupted images."""
+    if variant.label != "student fp32" and variant.model != "student":
+        return None
+    rows = [row for row in report.robustness if images in (None, row.images)]
+    lowest = min(rows, key=lambda row: row.agreement.value, default=None)
+    return None if lowest is None else _share(lowest.agreement, lowest.images)
+
+
+def _worst_class(report: Report, variant: Variant, images: Images) -> Found | None:
+    """Of the student's fp32 file: the class of the teacher's in which the largest share is kept by the fewest."""
+    found = _compared(report, variant, images)
+    if found is None or not found[0].flips:
+        return None
+    comparison, name = found
+    worst = max(comparison.flips, key=lambda flips: flips.num_flipped / flips.num_images)
+    return Found(1 - worst.num_flipped / worst.num_images, n=worst.num_images, images=name)
+
+
+# --- numbers of a comparison ------------------------------------------------------------------------------------------
+
+
+def _compared(
+    report: Report, variant: Variant, images: Images
+) -> tuple[Comparison, Literal["evidence", "eval"]] | None:
+    """Student against teacher on the larger set, or on the one that is named."""
+    sets: tuple[tuple[object, Literal["evidence", "eval"]], ...] = (
+        (report.comparison_eval, "eval"),
+        (report.comparison_evidence, "evidence"),
+    )
+    known = [(found, name) for found, name in sets if isinstance(found, Comparison) and images in (None, name)]
+    if variant.model != "student" or not known:
+        return None
+    return max(known, key=lambda pair: pair[0].teacher_confidence.n)
+
+
+def _divergence(report: Report, variant: Variant, images: Images) -> Found | None:
+    found = _compared(report, variant, images)
+    if found is None:
+        return None
+    return Found(found[0].mean_kl_nats, n=found[0].teacher_confidence.n, images=found[1])
+
+
+def _calibration(name: str) -> Finder:
+    def find(report: Report, variant: Variant, images: Images) -> Found | None:
+        found = _compared(report, variant, images)
+        calibration: Calibration | None = None if found is None else getattr(found[0], name)
+        if found is None or calibration is None:
+            return None
+        return Found(calibration.error, n=calibration.n, images=found[1])
+
+    return find
+
+
+def _calibration_of_teacher(report: Report, variant: Variant, images: Images) -> Lost | None:
+    ours = _calibration("calibration_labels")(report, variant, images)
+    theirs = _calibration("teacher_calibration_labels")(report, variant, images)
+    return None if ours is None or theirs is None else _lost(theirs.value, ours, higher=False)
+
+
+# --- size and speed ---------------------------------------------------------------------------------------------------
+
+
+def _size(_report: Report, variant: Variant, _images: Images) -> Found | None:
+    return None if variant.size_mib is None else Found(variant.size_mib)
+
+
+def _of_network(name: str) -> Finder:
+    def find(report: Report, variant: Variant, _images: Images) -> Found | None:
+        return Found(getattr(report.student if variant.model == "student" else report.teacher, name))
+
+    return find
+
+
+def _on_target(name: str) -> Finder:
+    """Measured there or sent back; else predicted, which knows the median alone."""
+
+    def find(_report: Report, variant: Variant, _images: Images) -> Found | None:
+        if variant.measured is not None:
+            return _timed(variant.measured, name)
+        predicted = variant.latency_predicted
+        if predicted is None or name != "latency_p50_ms":
+            return None
+        low, high = predicted.latency_p50_interval_ms
+        conditions = (predicted.device, f"batch {predicted.batch_size}")
+        return Found(predicted.latency_p50_ms, low, high, origin="predicted", conditions=conditions)
+
+    return find
+
+
+def _on_host(_report: Report, variant: Variant, _images: Images) -> Found | None:
+    return None if variant.latency_host is None else _timed(variant.latency_host, "latency_p50_ms")
+
+
+def _timed(latency: LatencyStats, name: str) -> Found:
+    low, high = (name == "latency_p50_ms" and latency.latency_p50_interval_ms) or (None, None)
+    conditions = (latency.device, latency.what, f"batch {latency.batch_size}")
+    return Found(getattr(latency, name), low, high, latency.count, origin=latency.origin, conditions=conditions)
+
+
+def _of_teacher_file(find: Finder) -> Reference:
+    """The same of the teacher's fp32 file."""
+
+    def lost(report: Report, variant: Variant, images: Images) -> Lost | None:
+        teacher = judged_artefact(report, "teacher fp32")
+        theirs = None if teacher is None else find(report, teacher, images)
+        ours = find(report, variant, images)
+        if ours is None or theirs is None or ours.conditions != theirs.conditions:
+            return None
+        return _lost(theirs.value, ours, higher=False)
+
+    return lost
+
+
+def _lost(reference: float, found: Found, *, higher: bool) -> Lost:
+    """What is lost against a number that counts as exact."""
+    if higher:
+        return Lost(reference, reference - found.value, reference - (found.value if found.low is None else found.low))
+    return Lost(reference, found.value - reference, (found.value if found.high is None else found.high) - reference)
+
+
+# --- their names ------------------------------------------------------------------------------------------------------
+
+
+def _shares() -> Iterable[Metric]:
+    agreement, as_fp32, iou = (_score(name) for name in ("agreement", "agreement_with_fp32", "mean_iou"))
+    yield Metric("agreement", "agreement with the teacher", "share", "higher", agreement, _of_all(agreement), True)
+    yield Metric(
+        "agreement_with_fp32", "agreement with its fp32 file", "share", "higher", as_fp32, _of_all(as_fp32), True
+    )
+    yield Metric("accuracy", "accuracy", "share", "higher", _score("accuracy"), _paired, True)
+    yield Metric("mean_iou", "mean IoU with the teacher", "share", "higher", iou, _of_all(iou), True)
+    masks = _score("mean_iou_masks")
+    yield Metric("mean_iou_masks", "mean IoU with the masks", "share", "higher", masks, _masks_of_teacher, True)
+    robust = _lowest_under_corruption
+    title = "lowest agreement with the teacher under mild corruptions"
+    yield Metric("robust_agreement", title, "share", "higher", robust, _of_all(robust), True)
+    title = "agreement with the teacher in the class where it is lowest"
+    yield Metric("worst_class_agreement", title, "share", "higher", _worst_class, _of_all(_worst_class), True)
+    title = "calibration error against the teacher's classes"
+    yield Metric("calibration_error", title, "share", "lower", _calibration("calibration"), on_images=True)
+    yield Metric(
+        "calibration_error_labels",
+        "calibration error against the labels",
+        "share",
+        "lower",
+        _calibration("calibration_labels"),
+        _calibration_of_teacher,
+        on_images=True,
+    )
+
+
+def _quantities() -> Iterable[Metric]:
+    yield Metric("mean_kl_nats", "KL divergence from the teacher", "nats", "lower", _divergence, on_images=True)
+    yield Metric("size_mib", "size", "MiB", "lower", _size, _of_teacher_file(_size))
+    for name, title, unit in (("params_m", "number of parameters", "M"), ("macs_g", "multiply-accumulates", "G")):
+        find = _of_network(name)
+        yield Metric(name, title, "M" if unit == "M" else "G", "lower", find, _of_teacher_file(find))
+    for quantile in ("p50", "p99"):
+        name = f"latency_{quantile}_ms"
+        find = _on_target(name)
+        yield Metric(name, f"{quantile} latency on the target", "ms", "lower", find, _of_teacher_file(find))
+    yield Metric("host_latency_p50_ms", "p50 latency on this host", "ms", "lower", _on_host, _of_teacher_file(_on_host))
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in (*_shares(), *_quantities())})
+"""Every metric by its name; docs/gates.md lists them."""
