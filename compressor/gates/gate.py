@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ def _entries(file: Path, problems: list[str]) -> Iterator[tuple[str, Mapping[Any
     values = read_yaml(file, **GATE_FILE)
     problems += [f"unknown key {key!r} in {file.name}" for key in values if key not in ("gates", "schema_version")]
     if values.get("schema_version", 1) != 1:
-        problems.append(f"schema_version in {file.name} is {values['schema_version']!r} and not 1")
+        problems.append(f"schema_version in {file.name} is {_brief(values['schema_version'])} and not 1")
     listed = values.get("gates")
     if not isinstance(listed, list) or not listed:
         problems.append(f"{file.name} has no list `gates` with a gate in it")
@@ -113,7 +114,7 @@ def _entries(file: Path, problems: list[str]) -> Iterator[tuple[str, Mapping[Any
         if isinstance(entry, Mapping):
             yield where, entry
         else:
-            problems.append(f"{where} is {entry!r} and not a mapping")
+            problems.append(f"{where} is {_brief(entry)} and not a mapping")
 
 
 def _of_flag(text: str, problems: list[str]) -> Mapping[str, str]:
@@ -121,7 +122,7 @@ def _of_flag(text: str, problems: list[str]) -> Mapping[str, str]:
     metric, colon, rest = text.partition(":")
     pairs = [pair.partition("=") for pair in rest.split(",")]
     if not colon or not all(equals for _, equals, _ in pairs):
-        problems.append(f"--gate got {text!r} and takes METRIC:RULE=LIMIT, such as agreement:min=97%")
+        problems.append(f"--gate got {_brief(text)} and takes METRIC:RULE=LIMIT, such as agreement:min=97%")
         return {}
     keys = [key.strip() for key, _, _ in pairs]
     problems += [f"--gate {text} gives {key} twice" for key in dict.fromkeys(keys) if keys.count(key) > 1]
@@ -137,11 +138,12 @@ def _gates(entry: Mapping[Any, Any], where: str, problems: list[str]) -> Iterato
         if key not in KEYS:
             hint = did_you_mean(str(key), KEYS)
             problems.append(f"unknown key {key!r} in {where}{f' ({hint})' if hint else ''}")
-    metric = METRICS.get(name := entry.get("metric", ""))
+    name = entry.get("metric", "")
+    metric = METRICS.get(name) if isinstance(name, str) else None
     if metric is None:
-        hint = did_you_mean(str(name), METRICS)
+        hint = did_you_mean(name, METRICS) if isinstance(name, str) else ""
         problems.append(
-            f"{where} has {f'the unknown metric {name!r}' if name else 'no metric'}{f'. {hint}' * bool(hint)}"
+            f"{where} has {f'the unknown metric {_brief(name)}' if name else 'no metric'}{f'. {hint}' * bool(hint)}"
         )
     rules = [rule for rule in RULES if rule in entry]
     if not rules:
@@ -154,7 +156,7 @@ def _gates(entry: Mapping[Any, Any], where: str, problems: list[str]) -> Iterato
     min_samples = _whole(entry.get("min_samples", 0), where, problems)
     texts = {key: entry.get(key) for key in ("artefact", "name")}
     problems += [
-        f"{key} of {where} is {text!r} and not a text"
+        f"{key} of {where} is {_brief(text)} and not a text"
         for key, text in texts.items()
         if text is not None and not (isinstance(text, str) and text)
     ]
@@ -193,33 +195,35 @@ def _limit(value: object, rule: Rule, metric: Metric, where: str, problems: list
     example = "5 %" if rule in RELATIVE else ("1 point" if share and lost else "97 %" if share else f"5 {unit}".strip())
     found = _NUMBER.fullmatch(str(value).strip()) if isinstance(value, int | float | str) else None
     if found is None or isinstance(value, bool) or not math.isfinite(number := float(found[1])):
-        problems.append(f"{rule} of {where} is {value!r} and no limit such as {example}")
+        problems.append(f"{rule} of {where} is {_brief(value)} and no limit such as {example}")
         return None
     if metric.reference is None and rule.startswith("max_drop"):
         problems.append(f"{where} has {rule}, and the teacher has no {metric.name} to compare with")
         return None
     if number < 0:
-        problems.append(f"{rule} of {where} is {value!r} and below 0")
+        problems.append(f"{rule} of {where} is {_brief(value)} and below 0")
         return None
     given = found[2]
     points = given in ("point", "points")
     if share and (given == "%" if rule in RELATIVE or not lost else points):
         number, most = number / 100, 1.0
     elif share and lost and rule not in RELATIVE and given == "%":
-        problems.append(f"{rule} of {where} is {value!r}: write {found[1]} points, or use {rule}_relative")
+        problems.append(f"{rule} of {where} is {_brief(value)}: write {found[1]} points, or use {rule}_relative")
         return None
     elif not given or given == unit:
         most = 1.0 if share else math.inf
         if share and not given and number >= 1 and not (number == 1 and not lost):
-            problems.append(f"{rule} of {where} is {value!r}: write {example.replace(example.split()[0], found[1])}")
+            problems.append(
+                f"{rule} of {where} is {_brief(value)}: write {example.replace(example.split()[0], found[1])}"
+            )
             return None
     else:
         problems.append(
-            f"{rule} of {where} is {value!r}, and its unit is {'points' if share and lost else unit or 'none'}"
+            f"{rule} of {where} is {_brief(value)}, and its unit is {'points' if share and lost else unit or 'none'}"
         )
         return None
     if number > most:
-        problems.append(f"{rule} of {where} is {value!r} and above all of them")
+        problems.append(f"{rule} of {where} is {_brief(value)} and above all of them")
         return None
     return number
 
@@ -227,13 +231,18 @@ def _limit(value: object, rule: Rule, metric: Metric, where: str, problems: list
 def _one_of(entry: Mapping[Any, Any], key: str, words: Sequence[str], where: str, problems: list[str]) -> Any:
     value = entry.get(key)
     if value is not None and value not in words:
-        problems.append(f"{key} of {where} is {value!r} and not {' or '.join(words)}")
+        problems.append(f"{key} of {where} is {_brief(value)} and not {' or '.join(words)}")
     return value
 
 
 def _whole(value: object, where: str, problems: list[str]) -> int:
-    text = str(value)
-    if isinstance(value, bool) or not re.fullmatch(r"\d{1,12}", text):
-        problems.append(f"min_samples of {where} is {value!r} and no number of images")
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    if not re.fullmatch(r"\d{1,12}", text):
+        problems.append(f"min_samples of {where} is {_brief(value)} and no number of images")
         return 0
     return int(text)
+
+
+def _brief(value: object) -> str:
+    """Of a nest of aliases the plain form may have billions of letters."""
+    return repr(value) if isinstance(value, str) else reprlib.repr(value)

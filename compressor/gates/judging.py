@@ -130,11 +130,14 @@ def _compared(
 
 
 def _in_unit(gate: Gate, lost: Lost) -> _Judged:
-    """Relative rules divide by the reference; a reference of nothing makes every loss infinite."""
-    if gate.rule not in RELATIVE:
-        return _Judged(lost.change, lost.worst, lost.reference)
-    scale = abs(lost.reference)
-    change, worst = ((part / scale if scale else 0.0 if part <= 0 else 1e9) for part in (lost.change, lost.worst))
+    """Relative rules divide by the reference, of which nothing makes every loss more than any limit.
+
+    Without the rounding of 0.984 - 0.974, which would be above a limit of 0.01.
+    """
+    scale = abs(lost.reference) if gate.rule in RELATIVE else 1.0
+    change, worst = (
+        round(part / scale, 12) if scale else 0.0 if part <= 0 else 1e9 for part in (lost.change, lost.worst)
+    )
     return _Judged(change, worst, lost.reference)
 
 
