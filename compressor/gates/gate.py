@@ -44,6 +44,8 @@ GATE_FILE = {
 }
 _NUMBER = re.compile(r"([+-]?\d[\d_]*\.?\d*(?:[eE][+-]?\d+)?|[+-]?\.\d+)\s*(\S*)")
 
+_SHORT = reprlib.Repr(maxlevel=2)
+
 Judge = Literal["interval", "value"]
 
 
@@ -245,4 +247,4 @@ def _whole(value: object, where: str, problems: list[str]) -> int:
 
 def _brief(value: object) -> str:
     """Of a nest of aliases the plain form may have billions of letters."""
-    return repr(value) if isinstance(value, str) else reprlib.repr(value)
+    return repr(value) if isinstance(value, str) else _SHORT.repr(value)
