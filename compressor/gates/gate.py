@@ -44,7 +44,8 @@ GATE_FILE = {
 }
 _NUMBER = re.compile(r"([+-]?\d[\d_]*\.?\d*(?:[eE][+-]?\d+)?|[+-]?\.\d+)\s*(\S*)")
 
-_SHORT = reprlib.Repr(maxlevel=2)
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 
 Judge = Literal["interval", "value"]
 
