@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
@@ -463,6 +464,46 @@ def gate(
     else:
         print_decision(report, Console())
     _end(report.summary.decision, fail_on=fail_on, exit_zero=exit_zero)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="run folders or report.json, oldest first")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Put the reports of several releases side by side. What each ships, and what changed from first to last."""
+    from compressor.report.releases import side_by_side
+    from compressor.report.user_files import existing_report
+
+    if len(runs) < 2:
+        raise UsageFault(
+            "`compress compare` got one report.",
+            "It compares two or more, the oldest first.",
+            "Name another run folder or report.json.",
+        )
+    releases = side_by_side([existing_report(run)[0] for run in runs], [str(run) for run in runs])
+    if as_json:
+        _print_json(releases.to_dict())
+    else:
+        typer.echo(releases.to_text())
+
+
+@app.command()
+def verify(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a finished run")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Check that a run folder still is what its report says. Hashes, renderings, parity; writes nothing."""
+    from compressor.verifying import verify_run
+
+    checks = verify_run(run_folder)
+    if as_json:
+        _print_json([asdict(check) for check in checks])
+    else:
+        for check in checks:
+            typer.echo(f"{check.state:<7}  {check.name}: {printable(check.found, SENTENCE_LIMIT)}")
+    if any(check.state == "failed" for check in checks):
+        raise typer.Exit(EXIT_GATE_FAILED)
 
 
 @app.command()

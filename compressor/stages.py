@@ -189,6 +189,18 @@ def recorded_fingerprint(folder: Path) -> str | None:
     return (_read_json(folder / MANIFEST) or {}).get("fingerprint")
 
 
+def edited_outputs(folder: Path) -> str:
+    """Which outputs of a finished stage are no longer what it recorded, in words; nothing where all are.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished stage.
+    """
+    manifest = _read_json(folder / MANIFEST)
+    if manifest is None:
+        raise FileNotFoundError(folder / MANIFEST)
+    return _changed((), folder, manifest.get("outputs", {}))
+
+
 def started_fingerprint(folder: Path) -> str:
     """The fingerprint of what a stage that is running makes in its folder, under which it may keep its choices."""
     return str((_read_json(folder / IN_PROGRESS) or {}).get("fingerprint"))
@@ -264,7 +276,7 @@ def _hash_or_unreadable(path: Path) -> str:
 def _compare(stage: Stage, current: Mapping[str, Any], folder: Path) -> Status:
     finished = _read_json(folder / MANIFEST)
     if finished is not None and finished.get("fingerprint") == current["fingerprint"]:
-        changed = _changed_outputs(stage, folder, finished.get("outputs", {}))
+        changed = _changed(stage.outputs, folder, finished.get("outputs", {}))
         return Status("run", changed) if changed else Status("cached", "unchanged")
     started = _read_json(folder / IN_PROGRESS)
     if started is not None and started.get("fingerprint") == current["fingerprint"]:
@@ -273,9 +285,9 @@ def _compare(stage: Stage, current: Mapping[str, Any], folder: Path) -> Status:
     return Status("run", "never ran" if earlier is None else _difference(earlier, current))
 
 
-def _changed_outputs(stage: Stage, folder: Path, recorded: Mapping[str, str]) -> str:
-    missing = [name for name in {**dict.fromkeys(stage.outputs), **recorded} if not (folder / name).is_file()]
-    unrecorded = [name for name in stage.outputs if name not in recorded and name not in missing]
+def _changed(declared: Sequence[str], folder: Path, recorded: Mapping[str, str]) -> str:
+    missing = [name for name in {**dict.fromkeys(declared), **recorded} if not (folder / name).is_file()]
+    unrecorded = [name for name in declared if name not in recorded and name not in missing]
     if missing or unrecorded:
         return f"output missing: {', '.join(missing + unrecorded)}"
     edited = [name for name, sha in recorded.items() if _hash(folder / name) != sha]

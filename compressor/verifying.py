@@ -1,0 +1,192 @@
+"""`compress verify RUN`: is what lies in a run folder still what its report says?
+
+Every file is hashed again, every rendering is made again, and the exported files are compared with the torch modules
+again. It needs neither the teacher's checkpoint nor the user's images, and it writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from compressor.deploy.variants import Variant
+from compressor.inputs.card import TeacherCard
+from compressor.inputs.teacher import Classifier, load_teacher
+from compressor.report.leaks import checked_image_sets
+from compressor.report.rendering import rendered
+from compressor.report.schema import Report
+from compressor.report.text import count, percent
+from compressor.report.user_files import existing_report
+from compressor.stage_files import load_tensors, map_tensors, read_facts
+from compressor.stages import edited_outputs, recorded_fingerprint
+from compressor.students.student import load_student
+from compressor.tasks import ask_file, ask_teacher, task_of
+from exporters.parity import Outputs, compare_batches
+from exporters.runners import INPUT_NAME, OUTPUT_NAME, OnnxRunner, TorchRunner
+from profiles.errors import ToolError
+
+SPLIT, JUDGED = "samples/split.json", "report/judged.json"
+NUM_RANDOM = 16
+MAY_DIFFER = 1.0  # images on which another machine's rounding may decide a tie
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at again.
+
+    Attributes:
+        found: what it was, in words.
+    """
+
+    name: str
+    state: Literal["ok", "failed", "skipped"]
+    found: str
+
+
+def verify_run(path: Path) -> tuple[Check, ...]:
+    """All checks of a run folder, in their order.
+
+    Raises:
+        UsageFault: there is no report.
+    """
+    report, folder = existing_report(path)
+    checks: dict[str, Callable[[], Found]] = {
+        "stages": lambda: _stages(report, folder),
+        "artefacts": lambda: _artefacts(report, folder),
+        "renderings": lambda: _renderings(report, folder),
+        "held-out images": lambda: _held_out(report, folder),
+        "parity": lambda: _parity(folder),
+        "agreement": lambda: _agreement(report, folder),
+    }
+    return tuple(_checked(name, check) for name, check in checks.items())
+
+
+def _checked(name: str, check: Callable[[], Found]) -> Check:
+    """A check that cannot be made has failed: what it reads is part of the run."""
+    try:
+        found = check()
+    except ToolError as error:
+        return Check(name, "failed", error.received)
+    except Exception as error:  # a file that was edited can break whatever reads it in any way
+        return Check(name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    return Check(name, "failed" if found.problems else found.otherwise, "; ".join(found.problems) or found.said)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a check saw: its problems, or what it says where there is none."""
+
+    problems: tuple[str, ...]
+    said: str
+    otherwise: Literal["ok", "skipped"] = "ok"
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _stages(report: Report, folder: Path) -> Found:
+    """Each stage's outputs are what it recorded, and its fingerprint is the report's."""
+    problems = []
+    for stage in report.stages:
+        if edited := edited_outputs(folder / stage.name):
+            problems.append(f"{stage.name}: {edited}")
+        elif recorded_fingerprint(folder / stage.name) != stage.fingerprint:
+            problems.append(f"{stage.name} ran again since the report")
+    return Found(tuple(problems), f"{count(len(report.stages), 'stage')} as recorded")
+
+
+def _artefacts(report: Report, folder: Path) -> Found:
+    """Every file that someone may take away has the hash that the report gives."""
+    known = {artefact.path: artefact.sha256 for artefact in report.artefacts}
+    known |= {one.path: one.sha256 for one in report.variants if one.path is not None and one.sha256 is not None}
+    problems = tuple(problem for path, sha256 in known.items() if (problem := _differs(folder / path, path, sha256)))
+    return Found(problems, f"{count(len(known), 'file')} with the SHA-256 of the report")
+
+
+def _differs(file: Path, name: str, sha256: str) -> str:
+    if not file.is_file():
+        return f"{name} is missing"
+    with file.open("rb") as content:
+        return "" if hashlib.file_digest(content, "sha256").hexdigest() == sha256 else f"{name} was changed"
+
+
+def _renderings(report: Report, folder: Path) -> Found:
+    """What people and pipelines read is what report.json gives, to the letter."""
+    files = rendered(report, folder)
+    problems = []
+    for name, text in files.items():
+        if not (folder / name).is_file():
+            problems.append(f"{name} is missing")
+        elif (folder / name).read_text(encoding="utf-8") != text:
+            problems.append(f"{name} is not what report.json gives")
+    return Found(tuple(problems), f"{', '.join(files)} are what report.json gives")
+
+
+def _held_out(report: Report, folder: Path) -> Found:
+    """No judged image was trained or chosen on, and the sets are those of the report."""
+    split, judged = (json.loads((folder / path).read_text("utf-8")) for path in (SPLIT, JUDGED))
+    sets = checked_image_sets(split, judged)
+    if sets != report.image_sets:
+        return Found(("the recorded images are not those of the report",), "")
+    return Found((), ", ".join(f"{images.name} {images.num_images:,}" for images in sets) + ": none in two of them")
+
+
+# --- what the files compute -------------------------------------------------------------------------------------------
+
+
+def _parity(folder: Path) -> Found:
+    """The fp32 ONNX files compute what the torch modules compute, on random images."""
+    card = _card(folder)
+    student = load_student(folder / "distill/student.safetensors", folder / "distill/student.json")
+    teacher = load_teacher(load_tensors(folder / "teacher/weights.safetensors"), card)
+    images = torch.rand(NUM_RANDOM, *card.input_shape, generator=torch.Generator().manual_seed(0)).numpy()
+    outputs: Outputs = "values" if card.task == "regression" else "classes"
+    problems, largest = [], 0.0
+    modules: dict[str, nn.Module] = {"student": student, "teacher": Classifier(teacher)}
+    for name, module in modules.items():
+        with TorchRunner(module) as reference, OnnxRunner(folder / "onnx" / f"{name}.onnx") as candidate:
+            pairs = ((reference.infer({INPUT_NAME: part}), candidate.infer({INPUT_NAME: part})) for part in (images,))
+            parity = compare_batches(((a[OUTPUT_NAME], b[OUTPUT_NAME]) for a, b in pairs), outputs=outputs)
+        largest = max(largest, parity.max_rel)
+        if not parity.passes():
+            problems.append(f"{name}.onnx differs from torch by {parity.max_rel:.1e} of the largest output")
+    return Found(tuple(problems), f"onnx/ within {largest:.1e} of torch on {count(NUM_RANDOM, 'random image')}")
+
+
+def _agreement(report: Report, folder: Path) -> Found:
+    """Every file that this machine can run agrees with the teacher on the held-out images as the report says."""
+    samples = map_tensors(folder / "samples/images.safetensors")
+    rows = samples["evidence"]
+    if not len(rows):
+        return Found((), "the run held no image out", "skipped")
+    images = samples["images"][rows]
+    task = task_of(report.task)
+    teacher = load_teacher(load_tensors(folder / "teacher/weights.safetensors"), _card(folder))
+    reference = ask_teacher(task, teacher, images, "cpu").answers
+    reported = {variant.label: variant.agreement.evidence for variant in report.variants}
+    problems, number = [], 0
+    for row in read_facts(folder / "precision")["variants"]:
+        variant = Variant.from_dict(row)
+        label = f"{variant.model} {variant.precision}"
+        was = reported.get(label)
+        if variant.file is None or not variant.judged or was is None:
+            continue
+        with variant.open(folder) as runner:
+            answers = ask_file(task, runner, images).answers
+        facts = task.variant_facts(reference, answers, answers, samples["labels"][rows])["agreement"]
+        number += 1
+        if facts is None or abs(facts["value"] - was.value) > MAY_DIFFER / len(rows):
+            now = "nothing" if facts is None else percent(facts["value"])
+            problems.append(f"{label} agrees with the teacher on {now} and not on {percent(was.value)}")
+    return Found(tuple(problems), f"{count(number, 'file')} as reported on {count(len(rows), 'held-out image')}")
+
+
+def _card(folder: Path) -> TeacherCard:
+    return TeacherCard.model_validate_json((folder / "teacher/card.json").read_text(encoding="utf-8"))
