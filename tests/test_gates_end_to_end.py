@@ -1,4 +1,4 @@
-"""Gates as a pipeline meets them: on a run, on its report later, beside an earlier release; and what was changed since."""
+"""Gates as a pipeline meets them: on a run, on its report later, beside an earlier release; and what changed since."""
 
 from __future__ import annotations
 
