@@ -15,7 +15,7 @@ TITLE_LIMIT = 100
 SENTENCE_LIMIT = 500
 
 
-def annotations(report: Report) -> list[str]:
+def annotation_lines(report: Report) -> list[str]:
     """Workflow commands, one a line; nothing where everything holds."""
     judged = judgements(report)
     failed = [("error", one) for one in judged if one.outcome == "fail"]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from judged import every_outcome, gate, hostile
 
-from compressor.report.annotations import LINES, annotations
+from compressor.report.annotations import LINES, annotation_lines
 from compressor.report.schema import Report
 
 
 def test_failures_come_first_and_the_rest_is_counted(build_report: Callable[..., Report]) -> None:
-    lines = annotations(build_report(gates=every_outcome()))
+    lines = annotation_lines(build_report(gates=every_outcome()))
     assert len(lines) == LINES
     assert lines[0] == "::error title=gate accuracy.max_drop::accuracy.max_drop: agreement is 97 %25."
     assert [line.split(" ")[0] for line in lines] == ["::error"] * 5 + ["::warning"]
@@ -19,18 +19,18 @@ def test_failures_come_first_and_the_rest_is_counted(build_report: Callable[...,
 
 
 def test_nothing_is_said_where_everything_holds(build_report: Callable[..., Report]) -> None:
-    assert annotations(build_report(gates=(gate("agreement.min"),), verdicts=())) == []
+    assert annotation_lines(build_report(gates=(gate("agreement.min"),), verdicts=())) == []
 
 
 def test_as_many_as_fit_are_all_shown(build_report: Callable[..., Report]) -> None:
     gates = tuple(gate(f"gate {index}", "missed", "warn") for index in range(LINES))
-    lines = annotations(build_report(gates=gates, verdicts=()))
+    lines = annotation_lines(build_report(gates=gates, verdicts=()))
     assert len(lines) == LINES
     assert all(line.startswith("::warning title=gate gate ") for line in lines)
 
 
 def test_hostile_words_make_no_second_command_and_no_second_property(report: Report) -> None:
-    lines = annotations(hostile(report))
+    lines = annotation_lines(hostile(report))
     assert lines
     for line in lines:
         assert len(line.splitlines()) == 1
