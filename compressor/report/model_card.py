@@ -12,13 +12,13 @@ from itertools import chain
 from typing import TypeVar
 
 from compressor.inputs.card import Task
-from compressor.report.measured import Proportion, Scores
+from compressor.report.judgements import judgements
+from compressor.report.measured import Comparison, Proportion, Scores
 from compressor.report.schema import Report
 from compressor.report.shipping import Variant
 from compressor.report.text import (
     ACCURACY,
     AGREEMENT,
-    agrees,
     approximate,
     conditions,
     count,
@@ -26,6 +26,7 @@ from compressor.report.text import (
     macs,
     median,
     params,
+    percent,
     size,
     with_interval,
 )
@@ -135,15 +136,17 @@ def _running(report: Report) -> Iterator[str]:
     yield "## How to run it"
     yield _bullets(
         [
-            f"Input `image`: float32 (B, {channels}, {height}, {width}), {'grey' if channels == 1 else 'red, green, blue'}"
-            ", values from 0 to 1. The file normalises them itself; do not do it again.",
+            f"Input `image`: float32 (B, {channels}, {height}, {width}), {'grey' if channels == 1 else 'RGB'}, values "
+            "from 0 to 1. The file normalises them itself; do not do it again.",
             f"Output `logits`: {_OUTPUTS[report.task]}.",
             f"{'Outputs' if report.task == 'regression' else 'Classes'} in the order of the logits: "
-            f"{_listed(source.class_names, code)}. The metadata of the ONNX file hold all of them, under `card`.",
+            f"{_listed(source.class_names, code)}. The metadata of the ONNX file hold all of them under "
+            "`card`, and how an image is resized and cropped.",
         ]
     )
-    path = next((one.path for one in report.variants if one.path and _recommended(report, one)), None)
-    path = path or next((one.path for one in report.artefacts if one.path.endswith("student.onnx")), "student.onnx")
+    made = [one for one in report.variants if one.path and (one.model, one.format) == ("student", "onnx")]
+    made.sort(key=lambda one: not _recommended(report, one))  # stable: fp32 is the first of the others
+    path = made[0].path if made else report.student.name
     shape = ", ".join(map(str, (1, *source.input_shape)))
     lines = (
         "import numpy, onnxruntime",
@@ -158,7 +161,10 @@ def _running(report: Report) -> Iterator[str]:
 def _training(report: Report) -> Iterator[str]:
     samples, making = report.samples, report.distillation
     yield "## Training data"
-    lines = ["No image of the teacher's original training data was used, nor asked for."]
+    lines = [
+        "The run did not ask for the data that the teacher was trained on. These are all images that it had; whether "
+        "some of the real ones are of that data, only the holder of the teacher knows."
+    ]
     if report.image_sets:
         lines += [f"{count(part.num_images, 'image')}: {_USES[part.name]}." for part in report.image_sets]
     else:
@@ -179,7 +185,6 @@ def _training(report: Report) -> Iterator[str]:
             f"Images of {height}x{width} pixels that a generator drew while it was guided by the teacher; "
             "they may resemble what the teacher was trained on."
         )
-    lines.append("Labels took no part in training: the student learns what its teacher says.")
     lines.append(f"{TO_FILL_IN} where the images come from, what consent or licence they have, and who is in them.")
     yield _bullets(lines)
 
@@ -190,13 +195,14 @@ def _evaluation(report: Report) -> Iterator[str]:
         "Shares with their 95 % intervals, on images that no stage trained or chose on. Agreement is with the teacher, "
         "whose own errors it does not show."
     )
-    rows = [row for variant in report.variants if variant.path is not None for row in _rows(report, variant)]
+    shown = [one for one in report.variants if one.path and (one.model == "student" or one.precision == "fp32")]
+    rows = [row for variant in shown for row in _rows(report, variant)]
     if rows:
         yield _table(("artefact", "what", "images", "share"), rows)
     else:
         yield "No image was given to evaluate on, so nothing says how good the student is."
-    lines = [line for variant in report.variants for line in _speed(variant)]
-    yield _bullets(lines or ["No latency was measured."])
+    speeds = [line for variant in shown for line in _speed(variant)]
+    yield _bullets([*_calibration(report), *(speeds or ["No latency was measured."])])
 
 
 def _rows(report: Report, variant: Variant) -> Iterator[tuple[str, str, str, str]]:
@@ -213,11 +219,21 @@ def _rows(report: Report, variant: Variant) -> Iterator[tuple[str, str, str, str
                 yield name, called(share), f"{share.n:,} {_SETS[images]}", with_interval(share)
 
 
+def _calibration(report: Report) -> Iterator[str]:
+    for comparison in (report.comparison_evidence, report.comparison_eval):
+        if not isinstance(comparison, Comparison):
+            continue
+        for found in (comparison.calibration_labels, comparison.calibration):
+            if found is not None:
+                whose = "labels" if found.against == "labels" else "the teacher's classes"
+                yield f"Expected calibration error against {whose}, {count(found.n, 'image')}: {percent(found.error)}."
+
+
 def _speed(variant: Variant) -> Iterator[str]:
     label = prose(variant.label)
     for latency in (variant.latency_host, variant.latency_target):
         if latency is not None:
-            yield f"{label}: {prose(median(latency))} ms (p50), {prose(conditions(latency))}."
+            yield f"{label}, p50 in ms: {prose(median(latency))}; {prose(conditions(latency))}."
     predicted = variant.latency_predicted
     if variant.latency_target is None and predicted is not None:
         yield f"{label}: {prose(approximate(predicted, ' ms'))} predicted for {prose(predicted.device)}, not measured."
@@ -243,7 +259,8 @@ def _robustness(report: Report) -> Iterator[str]:
 
 def _limitations(report: Report) -> Iterator[str]:
     yield "## Limits and warnings"
-    lines = [*map(prose, report.warnings[:LIST_LIMIT])]
+    lines = [f"{one.kind.capitalize()}, {one.state}: {prose(one.sentence)}" for one in judgements(report)]
+    lines += map(prose, report.warnings[:LIST_LIMIT])
     if (rest := len(report.warnings) - LIST_LIMIT) > 0:
         lines.append(f"and {count(rest, 'more warning')} in report.json")
     unseen = _unseen(report)
