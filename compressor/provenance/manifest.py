@@ -18,6 +18,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt
 
+from compressor.gates.asked import BASELINE, GATES
 from compressor.report.gate_record import Baseline
 from compressor.report.measured import Record, RunPath, Sha256
 from compressor.report.schema import ImageSet, Report
@@ -27,7 +28,7 @@ SCHEMA_VERSION: Literal["1.0"] = "1.0"
 
 CONFIG = "config.yaml"
 REPORT_FILES = ("report.json", "report.md", "report.html", "junit.xml", "metrics.txt", "model-card.md", "sbom.json")
-RUN_FILES = ("CACHEDIR.TAG", "choices.json", CONFIG, "target.json")
+RUN_FILES = ("CACHEDIR.TAG", "choices.json", CONFIG, "target.json", GATES, BASELINE)
 MERGED = "merged"
 """The folder of results that devices sent back."""
 UNFINISHED = ("in-progress.json", "error.log", "checkpoint*.pt", ".tmp-*")

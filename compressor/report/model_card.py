@@ -7,6 +7,7 @@ know, such as who is affected by an error, is a line that begins with `TO FILL I
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
@@ -151,7 +152,7 @@ def _running(report: Report) -> Iterator[str]:
     lines = (
         "import numpy, onnxruntime",
         "",
-        f"session = onnxruntime.InferenceSession({path!r})",
+        f"session = onnxruntime.InferenceSession({json.dumps(path)})",
         f"image = numpy.zeros(({shape}), numpy.float32)  # your image, values from 0 to 1",
         '(logits,) = session.run(["logits"], {"image": image})',
     )

@@ -63,11 +63,11 @@ def test_the_tag_is_one_that_the_hub_knows(task: str, tag: str | None, report: R
 
 
 def test_the_example_runs_the_recommended_onnx_file_and_never_an_engine(report: Report) -> None:
-    assert "InferenceSession('precision/student.fp16.onnx')" in model_card(report)
+    assert 'InferenceSession("precision/student.fp16.onnx")' in model_card(report)
     for changes in ({"format": "engine"}, {"model": "teacher", "precision": "fp32"}):
         assert report.recommendation is not None
         other: Recommendation = report.recommendation.model_copy(update=changes)
-        assert "InferenceSession('onnx/student.onnx')" in model_card(
+        assert 'InferenceSession("onnx/student.onnx")' in model_card(
             report.model_copy(update={"recommendation": other})
         )
 
