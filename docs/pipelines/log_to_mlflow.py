@@ -75,7 +75,7 @@ def metrics(report: dict[str, Any]) -> Iterator[tuple[str, float]]:
             latency = variant[f"latency_{place}"]
             if latency is not None:
                 yield f"{name}.latency_p50_ms.{place}", latency["latency_p50_ms"]
-    for index, gate in enumerate(report["gates"]):
+    for index, gate in enumerate(report.get("gates", ())):  # before schema 1.5 there were none
         yield f"gate.{index}.held", float(gate["state"] == "held")
     yield "student.params_m", report["student"]["params_m"]
     yield "seconds", sum(stage["seconds"] for stage in report["stages"])
