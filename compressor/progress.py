@@ -1,10 +1,12 @@
 """What a person sees while a run works: progress bars on a terminal, plain lines elsewhere, nothing when quiet.
 
-Everything here goes to stderr, so that stdout holds the result and nothing else.
+Everything here goes to stderr, so that stdout holds the result and nothing else. In the log of a build server each
+stage is a fold of its own: GitHub's runner and GitLab's read their marks from both streams.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from compressor.report.text import duration, size
-from compressor.report.untrusted import without_controls
+from compressor.report.untrusted import without_commands, without_controls
 
 if TYPE_CHECKING:
     from compressor.distill.training import Forecast
@@ -35,6 +37,7 @@ class Reporter:
         self.quiet = quiet
         self._bar: _Bar | None = None
         self._line_due = 0.0
+        self._open_fold: str | None = None
 
     def note(self, message: str) -> None:
         """One line of information, indented below its stage."""
@@ -50,7 +53,16 @@ class Reporter:
         if not self.quiet:
             verb = {"cached": "cached", "resume": "resumes", "run": "runs"}[state]
             why = "" if state == "cached" or reason == "never ran" else f" ({reason})"
+            self._fold(name)
             self._print(f"{name:<8} {verb}{why}")
+
+    @contextmanager
+    def folds(self) -> Iterator[None]:
+        """Around all stages: what follows them, a failure's three sentences above all, lies in no fold."""
+        try:
+            yield
+        finally:
+            self._end_fold()
 
     def phase_started(self, phase: str, num_steps: int, first_step: int) -> None:
         """A training loop begins, or goes on."""
@@ -96,9 +108,33 @@ class Reporter:
             self._bar.live.stop()
             self._bar = None
 
+    def _fold(self, stage: str) -> None:
+        """Begin the fold of a stage, which ends that of the stage before; nothing where no server reads the log."""
+        self._end_fold()
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            self._mark(f"::group::{stage}")
+        elif os.environ.get("GITLAB_CI") == "true":
+            self._mark(f"\x1b[0Ksection_start:{time.time():.0f}:{stage}\r\x1b[0K{stage}")
+        else:
+            return
+        self._open_fold = stage
+
+    def _end_fold(self) -> None:
+        stage, self._open_fold = self._open_fold, None
+        if stage is not None and os.environ.get("GITHUB_ACTIONS") == "true":
+            self._mark("::endgroup::")
+        elif stage is not None:
+            self._mark(f"\x1b[0Ksection_end:{time.time():.0f}:{stage}\r\x1b[0K")
+
+    def _mark(self, line: str) -> None:
+        """Written past the console, which would take the control characters out; stage names are ours."""
+        self.console.file.write(f"{line}\n")
+        self.console.file.flush()
+
     def _print(self, text: str, style: str = "") -> None:
-        # Names of files and classes are the user's, and an escape sequence in one would reach the terminal.
-        self.console.print(Text(without_controls(text), style=style))
+        # Names of files and classes are the user's: an escape sequence in one would reach the terminal, and a workflow
+        # command the server that reads the log.
+        self.console.print(Text(without_commands(without_controls(text)), style=style))
 
 
 class _Bar:

@@ -23,7 +23,11 @@ MODULES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 # Modules that answer before torch is there: the command line, and a report that is read on a machine without it.
-LIGHT = ("cli", "config", "errors", "layout", "stages", "report.schema", "report.markdown", "report.untrusted")
+LIGHT = (
+    *("cli", "config", "errors", "layout", "stages", "report.schema", "report.markdown", "report.untrusted"),
+    *("report.junit", "report.metrics", "report.annotations", "report.model_card"),
+    *("provenance.manifest", "provenance.sbom"),
+)
 
 
 def imported(path: Path, *, at_import: bool) -> set[str]:

@@ -38,6 +38,9 @@ T = TypeVar("T")
 
 # A list in report.json may be as long as the user's folder; here it ends with a count of the rest.
 LIST_LIMIT = 15
+# All lists together may still be too long, where every sentence quotes a name that is nothing but markup. With what is
+# said of the rest this stays below a comment's 65,536 characters, and at four bytes each below a step summary's 1 MiB.
+LENGTH_LIMIT = 65_000
 
 _EQUAL = {
     "classification": "top-1 equal",
@@ -66,7 +69,20 @@ def report_markdown(report: Report) -> str:
         _files,
         _again,
     )
-    return "\n\n".join(chain.from_iterable(section(report) for section in sections)) + "\n"
+    return "\n\n".join(_short_enough(chain.from_iterable(section(report) for section in sections))) + "\n"
+
+
+def _short_enough(blocks: Iterable[str]) -> Iterator[str]:
+    """All blocks that fit, each whole, so that no table and no fence ends in the middle; and how many did not."""
+    length, num_left_out = 0, 0
+    for block in blocks:
+        if length + len(block) + len("\n\n") > LENGTH_LIMIT:
+            num_left_out += 1
+            continue
+        length += len(block) + len("\n\n")
+        yield block
+    if num_left_out:
+        yield f"Left out for its length: {count(num_left_out, 'part')} of this report. All of it is in report.json."
 
 
 def _head(report: Report) -> Iterator[str]:

@@ -33,6 +33,16 @@ def without_controls(text: str) -> str:
     )
 
 
+def without_commands(line: str) -> str:
+    """A line of a log that no build server takes for an order to itself.
+
+    GitHub's runner reads `::name::` at the start of a line, spaces left aside, and `##[name]` anywhere in it; Azure's
+    reads `##vso[name]`. One space more and it is text.
+    """
+    line = re.sub(r"##(?=\[|vso\[)", "## ", line)
+    return re.sub(r"^(\s*):(?=:)", r"\1: ", line)
+
+
 def printable(text: str, limit: int) -> str:
     """One line of at most `limit` characters for terminals and pictures; white space is single spaces.
 

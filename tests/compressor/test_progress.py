@@ -112,3 +112,61 @@ def test_nothing_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     assert "    a note\n" in err
+
+
+def two_stages(shown: Reporter) -> None:
+    with shown.folds():
+        shown.stage("teacher", "cached", "unchanged")
+        shown.stage("distill", "run", "never ran")
+        shown.note("a note")
+    shown.warn("after them")
+
+
+def test_each_stage_is_a_group_of_githubs_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.delenv("GITLAB_CI", raising=False)
+    shown, stream = reporter(terminal=False)
+    two_stages(shown)
+    assert stream.getvalue().splitlines() == [
+        *("::group::teacher", "teacher  cached", "::endgroup::"),
+        *("::group::distill", "distill  runs", "    a note", "::endgroup::"),
+        "  ! after them",
+    ]
+
+
+def test_each_stage_is_a_section_of_gitlabs_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITLAB_CI", "true")
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    monkeypatch.setattr(progress.time, "time", lambda: 1_700_000_000.4)
+    shown, stream = reporter(terminal=False)
+    two_stages(shown)
+    starts = [f"\x1b[0Ksection_start:1700000000:{name}\r\x1b[0K{name}\n" for name in ("teacher", "distill")]
+    ends = [f"\x1b[0Ksection_end:1700000000:{name}\r\x1b[0K\n" for name in ("teacher", "distill")]
+    assert stream.getvalue() == (
+        f"{starts[0]}teacher  cached\n{ends[0]}{starts[1]}distill  runs\n    a note\n{ends[1]}  ! after them\n"
+    )
+
+
+def test_a_failing_stage_leaves_no_fold_open_and_quiet_opens_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    shown, stream = reporter(terminal=False)
+    shown.stage("distill", "run", "never ran")
+    with pytest.raises(ValueError, match="broken"), shown.folds():
+        raise ValueError("broken")
+    assert stream.getvalue().endswith("::endgroup::\n")
+    shown, stream = reporter(terminal=False, quiet=True)
+    two_stages(shown)
+    assert stream.getvalue() == "  ! after them\n"
+
+
+def test_a_name_from_outside_gives_githubs_runner_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    shown, stream = reporter(terminal=False)
+    for name in ("::add-mask::a", " \u00a0::stop-commands::x", "x\n::error::y", "few/##[group]z", "##vso[task.x]z"):
+        shown.note(name)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 5
+    for line in lines:
+        assert not line.strip().startswith("::")
+        assert "##[" not in line
+        assert "##vso[" not in line

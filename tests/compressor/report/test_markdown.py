@@ -87,6 +87,32 @@ def test_a_hostile_teacher_of_a_thousand_classes(report: Report, build_report: C
     assert "and 985 more in report.json" in markdown
 
 
+def test_a_report_of_nothing_but_markup_ends_in_time_and_with_whole_parts(
+    report: Report, build_report: Callable[..., Report]
+) -> None:
+    """Each of these characters becomes five; a thousand such sentences stand in every list that has no end."""
+    words = tuple("[`" * 5_000 + str(index) for index in range(1_000))
+    making = report.distillation.model_copy(update={"departures": words[:20]})
+    longest = build_report(
+        summary=report.summary.model_copy(update={"points": words[:40]}),
+        warnings=words,
+        variant_notes=words,
+        distillation=making,
+        command="compress run " + "`" * 80_000,
+    )
+    markdown = report_markdown(longest)
+    assert GITHUB_COMMENT_LIMIT / 4 < len(markdown) < GITHUB_COMMENT_LIMIT
+    assert len(markdown.encode()) < 2**20
+    assert "Left out for its length: " in markdown.splitlines()[-1]
+    assert markdown.startswith(f"# Compression report: `{report.run_name}`\n")
+    tokens = parsed(markdown)
+    tables = [token.map for token in tokens if token.type == "table_open"]
+    assert len(tables) >= 3
+    assert "## Artefacts" in markdown  # what comes after a part that does not fit still stands
+    assert not any(token.type == "fence" for token in tokens)
+    assert "Left out for its length" not in report_markdown(report)
+
+
 def test_the_recommended_artefact_is_marked_and_stands_first(report: Report) -> None:
     markdown = report_markdown(report)
     assert report.recommendation is not None
