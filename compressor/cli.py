@@ -24,7 +24,7 @@ from compressor import __version__
 from compressor.config import FIELDS, FLAGS, REPEATED, Resolved, get, holds_path, resolve
 from compressor.errors import EXIT_BUG, EXIT_GATE_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageFault, exit_code_of
 from compressor.layout import columns
-from compressor.report.untrusted import printable, without_controls
+from compressor.report.untrusted import printable, without_commands, without_controls
 from compressor.stages import Refusal
 from compressor.torchrun import ALONE, Ranks, start, starts_processes, this_process
 from profiles.errors import ToolError
@@ -108,7 +108,7 @@ def invoke(arguments: Sequence[str]) -> int:
 
 def _refuse(received: str, expected: str, action: str) -> None:
     # They may quote names from a checkpoint or a folder, and with them an escape sequence.
-    lines = [printable(sentence, SENTENCE_LIMIT) for sentence in (received, expected, action)]
+    lines = [without_commands(printable(sentence, SENTENCE_LIMIT)) for sentence in (received, expected, action)]
     sys.stderr.write("error: {}\n       {}\n       {}\n".format(*lines))
 
 
@@ -277,6 +277,10 @@ def run(
 
         raise typer.Exit(follow(resolved, ranks))
     report = _run(resolved, as_json=as_json, quiet=quiet, ranks=ranks)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from compressor.report.annotations import annotation_lines
+
+        sys.stderr.write("".join(f"{line}\n" for line in annotation_lines(report)))
     _end(report.summary.decision, fail_on=fail_on, exit_zero=exit_zero)
 
 
@@ -301,7 +305,7 @@ def _show(report: Report, folder: Path, *, as_json: bool) -> None:
         _print_json(report.model_dump(mode="json"))
     else:
         print_summary(report, Console())
-        typer.echo(f"report: {folder / 'report.md'}")
+        typer.echo(f"report: {folder / 'report.html'}")
 
 
 def _end(decision: Decision, *, fail_on: Literal["fail", "warn"] = "fail", exit_zero: bool = False) -> None:
@@ -458,7 +462,7 @@ def gate(
     if junit is not None:
         from compressor.report.junit import junit_xml
 
-        write_asked_file(junit, junit_xml(report), "--junit")
+        write_asked_file(junit, junit_xml(report, fail_on=fail_on), "--junit")
     if as_json:
         _print_json(decision_json(report))
     else:

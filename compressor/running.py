@@ -33,8 +33,10 @@ from compressor.interruption import interruptible, stopped
 from compressor.pipeline import declare
 from compressor.pipeline.run import TARGET, Run, limits_for, prepare
 from compressor.progress import Reporter
+from compressor.provenance.manifest import MANIFEST, run_manifest, write_manifest
+from compressor.provenance.sbom import SBOM, sbom_json
 from compressor.report.assemble import build_report
-from compressor.report.markdown import report_markdown
+from compressor.report.rendering import RENDERINGS, rendered
 from compressor.report.schema import Environment, Report, StageRecord, TimeSplit, read_report, write_report
 from compressor.report.time_split import time_split
 from compressor.stage_files import read_facts
@@ -98,7 +100,8 @@ def execute_run(
                 save_asked(run.asked, folder)
             had_report = (folder / "report.json").exists()
             try:
-                results = [_run_stage(stage, run) for stage in declare(run)]
+                with reporter.folds():
+                    results = [_run_stage(stage, run) for stage in declare(run)]
                 with _as_stage_errors("report", folder):
                     merged = _merged(folder, run.target, reporter)
                     report = _report(run, results, command, merged)
@@ -244,7 +247,8 @@ def _earlier(path: Path) -> Report | None:
         report = read_report(path)
     except (OSError, ValueError):
         return None
-    return report if report.tool_version == __version__ and path.with_suffix(".md").exists() else None
+    whole = all((path.parent / name).exists() for name in (*RENDERINGS, SBOM, MANIFEST))
+    return report if report.tool_version == __version__ and whole else None
 
 
 def _still_holds(report: Report, fingerprints: Sequence[str], run: Run, merged: BoardResult | None) -> bool:
@@ -304,8 +308,12 @@ def _built(
 
 
 def _write(report: Report, folder: Path) -> None:
+    """report.json, what is made of it, and last the manifest, which has the hashes of all others."""
     write_report(report, folder / "report.json")
-    atomic_write_text(folder / "report.md", report_markdown(report))
+    for name, text in rendered(report, folder).items():
+        atomic_write_text(folder / name, text)
+    atomic_write_text(folder / SBOM, sbom_json(report))
+    write_manifest(run_manifest(report, folder), folder / MANIFEST)
 
 
 def _environment(run: Run) -> Environment:

@@ -19,6 +19,7 @@ from torch import nn
 from compressor.deploy.variants import Variant
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.teacher import Classifier, load_teacher
+from compressor.provenance.manifest import MANIFEST, read_manifest
 from compressor.report.leaks import checked_image_sets
 from compressor.report.rendering import rendered
 from compressor.report.schema import Report
@@ -60,6 +61,7 @@ def verify_run(path: Path) -> tuple[Check, ...]:
     checks: dict[str, Callable[[], Found]] = {
         "stages": lambda: _stages(report, folder),
         "artefacts": lambda: _artefacts(report, folder),
+        "manifest": lambda: _manifest(folder),
         "renderings": lambda: _renderings(report, folder),
         "held-out images": lambda: _held_out(report, folder),
         "parity": lambda: _parity(folder),
@@ -108,6 +110,13 @@ def _artefacts(report: Report, folder: Path) -> Found:
     known |= {one.path: one.sha256 for one in report.variants if one.path is not None and one.sha256 is not None}
     problems = tuple(problem for path, sha256 in known.items() if (problem := _differs(folder / path, path, sha256)))
     return Found(problems, f"{count(len(known), 'file')} with the SHA-256 of the report")
+
+
+def _manifest(folder: Path) -> Found:
+    """Every file of the run is there as the manifest lists it."""
+    files = read_manifest(folder / MANIFEST).files
+    problems = tuple(found for one in files if (found := _differs(folder / one.path, one.path, one.sha256)))
+    return Found(problems, f"{count(len(files), 'file')} as listed")
 
 
 def _differs(file: Path, name: str, sha256: str) -> str:

@@ -22,11 +22,12 @@ from compressor.gates.asked import BASELINE, GATES
 from compressor.report.gate_record import Baseline
 from compressor.report.measured import Record, RunPath, Sha256
 from compressor.report.schema import ImageSet, Report
-from compressor.stages import MANIFEST, atomic_write_text
+from compressor.stages import MANIFEST as STAGE_MANIFEST
+from compressor.stages import atomic_write_text
 
 SCHEMA_VERSION: Literal["1.0"] = "1.0"
 
-CONFIG = "config.yaml"
+MANIFEST, CONFIG = "manifest.json", "config.yaml"
 REPORT_FILES = ("report.json", "report.md", "report.html", "junit.xml", "metrics.txt", "model-card.md", "sbom.json")
 RUN_FILES = ("CACHEDIR.TAG", "choices.json", CONFIG, "target.json", GATES, BASELINE)
 MERGED = "merged"
@@ -111,7 +112,7 @@ def run_manifest(report: Report, run_folder: Path) -> RunManifest:
         OSError: a stage of the report, or config.yaml, is not in the folder.
     """
     names = [stage.name for stage in report.stages]
-    records = {name: _read(run_folder / name / MANIFEST) for name in names}
+    records = {name: _read(run_folder / name / STAGE_MANIFEST) for name in names}
     environment = report.environment
     versions = {
         "compress": report.tool_version,

@@ -31,6 +31,7 @@ from packaging.requirements import Requirement
 from compressor.report.schema import Artefact, Report
 from compressor.report.untrusted import printable
 
+SBOM = "sbom.json"
 TOOL = "compress-edge"
 NAME_LIMIT = 200
 LICENCE_LIMIT = 100  # longer, it is the text of a licence and not its name

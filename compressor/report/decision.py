@@ -24,7 +24,7 @@ def decision_sentence(report: Report) -> str:
 
 def _parts(report: Report) -> Iterator[str]:
     """Failing gates first, then limits, then what passes."""
-    outcomes = [gate.outcome for gate in report.gates]
+    outcomes: list[str] = [gate.outcome for gate in report.gates]
     for outcome, verb in (("fail", "fail"), ("warn", "warn")):
         if number := outcomes.count(outcome):
             yield f"{count(number, 'gate')} {verb}{'s' if number == 1 else ''}"

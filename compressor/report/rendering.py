@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from compressor.report.html import report_html
 from compressor.report.junit import junit_xml
@@ -11,17 +13,18 @@ from compressor.report.metrics import metrics_text
 from compressor.report.model_card import model_card
 from compressor.report.schema import Report
 
+RENDERINGS: Mapping[str, Callable[[Report, Path], str]] = MappingProxyType(
+    {
+        "report.md": lambda report, _folder: report_markdown(report),
+        "report.html": report_html,
+        "junit.xml": lambda report, _folder: junit_xml(report),
+        "metrics.txt": lambda report, _folder: metrics_text(report),
+        "model-card.md": lambda report, _folder: model_card(report),
+    }
+)
+"""From a report and its run folder, where the pictures are; equal ones give equal texts."""
+
 
 def rendered(report: Report, folder: Path) -> dict[str, str]:
-    """Name and text of each; the same report and pictures give the same texts.
-
-    Args:
-        folder: the run folder, for the pictures.
-    """
-    return {
-        "report.md": report_markdown(report),
-        "report.html": report_html(report, folder),
-        "junit.xml": junit_xml(report),
-        "metrics.txt": metrics_text(report),
-        "model-card.md": model_card(report),
-    }
+    """Name and text of each."""
+    return {name: render(report, folder) for name, render in RENDERINGS.items()}

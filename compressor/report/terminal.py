@@ -28,7 +28,7 @@ from compressor.report.student_search import search_summary
 from compressor.report.table import host_name, latency_lines, latency_notes, side_by_side
 from compressor.report.text import ABSENT
 from compressor.report.time_split import time_lines
-from compressor.report.untrusted import NAME_LIMIT, PROSE_LIMIT, printable
+from compressor.report.untrusted import NAME_LIMIT, PROSE_LIMIT, printable, without_commands
 
 MAX_WARNINGS = 10
 _GATE_WORDS = {"pass": "Gate passes", "warn": "Gate warns", "fail": "Gate fails"}
@@ -174,4 +174,4 @@ def _print_paragraphs(console: Console, texts: Sequence[str], style: str) -> Non
 
 def _line(text: str, style: str = "") -> Text:
     """Untrusted text: rich looks for no markup in a Text, and `printable` leaves no terminal escape in it."""
-    return Text(printable(text, PROSE_LIMIT), style=style)
+    return Text(without_commands(printable(text, PROSE_LIMIT)), style=style)
