@@ -38,7 +38,7 @@ from benchmarks.rows import append_row, provenance
 from compressor.demo import DIGITS, NUM_TRAIN, digits
 from compressor.deploy.calibration_images import JUDGED_SYNTHETIC, gather
 from compressor.distill.generator import Generator, load_generator
-from compressor.report.evidence import wilson_interval
+from compressor.report.intervals import wilson_interval
 from compressor.stage_files import load_tensors
 from exporters.calibration import ActivationRanges, collect_ranges, merge, range_agreement
 from exporters.int8_placement import place

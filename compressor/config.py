@@ -253,6 +253,9 @@ class ReportConfig(Section):
 
     eval: AbsolutePath | None = Field(None, description="more images, in class folders or not; only ever reported on")
     synthetic_sheet: bool = Field(False, description="add a contact sheet of generated images")
+    skip_robustness: bool = Field(
+        False, description="do not judge teacher and student on disturbed copies of held-out images"
+    )
 
 
 class GatesConfig(Section):
@@ -375,6 +378,7 @@ FLAGS: Mapping[str, str] = {
     "gates.limits": "--gate",
     "gates.baseline": "--baseline",
     "gates.require_measured": "--require-measured",
+    "report.skip_robustness": "--skip-robustness",
     "target": "--target",
     "budget": "--budget",
     "board": "--board",

@@ -9,11 +9,23 @@ from typing import Any
 
 import pytest
 
-from compressor.report.evidence import wilson_interval
+from compressor.report.intervals import mcnemar_p, paired_difference, wilson_interval
 from compressor.report.limits import Limits
-from compressor.report.measured import ClassFlips, Comparison, Confidence, Proportion, Scores
+from compressor.report.measured import (
+    Calibration,
+    ClassAccuracy,
+    ClassFlips,
+    Comparison,
+    Confidence,
+    Difference,
+    Differences,
+    Proportion,
+    Scores,
+    Shift,
+)
 from compressor.report.predicted import Prediction
 from compressor.report.recommend import recommend
+from compressor.report.robustness_record import Robustness
 from compressor.report.schema import (
     Artefact,
     Choice,
@@ -46,6 +58,13 @@ NO_JETSON = "No jetson-orin-nano-super is attached to this machine, and no other
 def proportion(successes: int, n: int) -> Proportion:
     low, high = wilson_interval(successes, n)
     return Proportion(value=successes / n, low=low, high=high, n=n)
+
+
+def paired(both: int, gained: int, lost: int, neither: int) -> Difference:
+    value, low, high = paired_difference(both, gained, lost, neither)
+    n = both + gained + lost + neither
+    p_value = mcnemar_p(gained, lost)
+    return Difference(value=value, low=low, high=high, n=n, gained=gained, lost=lost, p_value=p_value)
 
 
 def latency(p50_ms: float, **changes: Any) -> LatencyStats:
@@ -206,6 +225,10 @@ def build_report(**changes: Any) -> Report:
                 ClassFlips(class_index=1, num_images=4, num_flipped=2),
                 ClassFlips(class_index=8, num_images=6, num_flipped=0),
             ),
+            confidence_shift=Shift(value=-0.023, low=-0.041, high=-0.008, n=40),
+            calibration=Calibration(error=0.061, n=40, num_bins=4, against="teacher"),
+            calibration_labels=Calibration(error=0.058, n=40, num_bins=4, against="labels"),
+            teacher_calibration_labels=Calibration(error=0.031, n=40, num_bins=4, against="labels"),
         ),
         "samples": Samples(
             num_train=120,
@@ -259,7 +282,25 @@ def build_report(**changes: Any) -> Report:
         ),
         "variants": (
             variant("student", "fp32", path="onnx/student.onnx", latency_host=latency(0.148)),
-            variant("student", "fp16", size_mib=0.15, latency_host=latency(0.151), latency_predicted=prediction(0.31)),
+            variant(
+                "student",
+                "fp16",
+                size_mib=0.15,
+                accuracy_difference=Differences(eval=paired(960, 8, 25, 7)),
+                class_accuracy=(
+                    ClassAccuracy(
+                        class_index=3, num_images=90, num_right_teacher=89, num_right=80, low=-0.173, high=-0.04
+                    ),
+                    ClassAccuracy(
+                        class_index=4, num_images=110, num_right_teacher=109, num_right=110, low=-0.03, high=0.05
+                    ),
+                    ClassAccuracy(
+                        class_index=8, num_images=40, num_right_teacher=40, num_right=35, low=-0.261, high=-0.03
+                    ),
+                ),
+                latency_host=latency(0.151),
+                latency_predicted=prediction(0.31),
+            ),
             variant(
                 "student",
                 "int8",
@@ -283,6 +324,28 @@ def build_report(**changes: Any) -> Report:
         "int8": (calibration(),),
         "student_search": student_search(),
         "limits": LimitsRecord(**asdict(limits)),
+        "robustness": (
+            Robustness(
+                corruption="jpeg",
+                strength="quality 65",
+                images="eval",
+                agreement=proportion(240, 256),
+                teacher_kept=proportion(250, 256),
+                student_kept=proportion(243, 256),
+                teacher_accuracy=proportion(247, 256),
+                student_accuracy=proportion(239, 256),
+            ),
+            Robustness(
+                corruption="darker",
+                strength="25 of 255 less",
+                images="eval",
+                agreement=proportion(221, 256),
+                teacher_kept=proportion(251, 256),
+                student_kept=proportion(225, 256),
+                teacher_accuracy=proportion(249, 256),
+                student_accuracy=proportion(222, 256),
+            ),
+        ),
         "kit": Kit(path="kit/kit.tar.gz", sha256="e" * 64, files=("manifest.json", "run_on_board.sh"), notes=()),
         "artefacts": (
             Artefact(path="onnx/student.onnx", sha256="b" * 64, size_bytes=304_087),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import tiny
 import tiny_run
 import torch
 from PIL import Image
@@ -44,7 +45,7 @@ FILES = {
     "engine/": "facts.json manifest.json",
     "kit/": "facts.json kit.tar.gz manifest.json",
     "latency/": "facts.json manifest.json",
-    "report/": "curves.png facts.json manifest.json",
+    "report/": "curves.png facts.json judged.json manifest.json",
 }
 EXPECTED = {f"{folder}{name}" for folder, names in FILES.items() for name in names.split()}
 
@@ -100,6 +101,16 @@ def test_the_report_says_what_was_made_and_what_is_not_known(finished: Path, rep
     for artefact in report.artefacts:
         assert artefact.sha256 == hashlib.sha256((finished / artefact.path).read_bytes()).hexdigest()
     assert {picture.path for picture in report.pictures} == {"samples/sheet.png", "report/curves.png"}
+    assert [one.artefact for one in report.layers] == ["student fp32", "teacher fp32"]
+    assert [len(phase.curve) for phase in report.distillation.phases] == [6, 6]
+    assert {(one.images, one.agreement.n) for one in report.robustness} == {("eval", tiny_run.NUM_VAL)}
+    assert len(report.robustness) == 5
+    for variant in report.variants:
+        if variant.path is not None and variant.accuracy.eval is not None:
+            difference, teacher = variant.accuracy_difference.eval, report.teacher.accuracy.eval
+            assert difference is not None
+            assert difference.value == pytest.approx(variant.accuracy.eval.value - teacher.value)
+            assert sum(one.num_images for one in variant.class_accuracy) == tiny_run.NUM_VAL
 
 
 def test_doubts_about_the_timing_are_said_once(finished: Path, report: Report) -> None:
@@ -309,6 +320,66 @@ def test_held_out_images_are_never_trained_on(
     assert len(parts["evidence"]) >= 1
     assert {image.permute(1, 2, 0).numpy().tobytes() for image in trained} == parts["train"]
     assert not parts["train"] & parts["evidence"]
+
+
+def trained_and_judged(inputs: Path, folder: Path) -> None:
+    """Nothing was judged on an image that a stage has trained or chosen on, by the bytes of the files themselves."""
+    split = json.loads((folder / "samples/split.json").read_text())
+    judged = json.loads((folder / "report/judged.json").read_text())
+    for entry in judged["evidence"]:
+        assert entry["sha256"] == hashlib.sha256((inputs / "few" / entry["file"]).read_bytes()).hexdigest()
+    seen = {entry["sha256"] for entry in split["files"] if entry["part"] != "evidence"}
+    seen |= {entry["sha256"] for entry in split.get("pool", ())}
+    assert seen
+    assert not seen & {entry["sha256"] for entries in judged.values() for entry in entries}
+
+
+def test_no_image_that_judges_was_trained_on_by_the_hashes_of_the_files(
+    finished: Path, report: Report, inputs: Path
+) -> None:
+    trained_and_judged(inputs, finished)
+    samples = report.samples
+    assert {one.name: one.num_images for one in report.image_sets} == {
+        "train": samples.num_train,
+        "select": samples.num_select,
+        "evidence": samples.num_evidence,
+        "eval": tiny_run.NUM_VAL,
+    }
+
+
+def test_a_training_image_in_the_evaluation_set_is_left_out_and_would_be_refused(
+    inputs: Path, tmp_path: Path, compress: Compress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation, pool, folder = tmp_path / "val", tmp_path / "pool", tmp_path / "run"
+    shutil.copytree(inputs / "val", evaluation)
+    pool.mkdir()
+    for index, image in enumerate(tiny.images(6, seed=9)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(pool / f"{index}.png")
+    line = tiny_run.line(inputs, folder, "--eval", f"{evaluation}", "--pool", f"{pool}")
+    assert compress(*line).code == 0
+    trained_and_judged(inputs, folder)
+    files = json.loads((folder / "samples/split.json").read_text())["files"]
+    trained = next(entry["file"] for entry in files if entry["part"] == "train")
+    (evaluation / "holiday.png").write_bytes((inputs / "few" / trained).read_bytes())
+
+    monkeypatch.setattr("compressor.inputs.evaluation.near_copies", lambda of, _: torch.zeros(len(of)).bool())
+    refused(compress(*line), 5, "'holiday.png' of the set 'eval'", f"'{trained}' of the set 'train'", "Delete one")
+    (evaluation / "holiday.png").write_bytes((pool / "3.png").read_bytes())
+    refused(compress(*line), 5, "'holiday.png' of the set 'eval'", "'3.png' of the set 'pool'")
+
+    monkeypatch.undo()
+    outcome = compress(*line)
+    assert outcome.code == 0
+    assert "1 image of --eval is also in the pool" in " ".join(outcome.err.split())
+    report = read_report(folder / "report.json")
+    assert {one.name: one.num_images for one in report.image_sets} == {
+        "train": report.samples.num_train,
+        "select": 0,
+        "pool": 6,
+        "evidence": report.samples.num_evidence,
+        "eval": tiny_run.NUM_VAL,
+    }
+    trained_and_judged(inputs, folder)
 
 
 def test_no_stage_before_the_report_opens_an_evaluation_image(

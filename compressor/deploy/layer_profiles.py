@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.deploy.variants import Variant
+from compressor.report.schema import LayerProfile
 from exporters.causes import one_line
 from exporters.errors import ExportError
 from exporters.runners import TensorRTRunner
 from exporters.tensorrt_backend import load_backend
-from profiles.layer_times import LayerNames, LayerTimes, onnxruntime_layers, tensorrt_layers
+from profiles.host import host_name
+from profiles.layer_times import LayerNames, LayerTime, LayerTimes, onnxruntime_layers, tensorrt_layers
 
 WARMUP_CALLS = 3
 FEWEST_CALLS, MOST_CALLS = 8, 200
 PROFILE_S = 0.5
+MOST_LAYERS = 40
 
 
 def onnx_layers(path: Path, images: NDArray[np.float32], *, threads: int | None, optimise: bool) -> LayerTimes:
@@ -55,6 +60,51 @@ def onnx_layers(path: Path, images: NDArray[np.float32], *, threads: int | None,
                 "Check that the disk for temporary files has room; the latency itself does not need the profile.",
             ) from error
     return onnxruntime_layers(events, names, batch_size=len(images), threads=threads, warmup_calls=WARMUP_CALLS)
+
+
+def profiles_of_networks(
+    variants: Sequence[Variant],
+    latencies: Mapping[str, Any],
+    run_folder: Path,
+    image_shape: tuple[int, int, int],
+    note: Callable[[str], None],
+) -> list[LayerProfile]:
+    """Of the fp32 ONNX files of student and teacher, those of which a latency was taken, with as many threads as it.
+
+    A file without a profile is passed over with a note: nothing that is decided needs one.
+
+    Args:
+        latencies: of `latencies.measure_variants`, of the same files.
+    """
+    profiles = []
+    for variant in variants:
+        latency = latencies.get(variant.key, {})
+        if variant.format != "onnx" or variant.precision != "fp32" or "batch_size" not in latency:
+            continue
+        images = np.full((latency["batch_size"], *image_shape), 0.5, np.float32)
+        file, threads = run_folder / str(variant.file), latency["threads"]
+        try:
+            times = onnx_layers(file, images, threads=threads, optimise=variant.optimise)
+        except ExportError as error:
+            note(error.received)
+            continue
+        profiles.append(
+            LayerProfile(
+                artefact=f"{variant.model} {variant.precision}",
+                device=host_name(),
+                batch_size=times.batch_size,
+                num_layers=len(times.layers),
+                sum_ms=times.sum_ms,
+                layers=longest_layers(times),
+            )
+        )
+    return profiles
+
+
+def longest_layers(times: LayerTimes) -> tuple[LayerTime, ...]:
+    """At most the 40 that take longest, in the order of execution."""
+    longest = sorted(range(len(times.layers)), key=lambda index: -times.layers[index].time_ms)[:MOST_LAYERS]
+    return tuple(times.layers[index] for index in sorted(longest))
 
 
 def engine_layers(path: Path, images: NDArray[np.float32], onnx_file: Path | None) -> LayerTimes:

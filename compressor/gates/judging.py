@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from compressor.gates.gate import RELATIVE, Gate
 from compressor.gates.metrics import METRICS, UNITS, Found, Lost, Metric, Unit, judged_artefact
 from compressor.report.gate_record import GateResult, Outcome, State
-from compressor.report.images_needed import images_needed
+from compressor.report.intervals import images_needed
 from compressor.report.schema import Report
 from compressor.report.shipping import Variant
 from compressor.report.summary import limits_decision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,11 +26,14 @@ class EvaluationSet(NamedTuple):
         images: uint8 (N, C, H, W), mapped from a file.
         labels: int64 (N,), -1 where unknown; uint8 (N, H, W), 255 where unknown, for a segmentation with masks.
         warnings: what the report must say, in sentences.
+        files, sha256: N paths relative to the folder, and the hashes of their bytes.
     """
 
     images: Tensor
     labels: Tensor
     warnings: list[str]
+    files: tuple[str, ...]
+    sha256: tuple[str, ...]
 
 
 def evaluation_set(
@@ -63,4 +67,5 @@ def evaluation_set(
             "No image of --eval is left to judge the student, because the run has seen all of them: nothing is known "
             "of it there. Give images that are neither among --samples nor in --pool."
         )
-    return EvaluationSet(kept_rows(evaluation.images, keep, scratch), labels[keep], warnings)
+    files, sha256 = (tuple(compress(every, keep)) for every in (evaluation.files, evaluation.sha256))
+    return EvaluationSet(kept_rows(evaluation.images, keep, scratch), labels[keep], warnings, files, sha256)

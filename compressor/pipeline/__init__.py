@@ -32,6 +32,7 @@ from compressor.deploy.engines import build_engines_here, engine_environment
 from compressor.deploy.expected_latency import expected_precision
 from compressor.deploy.kits import make_kit
 from compressor.deploy.latencies import Timing, measure_variants, onnxruntime_version
+from compressor.deploy.layer_profiles import profiles_of_networks
 from compressor.deploy.precisions import make_precisions
 from compressor.deploy.predictions import predicted_variants
 from compressor.distill.training import Context, best_precision, fitting_threads, read_log
@@ -50,13 +51,16 @@ from compressor.method_speed import steps_of
 from compressor.methods import check_fit, load_method, method_names, trains_on_pool
 from compressor.pipeline.budget import plan_choices, plan_warnings, schedule_in_words, settings_within_budget
 from compressor.pipeline.choices import check_options, check_the_named_student, method_for, search_for_student
-from compressor.pipeline.judging import Judged, judge
+from compressor.pipeline.judging import Judged, judge, judge_disturbed
 from compressor.pipeline.run import Run, student_limits, teacher_source
 from compressor.pipeline.together import order_of, training_together
 from compressor.report import text
 from compressor.report.candidate_picture import candidate_picture
+from compressor.report.leaks import checked_image_sets, records_of
 from compressor.report.pictures import contact_sheet, synthetic_sheet, training_curves
+from compressor.report.robustness_record import Robustness
 from compressor.report.student_search import search_record
+from compressor.report.training_log import curve_points
 from compressor.stage_files import load_tensors, read_facts, save_facts, save_tensors
 from compressor.stages import Choices, Stage, atomic_path, atomic_write_text
 from compressor.students.prune import rows_to_look_at
@@ -131,9 +135,10 @@ def declare(run: Run) -> tuple[Stage, ...]:
         settings: Mapping[str, Any],
         environment: Mapping[str, str] | None = None,
         optional_outputs: tuple[str, ...] = (),
+        version: int = 1,
     ) -> Stage:
         outputs = (*outputs, "facts.json")
-        return Stage(name, inputs, outputs, settings, environment or {}, 1, partial(work, run), optional_outputs)
+        return Stage(name, inputs, outputs, settings, environment or {}, version, partial(work, run), optional_outputs)
 
     return (
         stage(
@@ -150,6 +155,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
             ("images.safetensors", "split.json", "known.safetensors"),
             section_settings(config, "samples") | seed,
             optional_outputs=("sheet.png", "pool.safetensors"),
+            version=2,
         ),
         stage(
             "student",
@@ -219,18 +225,21 @@ def declare(run: Run) -> tuple[Stage, ...]:
             (),
             section_settings(config, "latency") | {"target": target.model_dump(mode="json")},
             host | ({} if target.this_host else {"predictor": predictor_version()}),
+            version=2,
         ),
         stage(
             "report",
             gather_evidence,
             (
-                *(*teacher, samples, path("samples", "known.safetensors"), *onnx, precisions, *evaluation),
+                *(*teacher, samples, path("samples", "known.safetensors"), path("samples", "split.json")),
+                *(*onnx, precisions, *evaluation),
                 *(path("distill", "log.jsonl"), path("distill", "facts.json"), path("engine", "facts.json")),
             ),
-            ("curves.png",),
-            {"report.synthetic_sheet": config.report.synthetic_sheet},
+            ("curves.png", "judged.json"),
+            section_settings(config, "report"),
             {"device": run.device, "onnxruntime": host["onnxruntime"]},
             optional_outputs=("synthetic.png", "overlays.png"),
+            version=2,
         ),
     )
 
@@ -311,17 +320,19 @@ def read_the_samples(run: Run, folder: Path) -> None:
         if len(split.select) == 0:
             warnings.append("There are too few samples to hold some out for choices, so nothing is chosen on them.")
     known = {"samples": thumbnails(samples.images)}
+    records = split.to_dict(samples)
     if config.pool is not None:
         pool = read_pool(config.pool, teacher.card, samples, max_images=config.max_pool_images, scratch=folder)
         run.reporter.note(f"{len(pool.images):,} images in the pool")
         save_tensors({"images": pool.images}, folder / "pool.safetensors")
         known["pool"] = thumbnails(pool.images)
+        records["pool"] = records_of(pool.files, pool.sha256)
         facts["num_pool"] = len(pool.images)
         warnings += pool.warnings
     tensors = {"images": samples.images, "labels": labels, "pseudo_labels": groups, **parts}
     save_tensors(tensors, folder / "images.safetensors")
     save_tensors(known, folder / "known.safetensors")
-    atomic_write_text(folder / "split.json", json.dumps(split.to_dict(samples), indent=2) + "\n")
+    atomic_write_text(folder / "split.json", json.dumps(records, indent=2) + "\n")
     save_facts(
         folder,
         parts={name: len(rows) for name, rows in parts.items()},
@@ -591,18 +602,26 @@ def measure_latency(run: Run, folder: Path) -> None:
     predicted, refused = predicted_variants(run.variants("precision"), run.config.out, run.target, run.anchors())
     if refused is not None:
         run.reporter.note(refused)
-    save_facts(folder, latencies=latencies, predicted=predicted)
+    layers = profiles_of_networks(run.variants("precision"), latencies, run.config.out, shape, run.reporter.note)
+    save_facts(folder, latencies=latencies, predicted=predicted, layers=[one.model_dump() for one in layers])
 
 
 def gather_evidence(run: Run, folder: Path) -> None:
     """What the report says of quality: the exported files against the teacher, on images that nothing else has read."""
     teacher, samples, task = run.teacher(), run.samples(), run.task()
     rows = samples["evidence"]
-    by_set: dict[str, Judged] = {"evidence": judge(run, teacher, run.part("evidence"), samples["labels"][rows])}
-    warnings: list[str] = []
+    split = json.loads(run.path("samples", "split.json").read_text(encoding="utf-8"))
+    records: dict[str, list[dict[str, str]]] = {"evidence": [split["files"][row] for row in rows.tolist()]}
+    found = None
     if run.config.report.eval is not None:
         known = load_tensors(run.path("samples", "known.safetensors"))
         found = evaluation_set(run.config.report.eval, teacher.card, known, scratch=folder)
+        records["eval"] = records_of(found.files, found.sha256)
+    image_sets = checked_image_sets(split, records)
+    atomic_write_text(folder / "judged.json", json.dumps(records, indent=2) + "\n")
+    by_set: dict[str, Judged] = {"evidence": judge(run, teacher, run.part("evidence"), samples["labels"][rows])}
+    warnings: list[str] = []
+    if found is not None:
         by_set["eval"] = judge(run, teacher, found.images, found.labels)
         warnings += found.warnings
     elif len(rows) == 0:
@@ -617,7 +636,12 @@ def gather_evidence(run: Run, folder: Path) -> None:
             "give labelled or unlabelled images with --eval to narrow it."
         )
     keys = dict.fromkeys(key for judged in by_set.values() for key in judged.variants)
-    training_curves(read_log(run.path("distill", "log.jsonl")), folder / "curves.png")
+    robustness: tuple[Robustness, ...] = ()
+    if not run.config.report.skip_robustness:
+        larger = max(by_set, key=lambda name: (len(by_set[name].images), name == "eval"))
+        robustness = judge_disturbed(run, teacher, by_set[larger], "eval" if larger == "eval" else "evidence")
+    log = read_log(run.path("distill", "log.jsonl"))
+    training_curves(log, folder / "curves.png")
     generator = run.generator()
     generated: dict[str, Any] = {}
     images = run.made_images()
@@ -643,6 +667,9 @@ def gather_evidence(run: Run, folder: Path) -> None:
         warnings=warnings,
         variants={key: {name: judged.variants.get(key) for name, judged in by_set.items()} for key in keys},
         generated=generated,
+        robustness=[one.model_dump() for one in robustness],
+        image_sets=[one.model_dump() for one in image_sets],
+        curves={phase: [point.model_dump() for point in points] for phase, points in curve_points(log).items()},
         **{name: judged.facts for name, judged in by_set.items()},
     )
 

@@ -23,11 +23,14 @@ from compressor.report.measured import (
     SegmentationComparison,
 )
 from compressor.report.recommend import recommend
+from compressor.report.robustness_record import Robustness
 from compressor.report.schema import (
     Artefact,
     Choice,
     Distillation,
     Environment,
+    ImageSet,
+    LayerProfile,
     ModelRow,
     OnGenerated,
     Onnx,
@@ -118,7 +121,8 @@ def build_report(
         facts: what each stage wrote to its `facts.json`, by stage name; without `precision`, `engine` or `kit` the
             report says nothing of those. `compressor.report.variants` has their layout; `student` may hold a `search`,
             which is a `compressor.students.search.StudentSearch` as plain data; `distill` may hold the `method` that
-            was chosen and the `method_reason`; `report` what was found on images of the method, as `generated`.
+            was chosen and the `method_reason`; `report` what was found on images of the method, as `generated`, and
+            `robustness`, `image_sets`, and `curves` by phase; `latency` the `layers`: the records of the schema.
         stages: name, whether it was cached, seconds, fingerprint.
         time: where it went.
         limits: what an artefact must hold to be recommended.
@@ -165,7 +169,7 @@ def build_report(
         samples=_samples(facts["samples"]),
         teacher_source=_teacher_source(facts["teacher"], card),
         student_search=search,
-        distillation=_distillation(facts["distill"], facts.get("student", {}), method, effort, seed),
+        distillation=_distillation(facts, method, effort, seed),
         onnx=_onnx(facts["onnx"]),
         variants=variants,
         variant_notes=notes_of(facts),
@@ -173,6 +177,9 @@ def build_report(
         limits=LimitsRecord(**asdict(limits)),
         recommendation=recommendation,
         verdicts=verdicts,
+        image_sets=tuple(ImageSet(**one) for one in facts["report"].get("image_sets", ())),
+        robustness=tuple(Robustness.model_validate(one) for one in facts["report"].get("robustness", ())),
+        layers=tuple(LayerProfile.model_validate(one) for one in facts["latency"].get("layers", ())),
         kit=kit,
         artefacts=_artefacts(run_folder, variants, kit),
         pictures=_pictures(run_folder, card.task),
@@ -309,9 +316,8 @@ def _student_search(facts: Facts, run_folder: Path) -> StudentSearch | None:
     return search_record(found, CANDIDATES if (run_folder / CANDIDATES).is_file() else None)
 
 
-def _distillation(
-    facts: Mapping[str, Any], student_facts: Mapping[str, Any], method: str, effort: str, seed: int
-) -> Distillation:
+def _distillation(all_facts: Facts, method: str, effort: str, seed: int) -> Distillation:
+    facts, curves = all_facts["distill"], all_facts["report"].get("curves", {})
     found = facts["method_facts"]
     reason = facts.get("method_reason", AS_ASKED)
     return Distillation(
@@ -323,14 +329,14 @@ def _distillation(
         device=facts["device"],
         precision=facts["precision"],
         uses_pool=facts.get("uses_pool", True),
-        phases=tuple(Phase(**phase) for phase in facts["phases"]),
+        phases=tuple(Phase(**phase, curve=curves.get(phase["name"], ())) for phase in facts["phases"]),
         generator_resolution=found.get("generator_resolution"),
         generator_note=found.get("generator_note"),
         memory=None if facts.get("memory") is None else TrainingMemory(**facts["memory"]),
         departures=tuple(found.get("departures", ())),
         choices=(
             Choice(name="precision", value=facts["precision"], reason=facts["precision_reason"]),
-            *_start_of(student_facts),
+            *_start_of(all_facts.get("student", {})),
             *_processes(facts.get("processes", 1)),
             *(Choice(**choice) for choice in found.get("choices", ())),
         ),

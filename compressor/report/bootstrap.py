@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compressor.report.evidence import wilson_interval
+from compressor.report.intervals import wilson_interval
 
 RESAMPLES = 2000
+DRAWS = 2_000_000  # images that are drawn at once: 48 MB, however many there are
 NO_WIDTH = ALL_BUT = 1e-9
 FEW = 10  # images; of fewer, what they share says little of what others would
 
@@ -36,9 +37,13 @@ def bootstrap(
     sums = sums.double()
     value = float(statistic(sums.sum(dim=0, keepdim=True)))
     random = torch.Generator().manual_seed(seed)
-    draws = torch.randint(n, (RESAMPLES, n), generator=random)
-    times = torch.zeros(RESAMPLES, n, dtype=torch.float64).scatter_add_(1, draws, torch.ones_like(draws).double())
-    low, high = _percentiles(statistic(times @ sums), sqrt(n / (n - 1)), n - 1, confidence)
+    at_once = max(1, DRAWS // n)
+    totals = []
+    for first in range(0, RESAMPLES, at_once):
+        draws = torch.randint(n, (min(at_once, RESAMPLES - first), n), generator=random)
+        times = torch.zeros(draws.shape, dtype=torch.float64).scatter_add_(1, draws, torch.ones_like(draws).double())
+        totals.append(times @ sums)
+    low, high = _percentiles(statistic(torch.cat(totals)), sqrt(n / (n - 1)), n - 1, confidence)
     return value, min(low, value), max(high, value)
 
 

@@ -17,6 +17,15 @@ from compressor.report.artefact_table import (
     variant_notes,
 )
 from compressor.report.decision import decision_sentence
+from compressor.report.evidence_lines import (
+    accuracy_line,
+    class_words,
+    disturbed_lines,
+    disturbed_on,
+    shipped,
+    sureness,
+    worst_classes,
+)
 from compressor.report.measured import (
     AnyComparison,
     ClassFlips,
@@ -27,6 +36,7 @@ from compressor.report.measured import (
     SegmentationComparison,
 )
 from compressor.report.schema import Distillation, Report, TrainingMemory
+from compressor.report.shipping import Variant
 from compressor.report.student_search import candidate_lines, latency_kind, search_remarks
 from compressor.report.table import host_name, latency_lines, latency_notes, side_by_side
 from compressor.report.text import ABSENT, agrees, count, duration, percent, significant, size, with_interval
@@ -41,6 +51,7 @@ LIST_LIMIT = 15
 # All lists together may still be too long, where every sentence quotes a name that is nothing but markup. With what is
 # said of the rest this stays below a comment's 65,536 characters, and at four bytes each below a step summary's 1 MiB.
 LENGTH_LIMIT = 65_000
+WORST_CLASSES = 5
 
 _EQUAL = {
     "classification": "top-1 equal",
@@ -62,6 +73,7 @@ def report_markdown(report: Report) -> str:
         _student,
         _warnings,
         _differences,
+        _disturbed,
         _generated,
         _samples,
         _making,
@@ -207,9 +219,44 @@ def _differences(report: Report) -> Iterator[str]:
         )
         if comparison is not None
     ]
+    if (variant := shipped(report)) is not None:
+        lines += _accuracy_lines(report, variant)
     if lines:
         yield "## Where the student differs"
         yield _bullets(lines)
+
+
+def _accuracy_lines(report: Report, variant: Variant) -> Iterator[str]:
+    if (line := accuracy_line(variant)) is not None:
+        yield prose(line)
+    if worst := worst_classes(variant):
+        names = report.teacher_source.class_names
+        said = [f"{code(names[one.class_index])} ({class_words(one)})" for one in worst[:WORST_CLASSES]]
+        if rest := len(worst) - len(said):
+            said.append(f"and {rest:,} more in report.json")
+        yield f"{variant.label}, labels that lose most: {', '.join(said)}."
+
+
+def _disturbed(report: Report) -> Iterator[str]:
+    lines = disturbed_lines(report)
+    if not lines:
+        return
+    yield "## On disturbed images"
+    yield (
+        f"The teacher and the student's fp32 file on {disturbed_on(report)}; kept is an answer that is the one to the "
+        "undisturbed image."
+    )
+    columns = [
+        ("", [prose(line.corruption) for line in lines]),
+        ("they agree", [line.agreement for line in lines]),
+        ("the teacher keeps", [line.teacher_kept for line in lines]),
+        ("the student keeps", [line.student_kept for line in lines]),
+        ("the teacher's accuracy", [line.teacher_accuracy for line in lines]),
+        ("the student's accuracy", [line.student_accuracy for line in lines]),
+    ]
+    known = [(name, cells) for name, cells in columns if set(cells) != {ABSENT}]
+    rows = zip(*(cells for _, cells in known), strict=True)
+    yield _table("l" + "r" * (len(known) - 1), [name for name, _ in known], rows)
 
 
 def _difference(comparison: AnyComparison, where: str, class_names: Sequence[str]) -> str:
@@ -270,9 +317,10 @@ def _of_classes(comparison: Comparison, where: str, class_names: Sequence[str]) 
 
     shares = ", ".join(_limited(moved, share, "more"))
     flips = f"flips by the teacher's class: {shares}" if moved else "no flips"
+    sure = "".join(f"; {clause}" for clause in sureness(comparison))
     return (
         f"On {teacher.n:,} {where}: KL divergence {significant(comparison.mean_kl_nats)} nats; mean "
-        f"confidence {percent(student.mean)}, the teacher's {percent(teacher.mean)}; {flips}."
+        f"confidence {percent(student.mean)}, the teacher's {percent(teacher.mean)}{sure}; {flips}."
     )
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, get_args
 
-from compressor.report.measured import Proportion, Scores
+from compressor.report.measured import ClassAccuracy, Difference, Differences, Proportion, Scores
 from compressor.report.predicted import Prediction
 from compressor.report.shipping import Format, Int8Calibration, Int8Trial, Kit, ModelName, Variant, VariantParity
 from profiles.latency import LatencyStats
@@ -104,6 +104,18 @@ def scores_of(found: Mapping[str, Any], metric: str) -> Scores:
     return Scores(**{where: Proportion(**value) for where, value in values.items() if value is not None})
 
 
+def _differences_of(judged: Mapping[str, Any]) -> Differences:
+    values = {where: (judged.get(where) or {}).get("accuracy_difference") for where in ("evidence", "eval")}
+    return Differences(**{where: Difference(**value) for where, value in values.items() if value is not None})
+
+
+def _class_accuracy_of(judged: Mapping[str, Any]) -> tuple[ClassAccuracy, ...]:
+    """Of the set with more labelled images."""
+    sets = [(judged.get(where) or {}).get("class_accuracy") or () for where in ("eval", "evidence")]
+    larger = max(sets, key=lambda rows: sum(row["num_images"] for row in rows))
+    return tuple(ClassAccuracy(**row) for row in larger)
+
+
 def enough_to_prove(agreement: Proportion) -> int:
     """So many images have to be behind an interval before it proves a limit."""
     return ENOUGH_TO_PROVE if agreement.of == "images" else ENOUGH_OF_PARTS
@@ -146,6 +158,8 @@ def _variant(
         agreement=scores_of(judged, "agreement"),
         agreement_with_fp32=scores_of(judged, "agreement_with_fp32"),
         accuracy=scores_of(judged, "student_accuracy"),
+        accuracy_difference=_differences_of(judged),
+        class_accuracy=_class_accuracy_of(judged),
         mean_iou=scores_of(judged, "mean_iou"),
         mean_iou_masks=scores_of(judged, "student_mean_iou"),
         latency_host=host,

@@ -10,6 +10,7 @@ from torch import Tensor
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.pixels import Images
 from compressor.report.first_look import FirstLook
+from compressor.report.measured import Proportion
 from compressor.tasks.seen import Seen
 
 
@@ -20,10 +21,13 @@ class TaskEvidence(Protocol):
 
     Attributes:
         DENSE: whether its logits are (N, K, H, W).
+        CLASSES: whether an answer is a class, which an image that is disturbed keeps or loses.
     """
 
     @property
     def DENSE(self) -> bool: ...
+    @property
+    def CLASSES(self) -> bool: ...
 
     def look(self, logits: Tensor) -> Seen:
         """What is kept of a batch.
@@ -49,6 +53,12 @@ class TaskEvidence(Protocol):
 
     def variant_facts(self, teacher: Tensor, fp32: Tensor, answers: Tensor, labels: Tensor) -> dict[str, Any]:
         """What one artefact costs, under the same names; fp32 is the same network's fp32 file."""
+
+    def same(self, reference: Tensor, answers: Tensor) -> Proportion | None:
+        """The agreement of two answers to the same images; None where nothing can be said."""
+
+    def right(self, answers: Tensor, labels: Tensor) -> Proportion | None:
+        """The accuracy; None without labels."""
 
     def draw(self, images: Images, teacher: Tensor, student: Tensor, card: TeacherCard, path: Path) -> bool:
         """Write a PNG of uint8 images (N, C, H, W) with both answers; False where the task has none to draw."""

@@ -20,6 +20,7 @@ from compressor.report.untrusted import NAME_LIMIT, printable
 from compressor.tasks.seen import Seen
 
 DENSE = False
+CLASSES = False
 LEAST = 5  # images; fewer say so little of the variance that no interval of what is explained can be trusted
 CONSTANT = 1e-12  # a variance below this share of the mean square is rounding
 
@@ -68,6 +69,16 @@ def variant_facts(teacher: Tensor, fp32: Tensor, answers: Tensor, labels: Tensor
         "agreement_with_fp32": explained_variance(fp32, answers),
     }
     return {name: value and value.model_dump() for name, value in found.items()}
+
+
+def same(reference: Tensor, answers: Tensor) -> Proportion | None:
+    """What is explained of the variance."""
+    return explained_variance(reference, answers)
+
+
+def right(answers: Tensor, labels: Tensor) -> Proportion | None:  # noqa: ARG001
+    """None: there are no labels."""
+    return None
 
 
 def draw(images: Images, teacher: Tensor, student: Tensor, card: TeacherCard, path: Path) -> bool:  # noqa: ARG001

@@ -15,15 +15,17 @@ from compressor.errors import StageFailed
 from compressor.inputs.card import VOID, TeacherCard
 from compressor.inputs.pixels import Images
 from compressor.report import first_look as looking
-from compressor.report.bootstrap import bootstrap, mean_of_shares, widened
+from compressor.report.bootstrap import FEW, NO_WIDTH, bootstrap, mean_of_shares, widened
 from compressor.report.first_look import FirstLook
-from compressor.report.measured import ClassOverlap, Proportion, SegmentationComparison
+from compressor.report.intervals import paired_difference
+from compressor.report.measured import ClassOverlap, Difference, Proportion, SegmentationComparison
 from compressor.report.overlays import overlays
 from compressor.report.text import percent
 from compressor.report.untrusted import NAME_LIMIT, printable
 from compressor.tasks.seen import Seen
 
 DENSE = True
+CLASSES = True
 
 
 def look(logits: Tensor) -> Seen:
@@ -93,6 +95,7 @@ def variant_facts(teacher: Tensor, fp32: Tensor, answers: Tensor, labels: Tensor
         "mean_iou": mean_iou(teacher, answers),
         "student_accuracy": pixel_accuracy(answers, labels),
         "student_mean_iou": mean_iou(labels, answers) if _masks(labels) else None,
+        "accuracy_difference": pixel_accuracy_difference(teacher, answers, labels),
     }
     return {name: value and value.model_dump() for name, value in found.items()}
 
@@ -101,6 +104,16 @@ def draw(images: Images, teacher: Tensor, student: Tensor, card: TeacherCard, pa
     """Images, both maps over them, and where they differ."""
     overlays(images, teacher, student, card.class_names, path)
     return True
+
+
+def same(reference: Tensor, answers: Tensor) -> Proportion | None:
+    """Of the pixels."""
+    return pixel_agreement(reference, answers)
+
+
+def right(answers: Tensor, labels: Tensor) -> Proportion | None:
+    """Of the pixels."""
+    return pixel_accuracy(answers, labels)
 
 
 # --- shares of pixels and overlaps of classes -------------------------------------------------------------------------
@@ -125,6 +138,30 @@ def pixel_agreement(reference: Tensor, maps: Tensor) -> Proportion | None:
 def pixel_accuracy(maps: Tensor, labels: Tensor) -> Proportion | None:
     """Agreement with the masks; None without."""
     return pixel_agreement(labels, maps) if _masks(labels) else None
+
+
+def pixel_accuracy_difference(reference: Tensor, maps: Tensor, labels: Tensor) -> Difference | None:
+    """Pixel accuracy minus that of a reference on the same images, by a bootstrap over them; None without masks.
+
+    Where fewer than ten images say it, or all are alike, the interval reaches at least as far as that of two judges who
+    are both right on every image: `intervals.paired_difference`.
+    """
+    if not _masks(labels):
+        return None
+    known = labels != VOID
+    ahead = ((maps == labels) & known).flatten(1).sum(dim=1) - ((reference == labels) & known).flatten(1).sum(dim=1)
+    sums = torch.stack([ahead, known.flatten(1).sum(dim=1)], dim=1).double()
+    sums = sums[sums[:, 1] > 0]
+    n = len(sums)
+    if n == 0:
+        return None
+    if n == 1:
+        return Difference(value=float(sums[0, 0] / sums[0, 1]), low=-1.0, high=1.0, n=1)
+    value, low, high = bootstrap(sums, lambda total: total[:, 0] / total[:, 1])
+    if n < FEW or high - low < NO_WIDTH:
+        _, least, most = paired_difference(n, 0, 0, 0)
+        low, high = max(-1.0, min(low, value + least)), min(1.0, max(high, value + most))
+    return Difference(value=value, low=low, high=high, n=n)
 
 
 def mean_iou(reference: Tensor, maps: Tensor) -> Proportion | None:

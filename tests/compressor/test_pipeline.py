@@ -55,6 +55,7 @@ def prints(run: Run) -> dict[str, str]:
         ({"distill__precision": "fp32"}, "distill"),
         ({"distill__options": {"student_lr": 0.1}}, "distill"),
         ({"report__synthetic_sheet": True}, "report"),
+        ({"report__skip_robustness": True}, "report"),
         ({"samples__evidence_fraction": 0.3}, "samples"),
         ({"teacher__mean": "0.5,0.5,0.5", "teacher__std": "0.5,0.5,0.5"}, "teacher"),
         ({"onnx__opset": 18}, "onnx"),
@@ -99,7 +100,7 @@ def test_a_pool_concerns_whoever_reads_images(inputs: Path, stage_files: Path) -
     (stage_files / "samples" / "pool.safetensors").write_text("pool.safetensors")
     after = prints(run_of(inputs, stage_files, samples__pool=inputs / "val"))
     assert {name for name in STAGES if before[name] != after[name]} == {"samples", "distill", "precision"}
-    # What the report must know of the pool is in `known.safetensors`.
+    # What the report must know of the pool is in `known.safetensors` and `split.json`.
     (stage_files / "samples" / "known.safetensors").write_text("of a pool")
     assert {name for name in STAGES if prints(run_of(inputs, stage_files))[name] != before[name]} == {"report"}
 

@@ -10,7 +10,7 @@ import pytest
 from compressor.gates.gate import Gate, read_gates
 from compressor.gates.judging import decide, judge
 from compressor.report.gate_record import GateResult
-from compressor.report.images_needed import images_needed
+from compressor.report.intervals import images_needed, wilson_interval
 from compressor.report.measured import Difference, Differences, Proportion, Scores
 from compressor.report.predicted import Prediction
 from compressor.report.schema import ImageSet, Report
@@ -111,8 +111,6 @@ def test_what_a_board_sent_back_is_judged(
 
 @pytest.mark.parametrize(("share", "limit"), [(0.974, 0.97), (0.5, 0.4), (1.0, 0.99), (0.9, 0.8999)])
 def test_the_images_that_are_said_to_be_enough_are_the_fewest(share: float, limit: float) -> None:
-    from compressor.report.evidence import wilson_interval
-
     needed = images_needed(share, limit, side="low")
     assert needed is not None
     assert wilson_interval(share * needed, needed)[0] >= limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,10 @@ def test_images_that_are_in_both_sets_are_left_out(tmp_path: Path) -> None:
     known = {"samples": thumbnails(read_samples(few, tiny.card()).images)}
 
     def evaluated(folder: Path) -> tuple[int, list[str]]:
-        images, labels, warnings = evaluation_set(folder, tiny.card(), known)
-        assert len(images) == len(labels)
-        return len(images), warnings
+        found = evaluation_set(folder, tiny.card(), known)
+        assert len(found.images) == len(found.labels) == len(found.files)
+        assert list(found.sha256) == [hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in found.files]
+        return len(found.images), found.warnings
 
     count, warnings = evaluated(few)
     assert count == 0

@@ -495,3 +495,41 @@ def test_a_student_that_starts_from_the_teachers_blocks_says_so(facts: dict[str,
     assert choice.reason == "93% of its parameters have blocks of the same shapes there"
     facts["student"] = {"inherited": 0.0}
     assert [choice.name for choice in report_of(facts, tmp_path).distillation.choices] == ["precision"]
+
+
+def test_the_new_evidence_reaches_the_report(precise: dict[str, Any], tmp_path: Path, proportion: Any) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 40, 2)
+    found = task_of("classification").variant_facts(logits[0], logits[1], logits[1], torch.arange(40) % 2)
+    few = task_of("classification").variant_facts(
+        logits[0, :4], logits[1, :4], logits[1, :4], torch.tensor([0, 0, 0, -1])
+    )
+    share = proportion(30, 40).model_dump()
+    layer = {"name": "conv", "module": "stem", "operator": "Conv 3x3", "time_ms": 0.1, "share": 1.0}
+    profile = {"artefact": "student fp32", "device": "a CPU", "batch_size": 1, "num_layers": 1, "sum_ms": 0.1}
+    disturbed = {"agreement": share, "teacher_kept": share, "student_kept": share}
+    facts = precise | {
+        "distill": precise["distill"]
+        | {"phases": [{"name": "student", "num_steps": 6, "seconds": 1.0, "final_terms": {"feature": 0.5}}]},
+        "latency": precise["latency"] | {"layers": [{**profile, "layers": [layer]}]},
+        "report": precise["report"]
+        | {
+            "variants": {"student.int8": {"evidence": few, "eval": found}},
+            "robustness": [{"corruption": "jpeg", "strength": "quality 65", "images": "eval", **disturbed}],
+            "image_sets": [{"name": "train", "num_images": 4, "sha256": "a" * 64}],
+            "curves": {"student": [{"step": 5, "terms": {"feature": 0.5}}], "another": []},
+        },
+    }
+    report = report_of(facts, tmp_path)
+    int8 = next(one for one in report.variants if one.precision == "int8")
+    assert int8.accuracy_difference.eval is not None
+    assert int8.accuracy_difference.evidence is not None
+    assert (int8.accuracy_difference.eval.n, int8.accuracy_difference.evidence.n) == (40, 3)
+    assert [one.num_images for one in int8.class_accuracy] == [20, 20]  # of the set with more labels
+    fp32 = next(one for one in report.variants if one.precision == "fp32" and one.model == "student")
+    assert fp32.accuracy_difference.eval is None
+    assert fp32.class_accuracy == ()
+    assert [(one.corruption, one.student_kept.n) for one in report.robustness] == [("jpeg", 40)]
+    assert [(one.name, one.num_images) for one in report.image_sets] == [("train", 4)]
+    assert [(one.artefact, len(one.layers)) for one in report.layers] == [("student fp32", 1)]
+    assert [(one.step, one.terms) for one in report.distillation.phases[0].curve] == [(5, {"feature": 0.5})]

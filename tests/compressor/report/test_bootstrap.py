@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compressor.report.bootstrap import bootstrap, mean_of_shares, t_quantile, widened
-from compressor.report.evidence import wilson_interval
+from compressor.report.intervals import wilson_interval
 
 
 def mean(total: Tensor) -> Tensor:

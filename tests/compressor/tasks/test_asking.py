@@ -36,6 +36,7 @@ class Teacher(nn.Module):
 
 def test_every_task_of_a_card_is_there() -> None:
     assert [task_of(name).DENSE for name in get_args(Task)] == [False, True, False]
+    assert [task_of(name).CLASSES for name in get_args(Task)] == [True, True, False]
 
 
 def test_classification_says_what_it_said_before() -> None:

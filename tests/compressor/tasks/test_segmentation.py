@@ -11,7 +11,13 @@ from torch import Tensor
 from compressor.errors import StageFailed
 from compressor.inputs.card import VOID, TeacherCard
 from compressor.tasks import task_of
-from compressor.tasks.segmentation import mean_iou, overlaps, pixel_accuracy, pixel_agreement
+from compressor.tasks.segmentation import (
+    mean_iou,
+    overlaps,
+    pixel_accuracy,
+    pixel_accuracy_difference,
+    pixel_agreement,
+)
 
 TASK = task_of("segmentation")
 CARD = TeacherCard(
@@ -143,3 +149,36 @@ def test_the_picture_is_written(tmp_path: Path) -> None:
     images = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
     assert TASK.draw(images, teacher, student, CARD, tmp_path / "overlays.png")
     assert (tmp_path / "overlays.png").stat().st_size > 1000
+
+
+def test_the_difference_of_accuracies_is_over_pixels_that_are_known() -> None:
+    labels, maps = noisy(30, 0.1)
+    reference = maps.clone()
+    reference[:, 0] = (labels[:, 0] + 1) % 3  # a row of every image is wrong
+    labels[:, -1] = VOID
+    found = pixel_accuracy_difference(reference, maps, labels)
+    before, after = pixel_accuracy(reference, labels), pixel_accuracy(maps, labels)
+    assert found is not None
+    assert before is not None
+    assert after is not None
+    assert found.value == pytest.approx(after.value - before.value)
+    assert 0.0 < found.low < found.value < found.high
+    assert found.high - found.low < after.high - before.low  # paired: the noise that both have counts for neither
+    assert (found.n, found.gained, found.lost, found.p_value) == (30, None, None, None)
+
+
+def test_maps_that_are_alike_and_few_images_are_no_proof() -> None:
+    labels, maps = noisy(30, 0.1)
+    alike = pixel_accuracy_difference(maps, maps, labels)
+    assert alike is not None
+    assert alike.value == 0.0
+    assert alike.low == pytest.approx(-0.1135, abs=1e-4)  # Wilson's interval of 30 of 30 ends at 0.8865
+    assert alike.high == -alike.low
+    few = pixel_accuracy_difference(maps[:3], labels[:3], labels[:3])
+    assert few is not None
+    assert few.high - few.low > 1.0
+    single = pixel_accuracy_difference(maps[:1], labels[:1], labels[:1])
+    assert single is not None
+    assert (single.low, single.high, single.n) == (-1.0, 1.0, 1)
+    assert pixel_accuracy_difference(maps, maps, torch.full((30,), -1)) is None
+    assert pixel_accuracy_difference(maps, maps, torch.full_like(labels, VOID)) is None
