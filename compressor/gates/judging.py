@@ -56,7 +56,7 @@ class _Judged:
 
 def _judge(report: Report, gate: Gate, baseline: Report | None, *, require_measured: bool) -> GateResult:
     metric = METRICS[gate.metric]
-    variant = judged_artefact(report, gate.artefact)
+    variant = judged_artefact(report, gate.artefact or metric.artefact)
     found = None if variant is None else metric.find(report, variant, gate.images)
     judged: _Judged | None = None
     state: State
@@ -151,7 +151,7 @@ def _of_baseline(
         metric.on_images and baseline.teacher_source.class_names != report.teacher_source.class_names
     ):
         return None, "the baseline is of another task or of other classes"
-    variant = judged_artefact(baseline, gate.artefact)
+    variant = judged_artefact(baseline, gate.artefact or metric.artefact)
     earlier = None if variant is None else metric.find(baseline, variant, found.images)
     if earlier is None:
         return None, "the baseline does not have this number"
@@ -194,6 +194,8 @@ def _missing(report: Report, gate: Gate, metric: Metric, variant: Variant | None
         return f"There is no artefact {gate.artefact!r}; made were {labels or 'none'}."
     if variant is None:
         return f"Nothing was made of which to tell the {metric.title}."
+    if metric.artefact is not None and variant.label != metric.artefact:
+        return f"The {metric.title} is known of {metric.artefact} alone."
     where = "" if gate.images is None else f" on {_SETS[gate.images]}"
     return f"{_whose(variant, metric)} is not known{where}."
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+from compressor.report.intervals import wilson_interval
 from compressor.report.measured import Calibration, Comparison, Difference, Proportion, Scores
 from compressor.report.schema import Report
 from compressor.report.shipping import Variant
@@ -16,6 +18,7 @@ Unit = Literal["share", "ms", "MiB", "M", "G", "nats"]
 Images: TypeAlias = Literal["evidence", "eval"] | None
 """Which set; None: the larger."""
 
+STUDENT_FP32 = "student fp32"
 UNITS: Mapping[Unit, str] = MappingProxyType(
     {"share": " %", "ms": " ms", "MiB": " MiB", "M": " M", "G": " G", "nats": " nats"}
 )
@@ -67,6 +70,7 @@ class Metric:
         better: which way is better, for what may be lost.
         reference: against the teacher; None: it has no such number.
         on_images: whether it is found on images, of which a gate may choose the set.
+        artefact: the only one that it is known of; None: of each.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Metric:
     find: Finder
     reference: Reference | None = None
     on_images: bool = False
+    artefact: str | None = None
 
 
 def judged_artefact(report: Report, label: str | None) -> Variant | None:
@@ -86,7 +91,7 @@ def judged_artefact(report: Report, label: str | None) -> Variant | None:
     recommendation = report.recommendation
     if recommendation is not None and recommendation.model is not None:
         return next((variant for variant in made if recommendation.takes(variant)), None)
-    return next((variant for variant in made if variant.label == "student fp32"), None)
+    return next((variant for variant in made if variant.label == STUDENT_FP32), None)
 
 
 # --- shares of images -------------------------------------------------------------------------------------------------
@@ -135,8 +140,8 @@ def _masks_of_teacher(report: Report, variant: Variant, images: Images) -> Lost 
 
 
 def _lowest_under_corruption(report: Report, variant: Variant, images: Images) -> Found | None:
-    """Of the student's fp32 file, the only one that is shown corrupted images."""
-    if variant.label != "student fp32" and variant.model != "student":
+    """The student's fp32 file alone is shown corrupted images."""
+    if variant.label != STUDENT_FP32:
         return None
     rows = [row for row in report.robustness if images in (None, row.images)]
     lowest = min(rows, key=lambda row: row.agreement.value, default=None)
@@ -144,13 +149,14 @@ def _lowest_under_corruption(report: Report, variant: Variant, images: Images) -
 
 
 def _worst_class(report: Report, variant: Variant, images: Images) -> Found | None:
-    """Of the student's fp32 file: the class of the teacher's in which the largest share is kept by the fewest."""
+    """The class of the teacher's of which the student keeps the smallest share."""
     found = _compared(report, variant, images)
     if found is None or not found[0].flips:
         return None
     comparison, name = found
     worst = max(comparison.flips, key=lambda flips: flips.num_flipped / flips.num_images)
-    return Found(1 - worst.num_flipped / worst.num_images, n=worst.num_images, images=name)
+    kept, n = worst.num_images - worst.num_flipped, worst.num_images
+    return Found(kept / n, *wilson_interval(kept, n), n, images=name)
 
 
 # --- numbers of a comparison ------------------------------------------------------------------------------------------
@@ -165,7 +171,7 @@ def _compared(
         (report.comparison_evidence, "evidence"),
     )
     known = [(found, name) for found, name in sets if isinstance(found, Comparison) and images in (None, name)]
-    if variant.model != "student" or not known:
+    if variant.label != STUDENT_FP32 or not known:
         return None
     return max(known, key=lambda pair: pair[0].teacher_confidence.n)
 
@@ -259,44 +265,47 @@ def _lost(reference: float, found: Found, *, higher: bool) -> Lost:
 
 
 def _shares() -> Iterable[Metric]:
-    agreement, as_fp32, iou = (_score(name) for name in ("agreement", "agreement_with_fp32", "mean_iou"))
-    yield Metric("agreement", "agreement with the teacher", "share", "higher", agreement, _of_all(agreement), True)
-    yield Metric(
-        "agreement_with_fp32", "agreement with its fp32 file", "share", "higher", as_fp32, _of_all(as_fp32), True
+    of_each = partial(Metric, unit="share", better="higher", on_images=True)
+    of_fp32 = partial(of_each, artefact=STUDENT_FP32)
+    for name, title in (
+        ("agreement", "agreement with the teacher"),
+        ("agreement_with_fp32", "agreement with its fp32 file"),
+        ("mean_iou", "mean IoU with the teacher"),
+    ):
+        yield of_each(name, title, find=(find := _score(name)), reference=_of_all(find))
+    yield of_each("accuracy", "accuracy", find=_score("accuracy"), reference=_paired)
+    yield of_each(
+        "mean_iou_masks", "mean IoU with the masks", find=_score("mean_iou_masks"), reference=_masks_of_teacher
     )
-    yield Metric("accuracy", "accuracy", "share", "higher", _score("accuracy"), _paired, True)
-    yield Metric("mean_iou", "mean IoU with the teacher", "share", "higher", iou, _of_all(iou), True)
-    masks = _score("mean_iou_masks")
-    yield Metric("mean_iou_masks", "mean IoU with the masks", "share", "higher", masks, _masks_of_teacher, True)
-    robust = _lowest_under_corruption
-    title = "lowest agreement with the teacher under mild corruptions"
-    yield Metric("robust_agreement", title, "share", "higher", robust, _of_all(robust), True)
-    title = "agreement with the teacher in the class where it is lowest"
-    yield Metric("worst_class_agreement", title, "share", "higher", _worst_class, _of_all(_worst_class), True)
-    title = "calibration error against the teacher's classes"
-    yield Metric("calibration_error", title, "share", "lower", _calibration("calibration"), on_images=True)
-    yield Metric(
+    for name, title, find in (
+        ("robust_agreement", "lowest agreement with the teacher under mild corruptions", _lowest_under_corruption),
+        ("worst_class_agreement", "agreement with the teacher in the class where it is lowest", _worst_class),
+    ):
+        yield of_fp32(name, title, find=find, reference=_of_all(find))
+    error = partial(of_fp32, better="lower")
+    yield error(
+        "calibration_error", "calibration error against the teacher's classes", find=_calibration("calibration")
+    )
+    yield error(
         "calibration_error_labels",
         "calibration error against the labels",
-        "share",
-        "lower",
-        _calibration("calibration_labels"),
-        _calibration_of_teacher,
-        on_images=True,
+        find=_calibration("calibration_labels"),
+        reference=_calibration_of_teacher,
     )
+    yield of_fp32("mean_kl_nats", "KL divergence from the teacher", unit="nats", better="lower", find=_divergence)
 
 
 def _quantities() -> Iterable[Metric]:
-    yield Metric("mean_kl_nats", "KL divergence from the teacher", "nats", "lower", _divergence, on_images=True)
-    yield Metric("size_mib", "size", "MiB", "lower", _size, _of_teacher_file(_size))
-    for name, title, unit in (("params_m", "number of parameters", "M"), ("macs_g", "multiply-accumulates", "G")):
-        find = _of_network(name)
-        yield Metric(name, title, "M" if unit == "M" else "G", "lower", find, _of_teacher_file(find))
-    for quantile in ("p50", "p99"):
-        name = f"latency_{quantile}_ms"
-        find = _on_target(name)
-        yield Metric(name, f"{quantile} latency on the target", "ms", "lower", find, _of_teacher_file(find))
-    yield Metric("host_latency_p50_ms", "p50 latency on this host", "ms", "lower", _on_host, _of_teacher_file(_on_host))
+    rows: tuple[tuple[str, str, Unit, Finder], ...] = (
+        ("size_mib", "size", "MiB", _size),
+        ("params_m", "number of parameters", "M", _of_network("params_m")),
+        ("macs_g", "multiply-accumulates", "G", _of_network("macs_g")),
+        ("latency_p50_ms", "p50 latency on the target", "ms", _on_target("latency_p50_ms")),
+        ("latency_p99_ms", "p99 latency on the target", "ms", _on_target("latency_p99_ms")),
+        ("host_latency_p50_ms", "p50 latency on this host", "ms", _on_host),
+    )
+    for name, title, unit, find in rows:
+        yield Metric(name, title, unit, "lower", find, _of_teacher_file(find))
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in (*_shares(), *_quantities())})

@@ -77,8 +77,10 @@ def side_by_side(reports: Sequence[Report], names: Sequence[str]) -> Releases:
     rows = []
     for metric in METRICS.values():
         found = [
-            None if variant is None else metric.find(report, variant, None)
-            for report, variant in zip(reports, shipped, strict=True)
+            None
+            if (variant := judged_artefact(report, metric.artefact)) is None
+            else metric.find(report, variant, None)
+            for report in reports
         ]
         if any(one is not None for one in found):
             rows.append(_row(metric, found, reports))
