@@ -169,7 +169,16 @@ def gates() -> tuple[GateResult, ...]:
     """One of every state, and one of every rule."""
     held = gate("agreement", "min", 0.95, "held", value=0.97, low=0.9577, high=0.979, n=1000)
     missed = gate(
-        "accuracy", "max_drop", 0.005, "missed", value=0.979, low=0.968, high=0.986, n=1000, reference=0.985, change=0.006
+        "accuracy",
+        "max_drop",
+        0.005,
+        "missed",
+        value=0.979,
+        low=0.968,
+        high=0.986,
+        n=1000,
+        reference=0.985,
+        change=0.006,
     )
     return (
         held,

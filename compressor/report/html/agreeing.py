@@ -251,21 +251,38 @@ def robustness(numbers: Numbers) -> Section | None:
 
 def classes(numbers: Numbers) -> Section | None:
     """Where the student differs: by class, by class of a map, or by output."""
-    blocks: list[Block] = []
-    for images in SETS:
-        found: AnyComparison | None = _there(numbers, images.comparison)
-        match found:
-            case Comparison():
-                blocks += _flips(numbers, found, images)
-            case SegmentationComparison():
-                blocks += _maps(numbers, found, images)
-            case RegressionComparison():
-                blocks += _outputs(numbers, found, images)
-            case None:
-                pass
-    accuracy = tuple(_class_accuracy(numbers))
+    sets = [(f"On {images.title}", tuple(_compared(numbers, images))) for images in SETS]
+    known = [(title, blocks) for title, blocks in sets if blocks]
+    # The set that says most is in sight, the others in details.
+    known.sort(key=lambda pair: pair[0] != f"On {_largest(numbers).title}")
+    blocks: list[Block] = list(_class_accuracy(numbers))
+    for index, (title, found) in enumerate(known):
+        blocks += found if index == 0 else [Details(title, found)]
     title = "Outputs" if numbers.report.task == "regression" else "Classes"
-    return Section("classes", f"{title} that differ", title, (*accuracy, *blocks)) if accuracy or blocks else None
+    return Section("classes", f"{title} that differ", title, tuple(blocks)) if blocks else None
+
+
+def _largest(numbers: Numbers) -> _Images:
+    """Of what is evidence, the set with the most images."""
+
+    def size(images: _Images) -> int:
+        found: Proportion | None = _there(numbers, images.agreement)
+        return 0 if found is None or not images.evidence else found.n
+
+    return max(SETS, key=size)
+
+
+def _compared(numbers: Numbers, images: _Images) -> Iterator[Block]:
+    found: AnyComparison | None = _there(numbers, images.comparison)
+    match found:
+        case Comparison():
+            yield from _flips(numbers, found, images)
+        case SegmentationComparison():
+            yield from _maps(numbers, found, images)
+        case RegressionComparison():
+            yield from _outputs(numbers, found, images)
+        case None:
+            return
 
 
 def _flips(numbers: Numbers, found: Comparison, images: _Images) -> Iterator[Block]:
@@ -291,7 +308,7 @@ def _flips(numbers: Numbers, found: Comparison, images: _Images) -> Iterator[Blo
         return
     columns = (Column("the teacher's class"), Column("flipped", numeric=True), Column("images", numeric=True))
     shown = rows if images.evidence else rows[:WORST]
-    yield from worst_first(f"Flips by the teacher's class, {images.title}", columns, shown, "classes with flips")
+    yield from worst_first(f"Flips by the teacher's class, {images.title}", columns, shown, "the classes with flips")
     if left := len(rows) - len(shown):
         yield Paragraph((f"{left:,} more classes with flips are in report.json.",), faint=True)
     if still := len(found.flips) - len(moved):
@@ -325,7 +342,7 @@ def _maps(numbers: Numbers, found: SegmentationComparison, images: _Images) -> I
     lowest = numbers.number("percent", (*images.comparison, "lowest_image"))
     images_of = numbers.number("count", (*images.comparison, "num_images"))
     yield Paragraph(("On every one of ", images_of, " images at least ", lowest, " of the pixels agree."))
-    yield from worst_first(f"Overlap by class, {images.title}, least alike first", columns, rows, "classes")
+    yield from worst_first(f"Overlap by class, {images.title}, least alike first", columns, rows, "the classes")
 
 
 def _outputs(numbers: Numbers, found: RegressionComparison, images: _Images) -> Iterator[Block]:
@@ -359,7 +376,7 @@ def _outputs(numbers: Numbers, found: RegressionComparison, images: _Images) -> 
     rmse = numbers.number("significant", (*images.comparison, "rmse"))
     images_of = numbers.number("count", (*images.comparison, "num_images"))
     yield Paragraph(("Root mean square difference over all outputs: ", rmse, ", on ", images_of, " images."))
-    yield from worst_first(f"Differences by output, {images.title}, worst first", columns, rows, "outputs")
+    yield from worst_first(f"Differences by output, {images.title}, worst first", columns, rows, "the outputs")
 
 
 def _class_accuracy(numbers: Numbers) -> Iterator[Block]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias, TypeVar
 
 from markupsafe import Markup
@@ -59,10 +59,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """The first cell is the row's header. strong: the one to look at."""
+    """The first cell is the row's header, before it its state. strong: the one to look at."""
 
-    cells: tuple[Words | Badge, ...]
+    cells: tuple[Words, ...]
     strong: bool = False
+    badge: Badge | None = None
 
 
 @dataclass(frozen=True)
@@ -162,21 +163,20 @@ def table(caption: str, columns: Sequence[Column], rows: Sequence[Row], note: st
         for index in range(len(columns))
         if index == 0 or not rows or any(row.cells[index] not in (NOTHING, ()) for row in rows)
     ]
-    kept = tuple(Row(tuple(row.cells[index] for index in known), row.strong) for row in rows)
+    kept = tuple(replace(row, cells=tuple(row.cells[index] for index in known)) for row in rows)
     return Table(caption, tuple(columns[index] for index in known), kept, note)
 
 
 def worst_first(caption: str, columns: Sequence[Column], rows: Sequence[Row], what: str) -> tuple[Block, ...]:
-    """The first rows, and all that follow in details."""
+    """The first rows, and all that follow in details. what: such as `the classes`."""
     first, rest = rows[:WORST], rows[WORST:MOST]
     if not rest:
         return (table(caption, columns, first),)
-    more = f"{len(rest):,} more {what}"
     left = len(rows) - len(first) - len(rest)
     note = f"and {left:,} more in report.json" if left else ""
     return (
         table(f"{caption}: the first {len(first)} of {len(rows):,}", columns, first),
-        Details(more[0].upper() + more[1:], (table(f"{caption}: the rest", columns, rest, note),)),
+        Details(f"The rest of {what} ({len(rest):,})", (table(f"{caption}: the rest", columns, rest, note),)),
     )
 
 
@@ -187,5 +187,5 @@ def bullets(items: Sequence[T], render: Callable[[T], Words], what: str) -> tupl
     if rest:
         left = len(items) - len(first) - len(rest)
         texts = [*map(render, rest), *([(f"and {left:,} more in report.json",)] if left else [])]
-        blocks.append(Details(f"{len(rest):,} more {what}", (Bullets(tuple(texts)),)))
+        blocks.append(Details(f"The rest of {what} ({len(rest):,})", (Bullets(tuple(texts)),)))
     return tuple(blocks)

@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from markupsafe import Markup
 
 from compressor.report.html.numbers import Number
-from compressor.report.text import significant
+from compressor.report.text import as_typed
 from compressor.report.untrusted import printable
 
 LABEL_LENGTH = 34  # letters that fit beside a value on a phone
@@ -36,7 +36,7 @@ class Axis:
     """
 
     title: str
-    tick: Callable[[float], str] = significant
+    tick: Callable[[float], str] = as_typed
     low: float | None = None
     high: float | None = None
     lines: tuple[tuple[float, str], ...] = ()
@@ -116,7 +116,7 @@ def bars(slug: str, title: str, axis: Axis, drawn: Sequence[Bar]) -> Markup:
 
 def curve(slug: str, title: str, steps: Sequence[int], values: Sequence[float], last: Number) -> Markup:
     """One loss term over the steps, with its own scale: terms differ by orders of magnitude."""
-    top, height = 26, 110
+    top, height = 40, 110
     down = _Scale.over(values, Axis(title), count=3)
     across = _Scale.over(steps, Axis("step", low=0, high=max(steps)), count=3)
     svg = _svg(slug, title, f"{title} over {len(steps)} points of training steps.", top + height + AXIS)
@@ -125,7 +125,7 @@ def curve(slug: str, title: str, steps: Sequence[int], values: Sequence[float], 
         y = top + height * (1 - down.part(tick))
         _add(svg, "line", x1="0%", x2="100%", y1=f"{y:.1f}", y2=f"{y:.1f}")
         svg[-1].set("class", "grid")
-        _text(svg, 0, y - 3, significant(tick), "tick", "start")
+        _text(svg, 0, y - 3, as_typed(tick), "tick", "start")
     inner = _add(svg, "svg", x="0", y=top, width="100%", height=height, viewBox="0 0 1000 1000")
     inner.set("preserveAspectRatio", "none")
     points = " ".join(

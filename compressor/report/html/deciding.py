@@ -56,9 +56,7 @@ STATES = MappingProxyType(
         "stale": Badge("stale", "doubt"),
     }
 )
-OUTCOMES = MappingProxyType(
-    {"pass": Badge("pass", "good"), "warn": Badge("warn", "doubt"), "fail": Badge("fail", "bad")}
-)
+TONES = MappingProxyType({"pass": "good", "warn": "doubt", "fail": "bad"})
 WORST_OUTCOME_FIRST = ("fail", "warn", "pass")
 RULES = MappingProxyType(
     {
@@ -103,35 +101,39 @@ def _tiles(numbers: Numbers) -> Iterator[Tile]:
         where: Path = (*at, "agreement", which)
         of = (" of ", numbers.number("count", (*where, "n")), f" {IMAGES[which]}, ", *numbers.span(where))
         label = "explained of the teacher's variance" if scores.larger.of == "variance" else "agrees with the teacher"
-        yield Tile(f"{name} {label}", (numbers.number("percent", (*where, "value")),), of)
+        yield Tile(f"{name[0].upper()}{name[1:]} {label}", (numbers.number("percent", (*where, "value")),), of)
     share = numbers.number("share", ("student", "params_m"), ("teacher", "params_m"))
     both = (
         numbers.number("params", ("student", "params_m")),
         " of ",
         numbers.number("params", ("teacher", "params_m")),
     )
-    yield Tile("parameters of the teacher's", (share,), both)
+    yield Tile("Parameters of the teacher's", (share,), both)
     if shipped is None:
         return
     if shipped.size_mib is not None:
         teacher = numbers.number("size", ("teacher", "size_mib"))
-        yield Tile("file", (numbers.number("size", (*at, "size_mib")),), (f"{name}; the teacher's fp32 has ", teacher))
+        yield Tile(
+            "Size of the file",
+            (numbers.number("size", (*at, "size_mib")),),
+            (f"{name}; the teacher's fp32 has ", teacher),
+        )
     title = printable(report.target.title, NAME_LIMIT)
     if shipped.latency_target is not None:
         latency = shipped.latency_target
         doubt = "" if latency.other_power_mode is None else ", in another power mode than its profile's"
         p50 = numbers.number("significant", (*at, "latency_target", "latency_p50_ms"))
-        yield Tile("p50 latency on the target", (p50, " ms"), (f"{latency.origin} on {title}{doubt}",))
+        yield Tile("Median latency on the target", (p50, " ms"), (f"{latency.origin} on {title}{doubt}",))
     elif shipped.latency_predicted is not None:
         where = (*at, "latency_predicted", "latency_p50_interval_ms")
         low, high = (numbers.number("two digits", (*where, end)) for end in (0, 1))
         p50 = numbers.number("predicted", (*at, "latency_predicted", "latency_p50_ms"))
         under = (low, " to ", high, f" ms, predicted for {title}, not measured")
-        yield Tile("p50 latency on the target", (p50, " ms"), under)
+        yield Tile("Median latency on the target", (p50, " ms"), under)
     elif shipped.latency_host is not None:
         p50 = numbers.number("significant", (*at, "latency_host", "latency_p50_ms"))
         device = printable(shipped.latency_host.device, NAME_LIMIT)
-        yield Tile("p50 latency on this host", (p50, " ms"), (f"measured on {device}, which is not the target",))
+        yield Tile("Median latency on this host", (p50, " ms"), (f"measured on {device}, which is not the target",))
 
 
 # --- gates and limits ----------------------------------------------------------------------------------------------
@@ -150,14 +152,12 @@ def _gates(numbers: Numbers) -> Iterator[Block]:
     if order:
         columns = (
             Column("gate"),
-            Column("state"),
-            Column("outcome"),
+            Column("what follows", wide=True),
             Column("value", numeric=True),
             Column("limit", numeric=True),
             Column("lost", numeric=True),
             Column("reference", numeric=True),
             Column("on", numeric=True),
-            Column("what follows", wide=True),
         )
         yield table("Gates, failed ones first", columns, [_gate(numbers, index) for index in order])
 
@@ -175,46 +175,46 @@ def _gate(numbers: Numbers, index: int) -> Row:
         kind = IMAGES[gate.images] if gate.images else "calls" if "latency" in gate.metric else "images"
         on = (numbers.number("count", (*at, "n")), f" {kind}")
     origin = "" if gate.origin in (None, "measured") else f", {gate.origin}"
-    artefact = "" if gate.artefact is None else f", {printable(gate.artefact, NAME_LIMIT)}"
+    artefact = "" if gate.artefact is None else f" {printable(gate.artefact, NAME_LIMIT)}"
+    metric = "" if gate.metric in gate.name else f" {printable(gate.metric, NAME_LIMIT)}"
+    state = STATES[gate.state].text
+    badge = Badge(state if gate.outcome == "pass" else f"{gate.outcome}: {state}", TONES[gate.outcome])
     return Row(
         (
-            (Name(printable(gate.name, NAME_LIMIT)), f" {printable(gate.metric, NAME_LIMIT)}{artefact}{origin}"),
-            STATES[gate.state],
-            OUTCOMES[gate.outcome],
+            (Name(printable(gate.name, NAME_LIMIT)), f"{metric}{artefact}{origin}"),
+            said(gate.sentence),
             value,
-            (RULES[gate.rule], *_limit(numbers, gate.rule, gate.metric, (*at, "limit"))),
-            NOTHING if gate.change is None else _limit(numbers, gate.rule, gate.metric, (*at, "change")),
+            (RULES[gate.rule], *_limit(numbers, gate.rule, gate.metric, (*at, "limit"), typed=True)),
+            NOTHING if gate.change is None else _limit(numbers, gate.rule, gate.metric, (*at, "change"), typed=False),
             NOTHING if gate.reference is None else (numbers.number(form, (*at, "reference")), unit),
             on,
-            said(gate.sentence),
         ),
         strong=gate.outcome == "fail",
+        badge=badge,
     )
 
 
 def _form_of(metric: str) -> tuple[str, str]:
     """How a metric's value is shown, and its unit; a metric without a unit in its name is a share."""
-    if metric.endswith("_ms"):
-        return "significant", " ms"
-    if metric.endswith("_nats"):
-        return "significant", " nats"
-    for name, form in (("size_mib", "size"), ("params_m", "params"), ("macs_g", "macs")):
-        if metric == name:
-            return form, ""
+    for end, unit in (("_ms", " ms"), ("_nats", " nats"), ("_mib", " MiB"), ("params_m", " M"), ("macs_g", " G")):
+        if metric.endswith(end):
+            return "significant", unit
     return "percent", ""
 
 
-def _limit(numbers: Numbers, rule: str, metric: str, path: Path) -> Words:
-    """In the unit of the metric; what is lost of a share is in points, and relatively lost in per cent of before."""
+def _limit(numbers: Numbers, rule: str, metric: str, path: Path, *, typed: bool) -> Words:
+    """In the unit of the metric; what is lost of a share is in points, and relatively lost in per cent of before.
+
+    typed: as the user gave it, and not rounded.
+    """
     form, unit = _form_of(metric)
-    if rule in ("min", "max"):
-        # 97 % stays 97 %, as the user gave it.
-        return (numbers.number("confidence", path),) if form == "percent" else (numbers.number(form, path), unit)
     if rule.endswith("_relative"):
-        return (numbers.number("confidence", path), " of it")
+        return (numbers.number("typed percent" if typed else "percent", path), " of it")
+    if form == "percent" and rule in ("min", "max"):
+        return (numbers.number("typed percent", path),)
     if form == "percent":
-        return (numbers.number("lost points", path), " points")
-    return (numbers.number("significant", path), unit or {"size": " MiB", "params": " M", "macs": " G"}[form])
+        return (numbers.number("typed points" if typed else "lost points", path), " points")
+    return (numbers.number("typed" if typed else "significant", path), unit)
 
 
 def _baseline(report: Report) -> Iterator[Block]:
@@ -230,12 +230,11 @@ def _verdicts(numbers: Numbers) -> Iterator[Block]:
     report = numbers.report
     columns = (
         Column("limit on"),
-        Column("state"),
+        Column("what follows", wide=True),
         Column("artefact"),
         Column("value", numeric=True),
         Column("limit", numeric=True),
         Column("set by"),
-        Column("what follows", wide=True),
     )
     rows = []
     for index, verdict in enumerate(report.verdicts):
@@ -251,13 +250,13 @@ def _verdicts(numbers: Numbers) -> Iterator[Block]:
             Row(
                 (
                     (LIMITS[verdict.name],),
-                    STATES[verdict.state],
+                    said(verdict.sentence),
                     (ABSENT if verdict.artefact is None else printable(verdict.artefact, NAME_LIMIT),),
                     value,
                     ("at most ", numbers.number("typed", (*at, "limit")), unit),
                     ("the user" if verdict.set_by == "user" else "the target's profile, a wish",),
-                    said(verdict.sentence),
-                )
+                ),
+                badge=STATES[verdict.state],
             )
         )
     if rows:
@@ -275,7 +274,7 @@ def artefacts(numbers: Numbers) -> Section | None:
         *_networks(numbers),
         *_variants(numbers),
         *_differences(numbers),
-        *bullets(notes, said, "notes"),
+        *((Details(f"Notes on the artefacts ({len(notes):,})", bullets(notes, said, "the notes")),) if notes else ()),
     )
     return Section("artefacts", "Teacher against artefacts", "Artefacts", blocks)
 
@@ -350,7 +349,6 @@ def _variants(numbers: Numbers) -> Iterator[Block]:
     images = judged_on(report)
     columns = (
         Column("artefact"),
-        Column("", wide=True),
         Column("size", numeric=True),
         Column("difference to fp32", numeric=True),
         Column(f"{agreement} the teacher{f', {images}' if images else ''}", numeric=True),
@@ -362,6 +360,7 @@ def _variants(numbers: Numbers) -> Iterator[Block]:
         Column("host, p50 ms", numeric=True),
         Column("target, p50 ms", numeric=True),
         Column("target, predicted p50 ms", numeric=True),
+        Column("why not", wide=True),
     )
     rows = [_variant(numbers, index, variant) for index, variant in made]
     yield table("Artefacts, each against the fp32 teacher on the same images", columns, rows)
@@ -386,7 +385,6 @@ def _variant(numbers: Numbers, index: int, variant: Variant) -> Row:
     return Row(
         (
             (variant.label,),
-            Badge("recommended", "good") if recommended else said(rejected.get(variant.label, "")),
             numbers.one("size", (*at, "size_mib")),
             parity,
             ("reference",) if reference else share("agreement"),
@@ -398,8 +396,10 @@ def _variant(numbers: Numbers, index: int, variant: Variant) -> Row:
             numbers.median((*at, "latency_host")),
             numbers.median((*at, "latency_target")),
             numbers.predicted((*at, "latency_predicted")),
+            () if recommended else said(rejected.get(variant.label, "")),
         ),
         strong=recommended,
+        badge=Badge("recommended", "good") if recommended else None,
     )
 
 

@@ -72,7 +72,7 @@ def training(numbers: Numbers) -> Section:
         if figures:
             title = f"Loss terms of the phase {name(phase.name).text}"
             blocks += [Heading(title), Figures(figures)]
-        blocks += bullets([f"Training went wrong and went on: {text}" for text in phase.remedies], said, "remedies")
+        blocks += bullets([f"Training went wrong and went on: {text}" for text in phase.remedies], said, "the remedies")
     return Section("training", "Training", "Training", tuple(blocks))
 
 
@@ -173,7 +173,7 @@ def _labels(numbers: Numbers) -> Iterator[Block]:
         for index in seen
     ]
     columns = (Column("class"), Column("images", numeric=True))
-    tables = worst_first("Classes that the teacher sees in the samples", columns, rows, "classes")
+    tables = worst_first("Classes that the teacher sees in the samples", columns, rows, "the classes")
     missing = len(samples.pseudo_labels) - len(seen)
     note = (Paragraph((f"{count(missing, 'class', 'classes')} in no image.",)),) if missing else ()
     yield Details("What the teacher sees in the samples", (*tables, *note))
@@ -183,7 +183,7 @@ def _skipped(report: Report) -> Iterator[Block]:
     skipped = report.samples.skipped
     if skipped:
         yield Heading(f"{count(len(skipped), 'file')} skipped")
-        yield from bullets(skipped, lambda one: (name(one.file), ": ", *said(one.reason)), "files")
+        yield from bullets(skipped, lambda one: (name(one.file), ": ", *said(one.reason)), "the files")
 
 
 def student(numbers: Numbers) -> Section | None:
@@ -234,14 +234,14 @@ def student(numbers: Numbers) -> Section | None:
         axis = Axis(f"{latency_kind(search)} on the target, ms", low=0.0, lines=bounds)
         blocks.append(Figure(title, intervals("candidates", title, axis, lines)))
     blocks.append(table("Candidates for the student", columns, rows))
-    blocks += bullets(search_notes(search), said, "notes")
+    blocks += bullets(search_notes(search), said, "the notes")
     return Section("student", "Search for the student", "Student", tuple(blocks))
 
 
 def warnings(numbers: Numbers) -> Section | None:
     """All of them."""
     found = numbers.report.warnings
-    return Section("warnings", "Warnings", "Warnings", bullets(found, said, "warnings")) if found else None
+    return Section("warnings", "Warnings", "Warnings", bullets(found, said, "the warnings")) if found else None
 
 
 # --- provenance ----------------------------------------------------------------------------------------------------
@@ -276,7 +276,8 @@ def _source(numbers: Numbers) -> Iterator[tuple[str, Words]]:
         head = "upsampled classifier(map)" if report.task == "segmentation" else "classifier(pool(map))"
         where = "the samples" if has_samples(report) else "random images"
         error = numbers.number("exponent", ("teacher_source", "identity_error"))
-        yield f"logits = {head}", ("to a relative error of ", error, f" on {where}")
+        exact = source.identity_error == 0
+        yield f"logits = {head}", ("holds ", *(("exactly",) if exact else ("to ", error)), f" on {where}")
 
 
 def _vector(numbers: Numbers, path: Path) -> Words:
@@ -309,7 +310,7 @@ def _method(numbers: Numbers) -> Iterator[tuple[str, Words]]:
 def _departures(report: Report) -> Iterator[Block]:
     departures = report.distillation.departures
     if departures:
-        listed = bullets(departures, said, "departures")
+        listed = bullets(departures, said, "the departures")
         yield Details(f"{count(len(departures), 'departure')} from the method's paper", listed)
 
 
@@ -337,7 +338,7 @@ def _files(numbers: Numbers) -> Iterator[Block]:
                 ".",
             )
         )
-        yield from bullets([note for note in kit.notes if note not in report.variant_notes], said, "notes")
+        yield from bullets([note for note in kit.notes if note not in report.variant_notes], said, "the notes")
 
 
 def _parity(numbers: Numbers) -> Iterator[Block]:

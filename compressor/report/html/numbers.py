@@ -44,6 +44,8 @@ FORMS: Mapping[str, Form] = MappingProxyType(
         "confidence": Form(lambda value: f"{100 * value:g} %"),
         "points": Form(text.signed_points),
         "lost points": Form(lambda fraction: text.significant(100 * fraction)),
+        "typed points": Form(lambda fraction: text.as_typed(100 * fraction)),
+        "typed percent": Form(lambda fraction: f"{text.as_typed(100 * fraction)} %"),
         "significant": Form(text.significant),
         "predicted": Form(lambda value: f"≈{text.significant(value, 2)}"),
         "two digits": Form(lambda value: text.significant(value, 2)),

@@ -60,7 +60,7 @@ def latency(numbers: Numbers) -> Section | None:
     rows = [_row(numbers, one) for one in timed]
     if rows:
         blocks.append(table("Every latency, with its origin and interval", columns, rows))
-    return Section("latency", "Latency", "Latency", (*blocks, *bullets(notes, said, "notes")))
+    return Section("latency", "Latency", "Latency", (*blocks, *bullets(notes, said, "the notes")))
 
 
 def _timed(numbers: Numbers) -> Iterator[_Timed]:
