@@ -6,25 +6,29 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
+from report_samples import build_report
+
 from compressor.report.evidence import wilson_interval
 from compressor.report.gate_record import Baseline, GateResult, Outcome, Rule, State
 from compressor.report.measured import (
     Calibration,
     ClassAccuracy,
     ClassFlips,
+    ClassOverlap,
     Comparison,
     Difference,
     Differences,
+    OutputError,
     Proportion,
+    RegressionComparison,
     Scores,
+    SegmentationComparison,
     Shift,
 )
 from compressor.report.robustness_record import Corruption, Robustness
 from compressor.report.schema import CurvePoint, ImageSet, LayerProfile, OnGenerated, Phase, Report
 from compressor.report.shipping import Variant
 from profiles.layer_times import LayerTime
-
-Build = Callable[..., Report]
 
 STRENGTHS: dict[Corruption, str] = {
     "jpeg": "quality 50",
@@ -35,12 +39,12 @@ STRENGTHS: dict[Corruption, str] = {
 }
 
 
-def full_report(build: Build, **changes: Any) -> Report:
-    """What `build_report` of tests/compressor/report gives, filled up, with top-level fields replaced by `changes`.
+def full_report(**changes: Any) -> Report:
+    """What `build_report` gives, filled up, with top-level fields replaced by `changes`.
 
     It has been written and read back, so every record of it is valid.
     """
-    base = build()
+    base = build_report()
     names = changes.get("teacher_source", base.teacher_source).class_names
     values: dict[str, Any] = {
         "summary": base.summary.model_copy(update={"decision": "fail"}),
@@ -63,12 +67,81 @@ def full_report(build: Build, **changes: Any) -> Report:
         "layers": (layers("student fp32", 24), layers("teacher fp32", 57)),
         "environment": base.environment.model_copy(update={"onnx": "1.23.0", "gpu": "Example GPU 24 GB"}),
     }
-    return Report.model_validate_json(build(**{**values, **changes}).model_dump_json())
+    return Report.model_validate_json(build_report(**{**values, **changes}).model_dump_json())
+
+
+def full_segmentation() -> Report:
+    """Of 30 classes, some with masks."""
+    base = build_report()
+    source = base.teacher_source.model_copy(update={"class_names": tuple(f"class {index}" for index in range(30))})
+    found = SegmentationComparison(
+        num_images=120,
+        lowest_image=0.81,
+        classes=tuple(
+            ClassOverlap(
+                class_index=index,
+                teacher_share=1 / 30,
+                iou=0.5 + index / 100,
+                teacher_iou=0.7 if index % 2 else None,
+                student_iou=0.68 if index % 2 else None,
+            )
+            for index in range(30)
+        ),
+    )
+    overlap = {"mean_iou": Scores(evidence=part(0.71, "overlap")), "mean_iou_masks": Scores(eval=part(0.6, "overlap"))}
+    pixels = Scores(evidence=part(0.93, "pixels"))
+    return full_report(
+        task="segmentation",
+        teacher_source=source,
+        samples=base.samples.model_copy(update={"pseudo_labels": (4,) * 30}),
+        teacher=base.teacher.model_copy(update={"mean_iou_masks": overlap["mean_iou_masks"]}),
+        student=base.student.model_copy(update={**overlap, "agreement": pixels}),
+        variants=tuple(
+            variant.model_copy(update={**overlap, "agreement": pixels if variant.model == "student" else Scores()})
+            for variant in base.variants
+        ),
+        comparison_evidence=found,
+        comparison_eval=None,
+        generated=OnGenerated(agreement=part(0.8, "pixels"), mean_iou=part(0.5, "overlap"), comparison=found),
+    )
+
+
+def full_regression() -> Report:
+    """Of an output that is followed, one that is not, and one that does not vary."""
+    base = build_report()
+    found = RegressionComparison(
+        num_images=120,
+        rmse=0.42,
+        outputs=(
+            OutputError(index=0, explained=0.98, rmse=0.1, teacher_std=0.7),
+            OutputError(index=2, explained=-0.4, rmse=0.6, teacher_std=0.5),
+            OutputError(index=3, explained=None, rmse=0.01, teacher_std=0.0),
+        ),
+    )
+    variance = Scores(evidence=part(0.93, "variance"))
+    unlabelled = {"pseudo_labels": (), "teacher_confidence": None, "teacher_accuracy": None, "num_labelled": 0}
+    return full_report(
+        task="regression",
+        samples=base.samples.model_copy(update=unlabelled),
+        teacher=base.teacher.model_copy(update={"accuracy": Scores()}),
+        student=base.student.model_copy(update={"accuracy": Scores(), "agreement": variance}),
+        variants=tuple(
+            variant.model_copy(update={"agreement": variance if variant.model == "student" else Scores()})
+            for variant in base.variants
+        ),
+        comparison_evidence=found,
+        comparison_eval=None,
+        generated=None,
+    )
 
 
 def share(successes: int, n: int) -> Proportion:
     low, high = wilson_interval(successes, n)
     return Proportion(value=successes / n, low=low, high=high, n=n)
+
+
+def part(value: float, of: Literal["pixels", "overlap", "variance"], n: int = 120) -> Proportion:
+    return Proportion(value=value, low=value - 0.02, high=value + 0.015, n=n, of=of)
 
 
 def comparison(base: Report, n: int, *, labelled: bool, num_classes: int = 10) -> Comparison:

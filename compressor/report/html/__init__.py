@@ -13,7 +13,7 @@ from compressor.report.html.agreeing import agreement, classes, confidence, robu
 from compressor.report.html.blocks import said
 from compressor.report.html.deciding import DECISIONS, artefacts, gates, tiles
 from compressor.report.html.making import images, provenance, reproduce, student, training, warnings
-from compressor.report.html.numbers import Numbers
+from compressor.report.html.numbers import PLAINEST, Numbers
 from compressor.report.html.timing import latency, layers
 from compressor.report.schema import Report
 from compressor.report.untrusted import NAME_LIMIT, printable, without_controls
@@ -46,6 +46,7 @@ def report_html(report: Report, run_folder: Path | None = None) -> str:
         _environment()
         .get_template("report.html.jinja")
         .render(
+            plainest=PLAINEST,
             run_name=printable(report.run_name, NAME_LIMIT),
             made=f"{report.created:%Y-%m-%d %H:%M %Z}",
             target=printable(report.target.title, NAME_LIMIT),
@@ -73,5 +74,7 @@ def _environment() -> Environment:
 
 
 def _harmless(value: Any) -> Any:
-    """Whatever the template writes has no control characters, be it forgotten elsewhere; our drawings have none."""
-    return without_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    """Whatever the template writes has no control characters but ends of lines; our drawings have none."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return "\n".join(map(without_controls, value.split("\n")))

@@ -61,7 +61,7 @@ SETS = (
         ("student", "mean_iou", "evidence"),
     ),
     _Images(
-        "generated images, no evidence",
+        "generated, no evidence",
         ("generated", "comparison"),
         ("generated", "agreement"),
         ("generated", "mean_iou"),
@@ -106,7 +106,7 @@ def agreement(numbers: Numbers) -> Section | None:
     axis = Axis(agreement_name(numbers.report), _percents, high=1.0)
     blocks: list[Block] = [
         Figure(f"{title}, with intervals", intervals("agreement", title, axis, lines)),
-        table("Agreement with the teacher", columns, rows),
+        table("Agreement in numbers", columns, rows),
     ]
     if _there(numbers, ("generated",)) is not None:
         blocks.append(Paragraph((NO_EVIDENCE,), faint=True))
@@ -241,7 +241,7 @@ def robustness(numbers: Numbers) -> Section | None:
             faint=True,
         ),
         Figure(title, intervals("robustness", title, axis, lines, SERIES)),
-        table(title, columns, rows),
+        table("Robustness in numbers", columns, rows),
     )
     return Section("robustness", title, "Robustness", blocks)
 
@@ -412,7 +412,7 @@ def _class_accuracy(numbers: Numbers) -> Iterator[Block]:
         lines.append(Line(_class(numbers, one.class_index).text, (mark,), change))
     shown = f"the {len(rows)} worst of {len(found):,} classes" if len(found) > len(rows) else "worst class first"
     title = f"Accuracy of {label} by label against the teacher, {shown}"
-    axis = Axis("accuracy minus the teacher's, percentage points", signed_points, lines=((0.0, "the teacher"),))
+    axis = Axis("accuracy against the teacher's, points", signed_points, lines=((0.0, "the teacher"),))
     columns = (
         Column("label"),
         Column("images", numeric=True),

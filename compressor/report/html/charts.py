@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from markupsafe import Markup
 
-from compressor.report.html.numbers import Number
+from compressor.report.html.numbers import PLAINEST, Number
 from compressor.report.text import as_typed
 from compressor.report.untrusted import printable
 
@@ -79,7 +79,7 @@ def intervals(slug: str, title: str, axis: Axis, lines: Sequence[Line], series: 
     values += [value for value, _ in axis.lines]
     scale = _Scale.over(values, axis)
     top = LABEL if axis.lines else 0
-    legend = LABEL if series else 0
+    legend = LABEL * len(series)
     heights = [LABEL + TRACK * len(line.marks) + GAP for line in lines]
     plot = top + legend + sum(heights)
     drawn = ", ".join(line.label for line in lines[:5])
@@ -148,7 +148,7 @@ class _Scale:
     ticks: tuple[float, ...]
 
     @classmethod
-    def over(cls, values: Sequence[float], axis: Axis, count: int = 5) -> _Scale:
+    def over(cls, values: Sequence[float], axis: Axis, count: int = 4) -> _Scale:
         """Ends and ticks at round numbers around all values."""
         low = min(values) if axis.low is None else axis.low
         high = max(values) if axis.high is None else axis.high
@@ -182,14 +182,14 @@ class _Scale:
 def _svg(slug: str, title: str, description: str, height: float) -> Element:
     attributes = {
         "role": "img",
-        "aria-labelledby": f"{slug}-title {slug}-desc",
+        "aria-labelledby": f"drawing-{slug}-title drawing-{slug}-desc",
         "width": "100%",
         "height": f"{height:.0f}",
         "class": "chart",
     }
     svg = Element("svg", attributes)
     for tag, text in (("title", title), ("desc", description)):
-        SubElement(svg, tag, {"id": f"{slug}-{tag}"}).text = printable(text, 400)
+        SubElement(svg, tag, {"id": f"drawing-{slug}-{tag}"}).text = printable(text, 400)
     return svg
 
 
@@ -202,9 +202,8 @@ def _grid(svg: Element, scale: _Scale, axis: Axis, top: float, bottom: float) ->
 
 def _legend(svg: Element, series: Sequence[str]) -> None:
     for index, label in enumerate(series):
-        x = 100 * index / max(3, len(series)) + INSET
-        _shape(svg, x, 9, index, doubtful=False)
-        _text(_add(svg, "svg", x=f"{x:.2f}%", y=0, overflow="visible"), 0, 14, label, "key", "start", dx=12)
+        _shape(svg, INSET, LABEL * index + 9, index, doubtful=False)
+        _text(svg, INSET, LABEL * index + 14, label, "key", "start", dx=12)
 
 
 def _label(svg: Element, y: float, label: str, number: Number | None) -> None:
@@ -213,7 +212,8 @@ def _label(svg: Element, y: float, label: str, number: Number | None) -> None:
         text = _text(svg, 100, y + 15, number.text, "value", "end")
         text.set("data-path", number.pointers)
         text.set("data-value", repr(number.value))
-        text.set("data-as", number.form)
+        if number.form != PLAINEST:
+            text.set("data-as", number.form)
 
 
 def _mark(svg: Element, scale: _Scale, mark: Mark, y: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from compressor.gates.metrics import METRICS, UNITS
 from compressor.report.artefact_table import (
     accuracy_name,
     agreement_name,
@@ -69,10 +70,10 @@ RULES = MappingProxyType(
     }
 )
 IMAGES = MappingProxyType({"evidence": "held-out images", "eval": "--eval images"})
+LIMIT_UNITS = MappingProxyType({"max_latency_ms": " ms", "max_size_mib": " MiB", "max_params_m": " M"})
 LIMITS = MappingProxyType(
     {"max_latency_ms": "p50 latency", "max_size_mib": "size of the file", "max_params_m": "parameters"}
 )
-UNITS = MappingProxyType({"max_latency_ms": " ms", "max_size_mib": " MiB", "max_params_m": " M"})
 
 
 @dataclass(frozen=True)
@@ -195,11 +196,11 @@ def _gate(numbers: Numbers, index: int) -> Row:
 
 
 def _form_of(metric: str) -> tuple[str, str]:
-    """How a metric's value is shown, and its unit; a metric without a unit in its name is a share."""
-    for end, unit in (("_ms", " ms"), ("_nats", " nats"), ("_mib", " MiB"), ("params_m", " M"), ("macs_g", " G")):
-        if metric.endswith(end):
-            return "significant", unit
-    return "percent", ""
+    """How a metric's value is shown, and its unit; of an unknown one, from a later version, the bare number."""
+    known = METRICS.get(metric)
+    if known is None:
+        return "significant", ""
+    return ("percent", "") if known.unit == "share" else ("significant", UNITS[known.unit])
 
 
 def _limit(numbers: Numbers, rule: str, metric: str, path: Path, *, typed: bool) -> Words:
@@ -239,7 +240,7 @@ def _verdicts(numbers: Numbers) -> Iterator[Block]:
     rows = []
     for index, verdict in enumerate(report.verdicts):
         at: Path = ("verdicts", index)
-        unit = UNITS[verdict.name]
+        unit = LIMIT_UNITS[verdict.name]
         interval: Words = ()
         if verdict.interval is not None:
             low, high = (numbers.number("two digits", (*at, "interval", end)) for end in (0, 1))
@@ -449,7 +450,7 @@ def _differences(numbers: Numbers) -> Iterator[Block]:
             )
     if not lines:
         return
-    axis = Axis("accuracy minus the teacher's, percentage points", signed_points, lines=((0.0, "the teacher"),))
+    axis = Axis("accuracy against the teacher's, points", signed_points, lines=((0.0, "the teacher"),))
     title = "Accuracy of each artefact against the fp32 teacher"
     yield Heading("What it costs in accuracy")
     yield Figure(

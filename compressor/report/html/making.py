@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 
 from compressor.report.html.blocks import (
+    WORST,
     Block,
     Bullets,
     Column,
@@ -22,7 +23,6 @@ from compressor.report.html.blocks import (
     name,
     said,
     table,
-    worst_first,
 )
 from compressor.report.html.charts import Axis, Line, Mark, curve, intervals
 from compressor.report.html.numbers import Name, Numbers, Path, Words
@@ -170,13 +170,15 @@ def _labels(numbers: Numbers) -> Iterator[Block]:
                 (numbers.number("count", ("samples", "pseudo_labels", index)),),
             )
         )
-        for index in seen
+        for index in seen[:WORST]
     ]
     columns = (Column("class"), Column("images", numeric=True))
-    tables = worst_first("Classes that the teacher sees in the samples", columns, rows, "the classes")
+    left = len(seen) - len(rows)
+    more = f"and {left:,} more in report.json" if left else ""
+    seen_most = table("Classes that the teacher sees in the samples, the most frequent first", columns, rows, more)
     missing = len(samples.pseudo_labels) - len(seen)
     note = (Paragraph((f"{count(missing, 'class', 'classes')} in no image.",)),) if missing else ()
-    yield Details("What the teacher sees in the samples", (*tables, *note))
+    yield Details("What the teacher sees in the samples", (seen_most, *note))
 
 
 def _skipped(report: Report) -> Iterator[Block]:

@@ -67,6 +67,10 @@ FORMS: Mapping[str, Form] = MappingProxyType(
 )
 
 
+PLAINEST = "count"
+"""The form that needs no saying; a thousand classes have many of it."""
+
+
 @dataclass(frozen=True)
 class Number:
     """One number as the page shows it.
