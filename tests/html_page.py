@@ -87,13 +87,8 @@ class Shown:
 
 
 def numbers(page: Element) -> list[Shown]:
-    return [
-        Shown(
-            one.text, one.attributes["data-value"], one.attributes.get("data-as", "count"), one.attributes["data-path"]
-        )
-        for one in page.all()
-        if "data-path" in one.attributes
-    ]
+    marked = [(one.text, one.attributes) for one in page.all() if "data-path" in one.attributes]
+    return [Shown(said, of["data-value"], of.get("data-as", "count"), of["data-path"]) for said, of in marked]
 
 
 # Written out here once more: what each form of the page has to be.

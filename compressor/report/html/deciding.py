@@ -155,7 +155,7 @@ def _gates(numbers: Numbers) -> Iterator[Block]:
             Column("gate"),
             Column("what follows", wide=True),
             Column("value", numeric=True),
-            Column("limit", numeric=True),
+            Column("limit"),
             Column("lost", numeric=True),
             Column("reference", numeric=True),
             Column("on", numeric=True),

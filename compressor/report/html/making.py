@@ -195,11 +195,11 @@ def student(numbers: Numbers) -> Section | None:
         return None
     columns = (
         Column("student"),
-        Column("", wide=True),
         Column("parameters", numeric=True),
         Column("MACs", numeric=True),
         Column(f"size, {search.precision}", numeric=True),
         Column(f"{latency_kind(search)}, ms", numeric=True),
+        Column("", wide=True),
     )
     places: list[Path] = [("student_search", "teacher")]
     places += [("student_search", "candidates", index) for index in range(len(search.candidates))]
@@ -211,11 +211,11 @@ def student(numbers: Numbers) -> Section | None:
             Row(
                 (
                     (name(line.spec),),
-                    said(line.verdict),
                     numbers.one("params", (*at, "params_m")),
                     numbers.one("macs", (*at, "macs_g")),
                     numbers.one("size", (*at, "size_mib")),
                     numbers.predicted((*at, "latency")) if predicted else numbers.median((*at, "latency")),
+                    said(line.verdict),
                 ),
                 strong=line.chosen,
             )

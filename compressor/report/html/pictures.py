@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_BYTES = 1_200_000  # of all data URIs together
+MOST_PIXELS = 50_000_000
 SMALLEST_SIDE = 320  # px, below which a sheet of images says nothing
 
 
@@ -69,14 +71,15 @@ def _one(path: Path, title: str, allowed: int) -> Inlined:
 
     try:
         with files.open(path, formats=("PNG",)) as picture:
-            picture.load()
             width, height = picture.size
-            original = path.read_bytes()
-            for content in (original, *_smaller(picture)):
+            if width * height > MOST_PIXELS:
+                raise ValueError(f"it has more than {MOST_PIXELS:,} pixels")
+            picture.load()
+            for content in chain((path.read_bytes(),), _smaller(picture)):
                 source = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
                 if len(source) <= allowed:
                     return Inlined(title, source, width, height)
-    except (UnidentifiedImageError, files.DecompressionBombError, files.DecompressionBombWarning) as error:
+    except (UnidentifiedImageError, files.DecompressionBombError) as error:
         raise ValueError("its file is no PNG of a usual size") from error
     raise ValueError("it is too large even when reduced")
 

@@ -94,6 +94,7 @@ def _strings(found: Any) -> list[str]:
     return [text for part in parts for text in _strings(part)]
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_with_hostile_names() -> None:
     base = full_report()
     names = [*NAMES, "x" * 10_000, *(f"{HOSTILE} {index} {'ä' * 60}" for index in range(2_000))][:1_000]
