@@ -20,6 +20,7 @@ from compressor.report.student_search import candidate_lines
 from compressor.report.table import side_by_side
 from compressor.report.text import ABSENT, with_interval
 
+ENDS = ("/low", "/high", "/0", "/1")
 REPORTS = [full_report, full_segmentation, full_regression, build_report]
 
 
@@ -55,6 +56,17 @@ def test_no_column_of_numbers_has_one_without_its_place(build: Callable[[], Repo
         "cifar_resnet20",
         "cifar_resnet20 width 0.5",
     ]
+
+
+@pytest.mark.parametrize("build", REPORTS, ids=lambda build: build.__name__)
+def test_an_interval_goes_from_its_low_end_to_its_high_end(build: Callable[[], Report]) -> None:
+    """Each number is that of its place; here that it is the right place of the two."""
+    cells = [cell for cell in parsed(report_html(build())).find("td", class_="number") if " to " in cell.unmarked]
+    assert len(cells) > 20
+    for cell in cells:
+        low, high = (one.pointers.rpartition("/") for one in numbers(cell) if one.pointers.endswith(ENDS))
+        assert low[0] == high[0], cell.text
+        assert (low[2], high[2]) in (("low", "high"), ("0", "1")), cell.text
 
 
 @pytest.mark.parametrize("build", REPORTS, ids=lambda build: build.__name__)
