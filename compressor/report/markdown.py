@@ -42,6 +42,7 @@ from compressor.report.table import host_name, latency_lines, latency_notes, sid
 from compressor.report.text import ABSENT, agrees, count, duration, percent, significant, size, with_interval
 from compressor.report.time_split import time_lines
 from compressor.report.untrusted import code, fenced, prose
+from compressor.report.wording import EQUAL, NO_EVIDENCE, PREPOSITION, has_samples
 from profiles.latency import LatencyStats
 
 T = TypeVar("T")
@@ -53,13 +54,7 @@ LIST_LIMIT = 15
 LENGTH_LIMIT = 65_000
 WORST_CLASSES = 5
 
-_EQUAL = {
-    "classification": "top-1 equal",
-    "segmentation": "pixels with the same class",
-    "regression": "variance explained",
-}
 _OUTCOMES = ("fail", "warn", "pass")
-_PREPOSITION = {"classification": "with", "segmentation": "with", "regression": "of"}
 
 
 def report_markdown(report: Report) -> str:
@@ -136,7 +131,7 @@ def _shipping(report: Report) -> Iterator[str]:
     if not lines:
         return
     yield "## What to ship"
-    agreement = f"{agreement_name(report)} {_PREPOSITION[report.task]}"
+    agreement = f"{agreement_name(report)} {PREPOSITION[report.task]}"
     images = judged_on(report)
     columns = [
         ("artefact", [f"**{prose(line.label)}**" if line.recommended else prose(line.label) for line in lines]),
@@ -330,10 +325,7 @@ def _generated(report: Report) -> Iterator[str]:
     if found is None:
         return
     yield "## On generated images"
-    yield (
-        "No evidence: the images are of the method's own generator, the student may have trained on their like, and "
-        "nothing says that real ones are like them. Nothing is decided by this."
-    )
+    yield NO_EVIDENCE
     lines = [f"The student {prose(agrees(found.agreement, 'its teacher', with_interval(found.agreement)))}."]
     if found.mean_iou is not None:
         lines.append(f"Mean IoU of its class maps with the teacher's: {with_interval(found.mean_iou)}.")
@@ -345,7 +337,7 @@ def _generated(report: Report) -> Iterator[str]:
 def _samples(report: Report) -> Iterator[str]:
     samples = report.samples
     lines = ["No image of the task was given."]
-    if _has_samples(report):
+    if has_samples(report):
         lines = [
             f"{count(samples.num_train, 'image')} to train on, {samples.num_select:,} to choose on, "
             f"{samples.num_evidence:,} held out for this report{_labelled(report)}."
@@ -370,11 +362,6 @@ def _samples(report: Report) -> Iterator[str]:
         lines[-1] += "".join(f"\n  - {line}" for line in skipped)
     yield "## Samples"
     yield _bullets(lines)
-
-
-def _has_samples(report: Report) -> bool:
-    samples = report.samples
-    return samples.num_train + samples.num_select + samples.num_evidence > 0
 
 
 def _labelled(report: Report) -> str:
@@ -421,7 +408,7 @@ def _making(report: Report) -> Iterator[str]:
     yield f"ONNX opset {onnx.opset} by exporter {code(onnx.exporter)}, against torch:"
     yield _table(
         "lrrr",
-        ("on", "images", "largest difference", _EQUAL[report.task]),
+        ("on", "images", "largest difference", EQUAL[report.task]),
         [(prose(p.images), f"{p.num_images:,}", f"{p.max_abs:.1e}", percent(p.top1_agreement)) for p in onnx.parity],
     )
 
@@ -437,7 +424,7 @@ def _identity(report: Report) -> str:
     if error is None:
         return ""
     said = "upsampled classifier(map)" if report.task == "segmentation" else "classifier(pool(map))"
-    where = "the samples" if _has_samples(report) else "random images"
+    where = "the samples" if has_samples(report) else "random images"
     return f" On {where}, logits = {said} holds {f'to {error:.1e}' if error else 'exactly'}."
 
 

@@ -120,6 +120,13 @@ def points(value: float) -> str:
     return f"{text} point" if text == "1" else f"{text} points"
 
 
+def signed_points(fraction: float) -> str:
+    """A difference of shares in percentage points, with its sign: `+0.52`, `−3`, `−12.5`, `0`."""
+    value = 100 * fraction
+    rounded = float(f"{value:.{2 if abs(value) < 10 else 3}g}")
+    return f"{rounded:+,.12g}".replace("-", "−") if rounded else "0"
+
+
 def joined(texts: Iterable[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *first, last = texts

@@ -20,6 +20,7 @@ from compressor.report.text import (
     params,
     percent,
     points,
+    signed_points,
     significant,
     size,
     span,
@@ -140,3 +141,19 @@ def test_less_than_nothing_of_a_variance_is_none() -> None:
     assert with_interval(wide.model_copy(update={"high": -0.5})) == "none"
     assert span(wide.model_copy(update={"high": -0.5})) == "none"
     assert points(30202.8) == "more than 100 points"
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [
+        (0.0, "0"),
+        (0.005, "+0.5"),
+        (-0.0234, "−2.3"),
+        (-0.03, "−3"),
+        (-0.1249, "−12.5"),
+        (1.0, "+100"),
+        (-3e-5, "−0.003"),
+    ],
+)
+def test_a_difference_of_shares_has_a_sign(fraction: float, text: str) -> None:
+    assert signed_points(fraction) == text
