@@ -25,7 +25,6 @@ from compressor.report.measured import (
 )
 from compressor.report.predicted import Prediction
 from compressor.report.recommend import recommend
-from compressor.report.robustness_record import Robustness
 from compressor.report.schema import (
     Artefact,
     Choice,
@@ -324,28 +323,6 @@ def build_report(**changes: Any) -> Report:
         "int8": (calibration(),),
         "student_search": student_search(),
         "limits": LimitsRecord(**asdict(limits)),
-        "robustness": (
-            Robustness(
-                corruption="jpeg",
-                strength="quality 65",
-                images="eval",
-                agreement=proportion(240, 256),
-                teacher_kept=proportion(250, 256),
-                student_kept=proportion(243, 256),
-                teacher_accuracy=proportion(247, 256),
-                student_accuracy=proportion(239, 256),
-            ),
-            Robustness(
-                corruption="darker",
-                strength="25 of 255 less",
-                images="eval",
-                agreement=proportion(221, 256),
-                teacher_kept=proportion(251, 256),
-                student_kept=proportion(225, 256),
-                teacher_accuracy=proportion(249, 256),
-                student_accuracy=proportion(222, 256),
-            ),
-        ),
         "kit": Kit(path="kit/kit.tar.gz", sha256="e" * 64, files=("manifest.json", "run_on_board.sh"), notes=()),
         "artefacts": (
             Artefact(path="onnx/student.onnx", sha256="b" * 64, size_bytes=304_087),

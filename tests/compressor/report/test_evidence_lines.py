@@ -14,7 +14,8 @@ from compressor.report.evidence_lines import (
     worst_classes,
 )
 from compressor.report.markdown import report_markdown
-from compressor.report.measured import ClassAccuracy, Comparison, Difference, Differences, Shift
+from compressor.report.measured import ClassAccuracy, Comparison, Difference, Differences, Proportion, Shift
+from compressor.report.robustness_record import Robustness
 from compressor.report.schema import Report
 from compressor.report.shipping import Variant
 
@@ -74,12 +75,31 @@ def test_many_labels_that_lose_are_counted(
     assert "`4` (1 fewer of 4 right, -70.00 to +10.00 points), and 5 more in report.json." in text
 
 
-def test_disturbed_images_are_a_table(report: Report, build_report: Callable[..., Report]) -> None:
-    assert disturbed_on(report) == "256 images of --eval"
-    first = disturbed_lines(report)[0]
+def test_disturbed_images_are_a_table(
+    report: Report, build_report: Callable[..., Report], proportion: Callable[[int, int], Proportion]
+) -> None:
+    jpeg = Robustness(
+        corruption="jpeg",
+        strength="quality 65",
+        images="eval",
+        agreement=proportion(240, 256),
+        teacher_kept=proportion(250, 256),
+        student_kept=proportion(243, 256),
+        teacher_accuracy=proportion(247, 256),
+        student_accuracy=proportion(239, 256),
+    )
+    darker = jpeg.model_copy(update={"corruption": "darker", "strength": "25 of 255 less"})
+    disturbed = build_report(robustness=(jpeg, darker))
+    assert disturbed_on(disturbed) == "256 images of --eval"
+    first, second = disturbed_lines(disturbed)
     assert (first.corruption, first.student_accuracy) == ("JPEG, quality 65", "93.4 %")
+    assert second.corruption == "darker, 25 of 255 less"
+    assert (
+        "| JPEG, quality 65 | 93.8 % (90.1 to 96.1 %) | 97.7 % (95.0 to 98.9 %) | 94.9 % (91.5 to 97.0 %) | 96.5 % | "
+        "93.4 % |"
+    ) in report_markdown(disturbed)
     changes = {"teacher_accuracy": None, "student_accuracy": None, "images": "evidence"}
-    unlabelled = build_report(robustness=tuple(one.model_copy(update=changes) for one in report.robustness))
+    unlabelled = build_report(robustness=(jpeg.model_copy(update=changes),))
     assert disturbed_on(unlabelled) == "256 held-out images"
     assert "the student's accuracy |" not in report_markdown(unlabelled)
-    assert "On disturbed images" not in report_markdown(build_report(robustness=()))
+    assert "On disturbed images" not in report_markdown(report)

@@ -58,8 +58,7 @@ def report_of(build: Build, report: Report, **changes: Any) -> Report:
     found = recommend(changes["variants"], changes["int8"], LIMITS, JETSON)
     summary = summarise(changes["teacher"], changes["student"], report.target, found)
     limits = LimitsRecord(**asdict(LIMITS))
-    others = {"verdicts": (), "student_search": None, "robustness": ()}
-    return build(recommendation=found, limits=limits, summary=summary, **others, **changes)
+    return build(recommendation=found, verdicts=(), limits=limits, summary=summary, student_search=None, **changes)
 
 
 @pytest.fixture
