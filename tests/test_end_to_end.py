@@ -34,7 +34,8 @@ from exporters.parity import compare
 from exporters.runners import OnnxRunner
 
 FILES = {
-    "": "CACHEDIR.TAG .lock choices.json config.yaml report.json report.md target.json",
+    "": "CACHEDIR.TAG .lock choices.json config.yaml gates.json junit.xml manifest.json metrics.txt model-card.md "
+    "report.html report.json report.md sbom.json target.json",
     "teacher/": "card.json facts.json manifest.json weights.safetensors",
     "samples/": "facts.json images.safetensors known.safetensors manifest.json sheet.png split.json",
     "student/": "backbone.json backbone.safetensors facts.json manifest.json",

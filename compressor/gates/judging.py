@@ -234,7 +234,7 @@ def _sentence(gate: Gate, metric: Metric, variant: Variant, found: Found, judged
         return f"{said}{reference}: {change}, {relation}."
     inside = judged.value <= gate.limit
     worst = _amount(gate, metric, judged.worst)
-    what = f"at most {worst}" if judged.worst > 0 else "none"
+    what = f"at most {worst} {'lost' if metric.better == 'higher' else 'more'}" if judged.worst > 0 else "none"
     if held or not inside:
         return f"{said}{reference}: {change}, {what} by its interval, {relation}."
     return f"{said}{reference}: {change}, which would hold; by its interval it may be {worst}, {relation}."

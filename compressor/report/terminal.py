@@ -32,6 +32,7 @@ from compressor.report.untrusted import NAME_LIMIT, PROSE_LIMIT, printable, with
 
 MAX_WARNINGS = 10
 _GATE_WORDS = {"pass": "Gate passes", "warn": "Gate warns", "fail": "Gate fails"}
+_GATE_ORDER = ("pass", "warn", "fail")
 _GATE_STYLES = {"pass": "green", "warn": "yellow", "fail": "red"}
 _STYLES = {"held": "green", "missed": "red", "unproven": "yellow"}
 
@@ -117,8 +118,8 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
 
 
 def print_gates(gates: Sequence[GateResult], console: Console) -> None:
-    """Each gate, and whether it passes."""
-    for gate in gates:
+    """Each gate, and whether it passes; what fails stands last, where the eye is."""
+    for gate in sorted(gates, key=lambda gate: _GATE_ORDER.index(gate.outcome)):
         _print_paragraphs(console, (f"{_GATE_WORDS[gate.outcome]}: {gate.sentence}",), _GATE_STYLES[gate.outcome])
 
 
