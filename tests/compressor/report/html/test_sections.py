@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from full_report import full_regression, full_report, full_segmentation, gates
 from html_page import Element, parsed
@@ -114,7 +116,8 @@ def test_a_regression_speaks_of_outputs() -> None:
 
 
 def test_a_report_of_an_earlier_schema_leaves_out_what_it_does_not_know() -> None:
-    page = page_of(build_report(student_search=None, warnings=(), limits=None, verdicts=()))
+    later: dict[str, Any] = {"gates": (), "robustness": (), "layers": (), "image_sets": ()}
+    page = page_of(build_report(student_search=None, warnings=(), limits=None, verdicts=(), **later))
     known = [one.attributes["id"] for one in page.find("section")]
     assert known == [slug for slug in ORDER if slug not in ("gates", "robustness", "layers", "student", "warnings")]
 
