@@ -14,7 +14,7 @@ from compressor.report.untrusted import NAME_LIMIT, printable
 
 # What two runs of the same seed and inputs differ in: when and where they ran, and how long it took.
 TIMES = ("created", "time", "run_name", "command", "stages", "layers")
-TIMED = ("latency_host", "latency_target", "seconds", "memory")
+TIMED = ("latency_host", "latency_target", "seconds", "memory", "points")  # points: the summary's, of latencies too
 
 
 @dataclass(frozen=True)
