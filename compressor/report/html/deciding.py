@@ -15,6 +15,7 @@ from compressor.report.artefact_table import (
     prediction_lines,
     variant_notes,
 )
+from compressor.report.gate_record import GateResult
 from compressor.report.html.blocks import (
     Badge,
     Block,
@@ -151,19 +152,31 @@ def _gates(numbers: Numbers) -> Iterator[Block]:
     report = numbers.report
     order = sorted(range(len(report.gates)), key=lambda i: WORST_OUTCOME_FIRST.index(report.gates[i].outcome))
     if order:
-        columns = (
+        in_words = (Column("gate"), Column("what follows", wide=True))
+        yield table("Gates, failed ones first", in_words, [_gate(report.gates[index]) for index in order])
+        in_numbers = (
             Column("gate"),
-            Column("what follows", wide=True),
             Column("value", numeric=True),
             Column("limit"),
             Column("lost", numeric=True),
             Column("reference", numeric=True),
             Column("on", numeric=True),
         )
-        yield table("Gates, failed ones first", columns, [_gate(numbers, index) for index in order])
+        rows = [_gate_in_numbers(numbers, index) for index in order]
+        yield Details("Gates in numbers", (table("Gates in numbers", in_numbers, rows),))
 
 
-def _gate(numbers: Numbers, index: int) -> Row:
+def _gate(gate: GateResult) -> Row:
+    origin = "" if gate.origin in (None, "measured") else f", {gate.origin}"
+    artefact = "" if gate.artefact is None else f" {printable(gate.artefact, NAME_LIMIT)}"
+    metric = "" if gate.metric in gate.name else f" {printable(gate.metric, NAME_LIMIT)}"
+    state = STATES[gate.state].text
+    badge = Badge(state if gate.outcome == "pass" else f"{gate.outcome}: {state}", TONES[gate.outcome])
+    name: Words = (Name(printable(gate.name, NAME_LIMIT)), f"{metric}{artefact}{origin}")
+    return Row((name, said(gate.sentence)), strong=gate.outcome == "fail", badge=badge)
+
+
+def _gate_in_numbers(numbers: Numbers, index: int) -> Row:
     gate, at = numbers.report.gates[index], ("gates", index)
     form, unit = _form_of(gate.metric)
     interval: Words = ()
@@ -175,23 +188,15 @@ def _gate(numbers: Numbers, index: int) -> Row:
     if gate.n is not None:
         kind = IMAGES[gate.images] if gate.images else "calls" if "latency" in gate.metric else "images"
         on = (numbers.number("count", (*at, "n")), f" {kind}")
-    origin = "" if gate.origin in (None, "measured") else f", {gate.origin}"
-    artefact = "" if gate.artefact is None else f" {printable(gate.artefact, NAME_LIMIT)}"
-    metric = "" if gate.metric in gate.name else f" {printable(gate.metric, NAME_LIMIT)}"
-    state = STATES[gate.state].text
-    badge = Badge(state if gate.outcome == "pass" else f"{gate.outcome}: {state}", TONES[gate.outcome])
     return Row(
         (
-            (Name(printable(gate.name, NAME_LIMIT)), f"{metric}{artefact}{origin}"),
-            said(gate.sentence),
+            (Name(printable(gate.name, NAME_LIMIT)),),
             value,
             (RULES[gate.rule], *_limit(numbers, gate.rule, gate.metric, (*at, "limit"), typed=True)),
             NOTHING if gate.change is None else _limit(numbers, gate.rule, gate.metric, (*at, "change"), typed=False),
             NOTHING if gate.reference is None else (numbers.number(form, (*at, "reference")), unit),
             on,
-        ),
-        strong=gate.outcome == "fail",
-        badge=badge,
+        )
     )
 
 
