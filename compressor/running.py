@@ -230,6 +230,19 @@ def merge_result(folder: Path, path: Path, reporter: Reporter) -> Report:
     return report
 
 
+def rebuilt_report(folder: Path, report: Report) -> Report:
+    """The same report from what lies in its run folder now; only its start, times and machine are the report's word.
+
+    Raises:
+        OSError, KeyError, ValueError: something that it was made from is gone or was edited.
+        ToolError: the configuration, the gates or a merged result are no longer of this run.
+    """
+    config = resolve({}, folder / "config.yaml").config.model_copy(update={"out": folder})
+    target = DeviceProfile.model_validate_json((folder / TARGET).read_text(encoding="utf-8"))
+    made = _built(config, target, merged_result(folder, target.name), report, load_asked(folder))
+    return made.model_copy(update={"created": report.created})
+
+
 def _check_whole(folder: Path, report: Report) -> None:
     """Refuse a run that went on, or lost a stage, since its report: its files and the report are of two students."""
     changed = [stage.name for stage in report.stages if recorded_fingerprint(folder / stage.name) != stage.fingerprint]
@@ -317,12 +330,14 @@ def _write(report: Report, folder: Path) -> None:
 
 
 def _environment(run: Run) -> Environment:
+    import onnx
     import onnxruntime
 
     return Environment(
         python=platform.python_version(),
         torch=torch.__version__,
         onnxruntime=onnxruntime.__version__,
+        onnx=onnx.__version__,
         os=platform.platform(),
         cpu=host_name(),
         gpu=torch.cuda.get_device_name() if run.device == "cuda" else None,

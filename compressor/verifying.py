@@ -19,12 +19,14 @@ from torch import nn
 from compressor.deploy.variants import Variant
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.teacher import Classifier, load_teacher
-from compressor.provenance.manifest import MANIFEST, read_manifest
+from compressor.provenance.manifest import MANIFEST, read_manifest, run_manifest
 from compressor.report.leaks import checked_image_sets
+from compressor.report.releases import differing
 from compressor.report.rendering import rendered
 from compressor.report.schema import Report
 from compressor.report.text import count, percent
 from compressor.report.user_files import existing_report
+from compressor.running import rebuilt_report
 from compressor.stage_files import load_tensors, map_tensors, read_facts
 from compressor.stages import edited_outputs, recorded_fingerprint
 from compressor.students.student import load_student
@@ -34,7 +36,9 @@ from exporters.runners import INPUT_NAME, OUTPUT_NAME, OnnxRunner, TorchRunner
 from profiles.errors import ToolError
 
 SPLIT, JUDGED = "samples/split.json", "report/judged.json"
+STAGES = ("teacher", "samples", "student", "distill", "onnx", "precision", "engine", "kit", "latency", "report")
 NUM_RANDOM = 16
+MOST_SHOWN = 8
 MAY_DIFFER = 1.0  # images on which another machine's rounding may decide a tie
 
 
@@ -59,9 +63,10 @@ def verify_run(path: Path) -> tuple[Check, ...]:
     """
     report, folder = existing_report(path)
     checks: dict[str, Callable[[], Found]] = {
+        "report": lambda: _report(report, folder),
         "stages": lambda: _stages(report, folder),
         "artefacts": lambda: _artefacts(report, folder),
-        "manifest": lambda: _manifest(folder),
+        "manifest": lambda: _manifest(report, folder),
         "renderings": lambda: _renderings(report, folder),
         "held-out images": lambda: _held_out(report, folder),
         "parity": lambda: _parity(folder),
@@ -90,6 +95,18 @@ class Found:
     otherwise: Literal["ok", "skipped"] = "ok"
 
 
+def _report(report: Report, folder: Path) -> Found:
+    """Every claim is what the stages found, and every gate is judged as it was asked."""
+    if (names := tuple(stage.name for stage in report.stages)) != STAGES:
+        return Found((f"the report is of the stages {', '.join(names) or 'none'}, and not of {', '.join(STAGES)}",), "")
+    made = rebuilt_report(folder, report)
+    changed = differing(report.model_dump(mode="json"), made.model_dump(mode="json"))
+    if not changed:
+        return Found((), "what the stages found, judged by its gates")
+    shown = ", ".join(changed[:MOST_SHOWN]) + (f" and {len(changed) - MOST_SHOWN:,} more" * (len(changed) > MOST_SHOWN))
+    return Found((f"not what the stages found: {shown}",), "")
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -112,11 +129,18 @@ def _artefacts(report: Report, folder: Path) -> Found:
     return Found(problems, f"{count(len(known), 'file')} with the SHA-256 of the report")
 
 
-def _manifest(folder: Path) -> Found:
-    """Every file of the run is there as the manifest lists it."""
-    files = read_manifest(folder / MANIFEST).files
-    problems = tuple(found for one in files if (found := _differs(folder / one.path, one.path, one.sha256)))
-    return Found(problems, f"{count(len(files), 'file')} as listed")
+def _manifest(report: Report, folder: Path) -> Found:
+    """Every file of the run is there as the manifest lists it, and the rest of it is what the report and stages say."""
+    written, made = read_manifest(folder / MANIFEST), run_manifest(report, folder)
+    was, now = ({file.path: file.sha256 for file in one.files} for one in (written, made))
+    problems = [
+        f"{path} {'is missing' if path not in now else 'is not listed' if path not in was else 'was changed'}"
+        for path in sorted({**was, **now})
+        if was.get(path) != now.get(path)
+    ]
+    rest = differing(*(one.model_dump(mode="json", exclude={"files"}) for one in (written, made)))
+    problems += [f"not what the run says: {', '.join(rest[:MOST_SHOWN])}"] if rest else []
+    return Found(tuple(problems), f"{count(len(now), 'file')} as listed")
 
 
 def _differs(file: Path, name: str, sha256: str) -> str:
@@ -129,13 +153,20 @@ def _differs(file: Path, name: str, sha256: str) -> str:
 def _renderings(report: Report, folder: Path) -> Found:
     """What people and pipelines read is what report.json gives, to the letter."""
     files = rendered(report, folder)
-    problems = []
+    listed = {file.path: file.sha256 for file in read_manifest(folder / MANIFEST).files}
+    problems, otherwise = [], []
     for name, text in files.items():
         if not (folder / name).is_file():
             problems.append(f"{name} is missing")
-        elif (folder / name).read_text(encoding="utf-8") != text:
+        elif (folder / name).read_text(encoding="utf-8") == text:
+            continue
+        elif _differs(folder / name, name, listed.get(name, "")):
             problems.append(f"{name} is not what report.json gives")
-    return Found(tuple(problems), f"{', '.join(files)} are what report.json gives")
+        else:  # the version that wrote it had other words
+            otherwise.append(name)
+    said = f"{', '.join(name for name in files if name not in otherwise)} are what report.json gives"
+    earlier = f"; as written, in an earlier form: {', '.join(otherwise)}" if otherwise else ""
+    return Found(tuple(problems), said + earlier)
 
 
 def _held_out(report: Report, folder: Path) -> Found:
@@ -194,7 +225,10 @@ def _agreement(report: Report, folder: Path) -> Found:
         if facts is None or abs(facts["value"] - was.value) > MAY_DIFFER / len(rows):
             now = "nothing" if facts is None else percent(facts["value"])
             problems.append(f"{label} agrees with the teacher on {now} and not on {percent(was.value)}")
-    return Found(tuple(problems), f"{count(number, 'file')} as reported on {count(len(rows), 'held-out image')}")
+    if not number:
+        return Found((), "no file that runs here was judged on held-out images", "skipped")
+    said = f"{count(number, 'file')} as reported on {count(len(rows), 'held-out image')}, give or take one"
+    return Found(tuple(problems), said)
 
 
 def _card(folder: Path) -> TeacherCard:

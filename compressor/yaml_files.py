@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import yaml
 
 
+MOST_BYTES = 2**20
+
+
 def read_yaml(file: Path, *, kind: str, expected: str, flag: str) -> Mapping[str, object]:
     """The mapping at the top level of a file; empty where the file holds nothing.
 
@@ -25,6 +28,12 @@ def read_yaml(file: Path, *, kind: str, expected: str, flag: str) -> Mapping[str
     """
     import yaml
 
+    if file.exists() and not (file.is_file() and file.stat().st_size <= MOST_BYTES):
+        raise UsageFault(
+            f"The {kind} {file} is no text file of at most 1 MiB.",
+            expected,
+            f"Give the path of such a file to {flag}, or leave it out.",
+        )
     try:
         text = file.read_text(encoding="utf-8")
         _refuse_duplicates(yaml.compose(text, Loader=yaml.SafeLoader))
@@ -59,26 +68,31 @@ def read_yaml(file: Path, *, kind: str, expected: str, flag: str) -> Mapping[str
 
 
 def _refuse_duplicates(root: yaml.Node | None) -> None:
-    """Raise YAML's own error where a mapping gives a key twice, of which `safe_load` would drop the first.
+    """Raise YAML's own error where a mapping gives a key twice, of which `safe_load` would drop the first, and where a
+    node holds itself.
 
     A node that aliases name many times is looked at once: a small file can name one a billion times.
     """
     import yaml
 
-    waiting, met = [root], set[int]()
-    while waiting:
-        node = waiting.pop()
-        if node is None or id(node) in met:
-            continue
-        met.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode):
-                    if key.value in seen:
-                        problem = f"{key.value!r} is given twice"
-                        raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-                    seen.add(key.value)
-                waiting.append(value)
+    done, above = set[int](), set[int]()
+
+    def look(node: yaml.Node | None) -> None:
+        if id(node) in above:
+            raise yaml.YAMLError("a value holds itself")
+        if id(node) in done or not isinstance(node, yaml.CollectionNode):
+            return
+        above.add(id(node))
+        seen: set[str] = set()
+        for entry in node.value:
+            key, value = entry if isinstance(node, yaml.MappingNode) else (None, entry)
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"{key.value!r} is given twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                seen.add(key.value)
+            look(value)
+        above.remove(id(node))
+        done.add(id(node))
+
+    look(root)

@@ -11,8 +11,10 @@ import tiny_run
 from tiny_run import Compress, refused
 
 from compressor.cli import invoke
+from compressor.provenance.manifest import run_manifest, write_manifest
 from compressor.report.releases import differences
-from compressor.report.schema import read_report
+from compressor.report.rendering import rendered
+from compressor.report.schema import read_report, write_report
 
 GATES = "gates: [{metric: agreement, min: 0 %}, {metric: params_m, max: 1}]"
 
@@ -198,6 +200,70 @@ def test_a_file_that_was_edited_is_found(copy: Path, compress: Compress, file: s
     assert outcome.code == 1
     failed = {found["name"]: found["found"] for found in json.loads(outcome.out) if found["state"] == "failed"}
     assert check in failed, failed
+
+
+def rewrite(run: Path, **changes: object) -> None:
+    """Edit the report, and all that is made of it, as somebody would who wants it to look whole."""
+    report = read_report(run / "report.json").model_copy(update=changes)
+    write_report(report, run / "report.json")
+    for name, text in rendered(report, run).items():
+        (run / name).write_text(text)
+    write_manifest(run_manifest(report, run), run / "manifest.json")
+
+
+@pytest.mark.parametrize("what", ["agreement", "decision", "teacher", "evaluation", "stages", "artefacts", "machine"])
+def test_a_claim_that_the_stages_do_not_bear_out_is_found(copy: Path, compress: Compress, what: str) -> None:
+    report = read_report(copy / "report.json")
+    gates = (report.gates[0].model_copy(update={"limit": 0.5}), *report.gates[1:])
+    changes: dict[str, dict[str, object]] = {
+        "agreement": {"student": report.student.model_copy(update={"params_m": 1e-6})},
+        "decision": {"gates": gates},
+        "teacher": {"teacher_source": report.teacher_source.model_copy(update={"sha256": "0" * 64})},
+        "evaluation": {"comparison_eval": None},
+        "stages": {"stages": ()},
+        "artefacts": {"artefacts": ()},
+        "machine": {"variants": report.variants[:-1]},
+    }
+    rewrite(copy, **changes[what])
+    outcome = compress("verify", f"{copy}", "--json")
+    assert outcome.code == 1
+    failed = [found["name"] for found in json.loads(outcome.out) if found["state"] == "failed"]
+    assert "report" in failed
+
+
+def test_a_manifest_that_says_otherwise_is_found(copy: Path, compress: Compress) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "seed": 7}))
+    assert "not what the run says: seed" in compress("verify", f"{copy}").out
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "files": []}))
+    assert "is not listed" in compress("verify", f"{copy}").out
+
+
+def test_a_file_laid_beside_the_others_is_found(copy: Path, compress: Compress) -> None:
+    (copy / "precision/other.onnx").write_bytes(b"other")
+    outcome = compress("verify", f"{copy}")
+    assert outcome.code == 1
+    assert "precision/other.onnx is not listed" in outcome.out
+
+
+def test_a_report_away_from_its_run_still_says_what_its_gates_found(
+    finished: Path, tmp_path: Path, compress: Compress
+) -> None:
+    report = read_report(finished / "report.json")
+    failed = report.gates[1].model_copy(update={"state": "missed", "outcome": "fail"})
+    summary = report.summary.model_copy(update={"decision": "fail"})
+    write_report(report.model_copy(update={"gates": (failed,), "summary": summary}), tmp_path / "report.json")
+    assert compress("gate", f"{tmp_path}").code == 1
+    judged = compress("gate", f"{tmp_path}", "--require-measured", "--json")
+    assert [gate["name"] for gate in json.loads(judged.out)["gates"]] == [failed.name]
+
+
+def test_gates_that_were_edited_in_the_run_are_refused(copy: Path, compress: Compress) -> None:
+    asked = json.loads((copy / "gates.json").read_text())
+    for change in ({"metric": "speed"}, {"rule": "most"}, {"limit": "much"}, {"limit": float("nan")}):
+        edited = {**asked, "gates": [{**asked["gates"][0], **change}]}
+        (copy / "gates.json").write_text(json.dumps(edited))
+        refused(compress("gate", f"{copy}"), 2, "The gates in", "cannot be read")
 
 
 def test_another_network_under_the_same_report_is_found(copy: Path, compress: Compress) -> None:

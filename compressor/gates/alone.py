@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from compressor.gates.asked import asked_gates, load_asked, with_gates
+from compressor.gates.asked import GATES, NOTHING, asked_gates, gates_of, load_asked, with_gates
 from compressor.report.schema import Report
 from compressor.report.user_files import existing_report
 
@@ -22,9 +22,12 @@ def gated_report(
     """
     report, folder = existing_report(run)
     asked = asked_gates(file, flags, baseline, require_measured=require_measured)
+    if asked == NOTHING and not (folder / GATES).exists():
+        return report  # away from its run folder it still says what its gates found
     own = load_asked(folder)
     if not asked.gates:
-        asked = replace(asked, gates=own.gates, require_measured=require_measured or own.require_measured)
+        gates = own.gates or gates_of(report)
+        asked = replace(asked, gates=gates, require_measured=require_measured or own.require_measured)
     return with_gates(report, asked if asked.baseline is not None else replace(asked, baseline=own.baseline))
 
 

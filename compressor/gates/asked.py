@@ -10,17 +10,20 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from compressor.errors import UsageFault
 from compressor.gates.gate import Gate, read_gates
 from compressor.gates.judging import decide, judge
+from compressor.gates.metrics import METRICS
 from compressor.report.gate_record import Baseline
 from compressor.report.schema import Report
 from compressor.stages import atomic_write_bytes, atomic_write_text
 
+_GATES = TypeAdapter(tuple[Gate, ...])
 GATES, BASELINE = "gates.json", "baseline.json"
 
 
@@ -114,6 +117,25 @@ def save_asked(asked: Asked, folder: Path) -> None:
         atomic_write_bytes(folder / BASELINE, asked.baseline.content)
 
 
+def gates_of(report: Report) -> tuple[Gate, ...]:
+    """The gates that a report has been judged by, from what it says of each."""
+    return tuple(
+        Gate(
+            metric=found.metric,
+            rule=found.rule,
+            limit=found.limit,
+            name=found.name,
+            severity=found.severity,
+            min_samples=found.min_samples,
+            artefact=found.artefact,
+            images=found.images,
+            judge=found.judged,
+        )
+        for found in report.gates
+        if found.metric in METRICS
+    )
+
+
 def load_asked(folder: Path) -> Asked:
     """The gates of a run folder; none where an earlier version made it.
 
@@ -126,11 +148,14 @@ def load_asked(folder: Path) -> Asked:
     baseline = folder / BASELINE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        gates = tuple(Gate(**gate) for gate in content["gates"])
+        gates = _GATES.validate_python(content["gates"])
         require_measured = bool(content["require_measured"])
+        if not all(gate.metric in METRICS and isfinite(gate.limit) for gate in gates):
+            raise ValueError("a metric is unknown, or a limit is no number")
     except (OSError, ValueError, TypeError, KeyError) as error:
+        said = _first(error) if isinstance(error, ValidationError) else str(error)
         raise UsageFault(
-            f"The gates in {path} cannot be read: {error}.",
+            f"The gates in {path} cannot be read: {said}.",
             "The file that the run wrote was expected.",
             "Run the run's own command again, which writes it anew.",
         ) from error

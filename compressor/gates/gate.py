@@ -42,10 +42,10 @@ GATE_FILE = {
     "expected": "Gates are a YAML file such as `gates: [{metric: agreement, min: 97 %}]`.",
     "flag": "--gates",
 }
-_NUMBER = re.compile(r"([+-]?\d[\d_]*\.?\d*(?:[eE][+-]?\d+)?|[+-]?\.\d+)\s*(\S*)")
+_NUMBER = re.compile(r"([+-]?\d{1,300}(?:\.\d*)?(?:[eE][+-]?\d{1,3})?|[+-]?\.\d+)\s*(\S*)")
 
 _SHORT = reprlib.Repr()
-_SHORT.maxlevel = 2
+_SHORT.maxlevel, _SHORT.maxstring = 2, 80
 
 Judge = Literal["interval", "value"]
 
@@ -89,7 +89,8 @@ def read_gates(file: Path | None, flags: Sequence[str] = ()) -> tuple[Gate, ...]
         for where, entry in _entries(file, problems):
             gates += _gates(entry, where, problems)
     for flag in flags:
-        gates += _gates(_of_flag(flag, problems), f"--gate {flag}", problems)
+        if entry := _of_flag(flag, problems):
+            gates += _gates(entry, f"--gate {flag}", problems)
     twice = sorted({gate.name for gate in gates if [other.name for other in gates].count(gate.name) > 1})
     problems += [f"two gates are called {name!r}, give one of them a `name`" for name in twice]
     if problems:
@@ -134,8 +135,6 @@ def _of_flag(text: str, problems: list[str]) -> Mapping[str, str]:
 
 def _gates(entry: Mapping[Any, Any], where: str, problems: list[str]) -> Iterator[Gate]:
     """One gate for each limit of an entry."""
-    if not entry:
-        return
     before = len(problems)
     for key in entry:
         if key not in KEYS:
@@ -157,6 +156,8 @@ def _gates(entry: Mapping[Any, Any], where: str, problems: list[str]) -> Iterato
     if metric is not None and images is not None and not metric.on_images:
         problems.append(f"{where} names images, and {metric.name} is not found on any")
     min_samples = _whole(entry.get("min_samples", 0), where, problems)
+    if metric is not None and "min_samples" in entry and not (metric.on_images or metric.unit == "ms"):
+        problems.append(f"{where} has min_samples, and {metric.name} is not found on any")
     texts = {key: entry.get(key) for key in ("artefact", "name")}
     problems += [
         f"{key} of {where} is {_brief(text)} and not a text"
@@ -196,8 +197,8 @@ def _limit(value: object, rule: Rule, metric: Metric, where: str, problems: list
     lost = rule not in ("min", "max")
     unit = "%" if rule in RELATIVE else UNITS[metric.unit].strip()
     example = "5 %" if rule in RELATIVE else ("1 point" if share and lost else "97 %" if share else f"5 {unit}".strip())
-    found = _NUMBER.fullmatch(str(value).strip()) if isinstance(value, int | float | str) else None
-    if found is None or isinstance(value, bool) or not math.isfinite(number := float(found[1])):
+    found = _NUMBER.fullmatch(_text(value))
+    if found is None or not math.isfinite(number := float(found[1])):
         problems.append(f"{rule} of {where} is {_brief(value)} and no limit such as {example}")
         return None
     if metric.reference is None and rule.startswith("max_drop"):
@@ -209,16 +210,16 @@ def _limit(value: object, rule: Rule, metric: Metric, where: str, problems: list
     given = found[2]
     points = given in ("point", "points")
     if share and (given == "%" if rule in RELATIVE or not lost else points):
-        number, most = number / 100, 1.0
+        number, most = number / 100, 1.0 if metric.better == "higher" else math.inf
     elif share and lost and rule not in RELATIVE and given == "%":
         problems.append(f"{rule} of {where} is {_brief(value)}: write {found[1]} points, or use {rule}_relative")
         return None
     elif not given or given == unit:
-        most = 1.0 if share else math.inf
-        if share and not given and number >= 1 and not (number == 1 and not lost):
-            problems.append(
-                f"{rule} of {where} is {_brief(value)}: write {example.replace(example.split()[0], found[1])}"
-            )
+        most = 1.0 if share and metric.better == "higher" else math.inf
+        # Half a point, or half of all? 0.05 is no likely number of points, and 1 no likely percentage of agreement.
+        if metric.unit == "share" and not given and (number >= 0.1 if lost and rule not in RELATIVE else number > 1):
+            unit = "%" if not lost else "point" if number == 1 else "points"
+            problems.append(f"{rule} of {where} is {_brief(value)}: write {found[1]} {unit}")
             return None
     else:
         problems.append(
@@ -239,7 +240,7 @@ def _one_of(entry: Mapping[Any, Any], key: str, words: Sequence[str], where: str
 
 
 def _whole(value: object, where: str, problems: list[str]) -> int:
-    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    text = _text(value)
     if not re.fullmatch(r"\d{1,12}", text):
         problems.append(f"min_samples of {where} is {_brief(value)} and no number of images")
         return 0
@@ -247,5 +248,16 @@ def _whole(value: object, where: str, problems: list[str]) -> int:
 
 
 def _brief(value: object) -> str:
-    """Of a nest of aliases the plain form may have billions of letters."""
-    return repr(value) if isinstance(value, str) else _SHORT.repr(value)
+    """Of a nest of aliases the plain form may have billions of letters, and of a number more than Python writes."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+
+
+def _text(value: object) -> str:
+    """A number or a text as it is written; nothing of all else."""
+    try:
+        return str(value).strip() if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
+    except ValueError:  # more digits than Python writes
+        return ""

@@ -151,6 +151,8 @@ def _of_baseline(
         metric.on_images and baseline.teacher_source.class_names != report.teacher_source.class_names
     ):
         return None, "the baseline is of another task or of other classes"
+    if metric.of_teacher and baseline.teacher_source.sha256 != report.teacher_source.sha256:
+        return None, "the baseline's is with another teacher"
     variant = judged_artefact(baseline, gate.artefact or metric.artefact)
     earlier = None if variant is None else metric.find(baseline, variant, found.images)
     if earlier is None:
@@ -175,9 +177,11 @@ def _more_images(gate: Gate, found: Found | None, state: State) -> int | None:
         return None
     if state == "too_few":
         return gate.min_samples - found.n
-    if state != "missed" or gate.judged == "value" or gate.rule not in ("min", "max"):
+    all_of_it = gate.rule == "max_drop" and METRICS[gate.metric].of_teacher  # the least that may be left
+    if state != "missed" or gate.judged == "value" or not (gate.rule in ("min", "max") or all_of_it):
         return None
-    needed = images_needed(found.value, gate.limit, side="low" if gate.rule == "min" else "high")
+    limit = 1 - gate.limit if all_of_it else gate.limit
+    needed = images_needed(found.value, limit, side="high" if gate.rule == "max" else "low")
     return None if needed is None or needed <= found.n else needed - found.n
 
 
@@ -213,7 +217,7 @@ def _too_few(gate: Gate, metric: Metric, variant: Variant, found: Found) -> str:
 
 def _sentence(gate: Gate, metric: Metric, variant: Variant, found: Found, judged: _Judged, *, held: bool) -> str:
     """What was found, against what, and which end of the interval decided."""
-    said = f"{_whose(variant, metric)} is {_with_interval(metric, found, gate)}{_images(found)}"
+    said = f"{_whose(variant, metric)} is {_with_interval(metric, found, gate)}{_images(metric, found)}"
     relation = _relation(gate, metric, held=held)
     if gate.rule in ("min", "max"):
         if gate.judged == "value" or judged.worst == judged.value:
@@ -222,11 +226,9 @@ def _sentence(gate: Gate, metric: Metric, variant: Variant, found: Found, judged
         end = _number(metric.unit, judged.worst, gate.limit)
         if held or not inside:
             return f"{said}; its worse end, {end}, is {relation}."
-        more = _more_images(gate, found, "missed")
-        enough = (
-            "" if more is None else f" About {count(more, 'more image')} would narrow it enough, were the share equal."
+        return (
+            f"{said}; the value would hold, but the interval's worse end, {end}, is {relation}.{_enough(gate, found)}"
         )
-        return f"{said}; the value would hold, but the interval's worse end, {end}, is {relation}.{enough}"
     against = "the teacher's" if gate.rule.startswith("max_drop") else "the baseline's"
     reference = "" if judged.reference is None else f" against {against} {_number(metric.unit, judged.reference)}"
     change = _change(gate, metric, judged.value)
@@ -237,7 +239,17 @@ def _sentence(gate: Gate, metric: Metric, variant: Variant, found: Found, judged
     what = f"at most {worst} {'lost' if metric.better == 'higher' else 'more'}" if judged.worst > 0 else "none"
     if held or not inside:
         return f"{said}{reference}: {change}, {what} by its interval, {relation}."
-    return f"{said}{reference}: {change}, which would hold; by its interval it may be {worst}, {relation}."
+    said += f"{reference}: {change}, which would hold; by its interval it may be {worst}, {relation}."
+    return said + _enough(gate, found)
+
+
+def _enough(gate: Gate, found: Found) -> str:
+    """How many more images would do, as a sentence after others."""
+    more = _more_images(gate, found, "missed")
+    if more is None:
+        return ""
+    of_class = " of that class" if gate.metric == "worst_class_agreement" else ""
+    return f" About {count(more, 'more image')}{of_class} would narrow it enough, were the share equal."
 
 
 def _relation(gate: Gate, metric: Metric, *, held: bool) -> str:
@@ -252,7 +264,7 @@ def _relation(gate: Gate, metric: Metric, *, held: bool) -> str:
 
 def _change(gate: Gate, metric: Metric, change: float) -> str:
     if change == 0:
-        return "nothing is lost"
+        return "nothing is lost" if metric.better == "higher" else "no more"
     amount = _amount(gate, metric, abs(change))
     if metric.better == "higher":
         return f"{amount} lost" if change > 0 else f"{amount} gained"
@@ -285,16 +297,18 @@ def _with_interval(metric: Metric, found: Found, gate: Gate) -> str:
     limit = gate.limit if gate.rule in ("min", "max") else None
     digits = 2 if found.origin == "predicted" else 3
     about = "≈" if found.origin == "predicted" else ""
+    shaky = "" if found.stable else ", unstable"
     value = about + _number(metric.unit, found.value, limit, digits=digits)
     if found.low is None or found.high is None:
-        return value
+        return f"{value}{shaky}"
     ends = (
         _number(metric.unit, end, digits=digits).removesuffix(UNITS[metric.unit]) for end in (found.low, found.high)
     )
-    return f"{value} ({' to '.join(ends)}{UNITS[metric.unit]})"
+    return f"{value} ({' to '.join(ends)}{UNITS[metric.unit]}){shaky}"
 
 
-def _images(found: Found) -> str:
+def _images(metric: Metric, found: Found) -> str:
     if found.images is None or found.n is None:
         return ""
-    return f" of {count(found.n, {'evidence': 'held-out image', 'eval': '--eval image'}[found.images])}"
+    noun = {"evidence": "held-out image", "eval": "--eval image"}[found.images]
+    return f" {'of' if found.low is not None and metric.unit == 'share' else 'on'} {count(found.n, noun)}"

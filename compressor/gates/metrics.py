@@ -32,6 +32,7 @@ class Found:
         low, high: its interval, where it has one.
         n: images, or timed calls.
         images: the set that it was found on.
+        stable: False of a timing whose sessions disagreed.
         conditions: what has to be equal for it to be compared with the same number of another report.
     """
 
@@ -42,6 +43,7 @@ class Found:
     origin: Literal["measured", "merged", "predicted"] = "measured"
     images: Literal["evidence", "eval"] | None = None
     conditions: tuple[str, ...] = ()
+    stable: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Metric:
         reference: against the teacher; None: it has no such number.
         on_images: whether it is found on images, of which a gate may choose the set.
         artefact: the only one that it is known of; None: of each.
+        of_teacher: whether it compares with the teacher, so that with another teacher it is another number.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Metric:
     reference: Reference | None = None
     on_images: bool = False
     artefact: str | None = None
+    of_teacher: bool = False
 
 
 def judged_artefact(report: Report, label: str | None) -> Variant | None:
@@ -236,8 +240,16 @@ def _on_host(_report: Report, variant: Variant, _images: Images) -> Found | None
 
 def _timed(latency: LatencyStats, name: str) -> Found:
     low, high = (name == "latency_p50_ms" and latency.latency_p50_interval_ms) or (None, None)
-    conditions = (latency.device, latency.what, f"batch {latency.batch_size}")
-    return Found(getattr(latency, name), low, high, latency.count, origin=latency.origin, conditions=conditions)
+    conditions = (latency.device, latency.runtime, latency.what, f"batch {latency.batch_size}")
+    return Found(
+        getattr(latency, name),
+        low,
+        high,
+        latency.count,
+        origin=latency.origin,
+        conditions=conditions,
+        stable=latency.stable,
+    )
 
 
 def _of_teacher_file(find: Finder) -> Reference:
@@ -272,7 +284,8 @@ def _shares() -> Iterable[Metric]:
         ("agreement_with_fp32", "agreement with its fp32 file"),
         ("mean_iou", "mean IoU with the teacher"),
     ):
-        yield of_each(name, title, find=(find := _score(name)), reference=_of_all(find))
+        own = name == "agreement_with_fp32"
+        yield of_each(name, title, find=(find := _score(name)), reference=_of_all(find), of_teacher=not own)
     yield of_each("accuracy", "accuracy", find=_score("accuracy"), reference=_paired)
     yield of_each(
         "mean_iou_masks", "mean IoU with the masks", find=_score("mean_iou_masks"), reference=_masks_of_teacher
@@ -281,10 +294,13 @@ def _shares() -> Iterable[Metric]:
         ("robust_agreement", "lowest agreement with the teacher under mild corruptions", _lowest_under_corruption),
         ("worst_class_agreement", "agreement with the teacher in the class where it is lowest", _worst_class),
     ):
-        yield of_fp32(name, title, find=find, reference=_of_all(find))
+        yield of_fp32(name, title, find=find, reference=_of_all(find), of_teacher=True)
     error = partial(of_fp32, better="lower")
     yield error(
-        "calibration_error", "calibration error against the teacher's classes", find=_calibration("calibration")
+        "calibration_error",
+        "calibration error against the teacher's classes",
+        find=_calibration("calibration"),
+        of_teacher=True,
     )
     yield error(
         "calibration_error_labels",
@@ -292,14 +308,21 @@ def _shares() -> Iterable[Metric]:
         find=_calibration("calibration_labels"),
         reference=_calibration_of_teacher,
     )
-    yield of_fp32("mean_kl_nats", "KL divergence from the teacher", unit="nats", better="lower", find=_divergence)
+    yield of_fp32(
+        "mean_kl_nats",
+        "KL divergence from the teacher",
+        unit="nats",
+        better="lower",
+        find=_divergence,
+        of_teacher=True,
+    )
 
 
 def _quantities() -> Iterable[Metric]:
     rows: tuple[tuple[str, str, Unit, Finder], ...] = (
         ("size_mib", "size", "MiB", _size),
         ("params_m", "number of parameters", "M", _of_network("params_m")),
-        ("macs_g", "multiply-accumulates", "G", _of_network("macs_g")),
+        ("macs_g", "number of multiply-accumulates", "G", _of_network("macs_g")),
         ("latency_p50_ms", "p50 latency on the target", "ms", _on_target("latency_p50_ms")),
         ("latency_p99_ms", "p99 latency on the target", "ms", _on_target("latency_p99_ms")),
         ("host_latency_p50_ms", "p50 latency on this host", "ms", _on_host),

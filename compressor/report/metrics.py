@@ -101,11 +101,13 @@ def _judged(report: Report) -> Iterator[Family]:
     yield from (states, failed)
     value = Family("compress_gate_value", "What a gate's metric is, in the metric's own unit.")
     limit = Family("compress_gate_limit", "What a gate's rule allows.")
+    change = Family("compress_gate_change", "What is lost of it, which the limit of such a rule is for.")
     for gate in report.gates:
         labels = {"gate": gate.name, "metric": gate.metric, "rule": gate.rule}
         value.add(gate.value, labels)
         limit.add(gate.limit, labels)
-    yield from (value, limit)
+        change.add(gate.change, labels)
+    yield from (value, limit, change)
 
 
 def _networks(report: Report) -> Iterator[Family]:

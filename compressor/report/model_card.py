@@ -227,7 +227,8 @@ def _calibration(report: Report) -> Iterator[str]:
         for found in (comparison.calibration_labels, comparison.calibration):
             if found is not None:
                 whose = "labels" if found.against == "labels" else "the teacher's classes"
-                yield f"Expected calibration error against {whose}, {count(found.n, 'image')}: {percent(found.error)}."
+                images = count(found.n, "image")
+                yield f"Student fp32, expected calibration error against {whose}, {images}: {percent(found.error)}."
 
 
 def _speed(variant: Variant) -> Iterator[str]:
@@ -303,8 +304,7 @@ def _provenance(report: Report) -> Iterator[str]:
             "the software.",
         ]
     )
-    yield "Made again by:"
-    yield fenced(report.command)
+    yield "report.json of the run has the command that makes it again, with the paths of whoever made it."
 
 
 def _recommended(report: Report, variant: Variant) -> bool:

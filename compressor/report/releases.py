@@ -96,6 +96,11 @@ def side_by_side(reports: Sequence[Report], names: Sequence[str]) -> Releases:
 def differences(one: Report, other: Report) -> tuple[str, ...]:
     """Dotted names of what differs between two reports apart from times: none, where one run repeats the other."""
     left, right = (_without_times(report.model_dump(mode="json", exclude=set(TIMES))) for report in (one, other))
+    return differing(left, right)
+
+
+def differing(left: Any, right: Any) -> tuple[str, ...]:
+    """Dotted names of what differs between two values as JSON has them."""
     return tuple(_different(left, right))
 
 
@@ -105,6 +110,10 @@ def _row(metric: Metric, found: Sequence[Found | None], reports: Sequence[Report
         return Row(metric, tuple(found), None, "")
     if first.conditions != last.conditions or first.origin != last.origin:
         return Row(metric, tuple(found), None, "of another device, or of another origin")
+    if metric.on_images and _other_task(reports[0], reports[-1]):
+        return Row(metric, tuple(found), None, "of another task, or of other classes")
+    if metric.of_teacher and reports[0].teacher_source.sha256 != reports[-1].teacher_source.sha256:
+        return Row(metric, tuple(found), None, "with another teacher")
     if first.images is not None and _images(reports[0], first.images) != _images(reports[-1], last.images):
         return Row(metric, tuple(found), None, "on other images")
     change = last.value - first.value
@@ -115,6 +124,10 @@ def _row(metric: Metric, found: Sequence[Found | None], reports: Sequence[Report
     else:
         verdict = "better" if (change > 0) == (metric.better == "higher") else "worse"
     return Row(metric, tuple(found), change, verdict)
+
+
+def _other_task(one: Report, other: Report) -> bool:
+    return one.task != other.task or one.teacher_source.class_names != other.teacher_source.class_names
 
 
 def _images(report: Report, name: str | None) -> str | None:
@@ -148,8 +161,11 @@ def _notes(reports: Sequence[Report]) -> Iterator[str]:
         yield f"The first is for {first.target.title}, the last for {last.target.title}."
     if first.task != last.task:
         yield f"The first is of {first.task}, the last of {last.task}."
-    found = differences(first, last)
-    if not found:
+    words = [{gate.name: gate.outcome for gate in report.gates} for report in (first, last)]
+    for name in words[0]:
+        if name in words[1] and words[0][name] != words[1][name]:
+            yield f"The gate {printable(name, NAME_LIMIT)} was {words[0][name]} and is {words[1][name]}."
+    if not differences(first, last):
         yield "The first and the last are the same apart from times."
 
 

@@ -128,7 +128,7 @@ def print_decision(report: Report, console: Console) -> None:
     print_verdicts(report.verdicts, console)
     print_gates(report.gates, console)
     decision = report.summary.decision
-    words = f"Decision on {report.run_name}: {decision}"
+    words = f"Decision on {printable(report.run_name, NAME_LIMIT)}: {decision}"
     _print_paragraphs(console, (words,), "bold" if decision == "ungated" else f"bold {_GATE_STYLES[decision]}")
 
 

@@ -87,9 +87,13 @@ def as_typed(value: float) -> str:
 
 def beside(value: float, limit: float, digits: int = 3) -> str:
     """So many significant digits, or as many more as it takes for them to be on `value`'s side of `limit`."""
-    while digits < 12 and (float(f"{value:.{digits}g}") <= limit) != (value <= limit):
+    while digits < 12 and _side(float(f"{value:.{digits}g}"), limit) != _side(value, limit):
         digits += 1
     return significant(value, digits)
+
+
+def _side(value: float, limit: float) -> int:
+    return (value > limit) - (value < limit)
 
 
 def params(params_m: float) -> str:

@@ -312,7 +312,8 @@ def _flips(numbers: Numbers, found: Comparison, images: _Images) -> Iterator[Blo
     if left := len(rows) - len(shown):
         yield Paragraph((f"{left:,} more classes with flips are in report.json.",), faint=True)
     if still := len(found.flips) - len(moved):
-        yield Paragraph((f"{still:,} of {len(found.flips):,} classes keep every image.",), faint=True)
+        verb = "keeps" if still == 1 else "keep"
+        yield Paragraph((f"{still:,} of {len(found.flips):,} classes {verb} every image.",), faint=True)
 
 
 def _maps(numbers: Numbers, found: SegmentationComparison, images: _Images) -> Iterator[Block]:

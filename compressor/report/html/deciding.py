@@ -266,7 +266,7 @@ def _verdicts(numbers: Numbers) -> Iterator[Block]:
             )
         )
     if rows:
-        yield table("Limits that an artefact had to hold to be recommended", columns, rows)
+        yield table("Limits and wishes, which steer what is recommended", columns, rows)
 
 
 # --- artefacts -----------------------------------------------------------------------------------------------------

@@ -146,3 +146,46 @@ def test_aliases_by_the_billion_cost_nothing(tmp_path: Path) -> None:
         with pytest.raises(UsageFault, match="unknown key 'a0'") as refusal:
             of_text(tmp_path, "\n".join([*lines, f"gates: [{{{gate}}}]"]))
         assert len(refusal.value.received) < 5_000
+
+
+@pytest.mark.parametrize("flag", ["size_mib:max=5_", "size_mib:max=5__0", "size_mib:max=" + "9" * 6_000])
+def test_numbers_that_python_reads_or_refuses_in_its_own_way(flag: str) -> None:
+    with pytest.raises(UsageFault, match="its unit is MiB"):
+        read_gates(None, (flag,))
+
+
+@pytest.mark.parametrize("key", ["max", "min_samples", "name"])
+def test_a_number_of_thousands_of_digits(tmp_path: Path, key: str) -> None:
+    entry = {"metric": "latency_p50_ms", "max": "1", key: "0x" + "f" * 6_000}
+    with pytest.raises(UsageFault, match="thousands of digits"):
+        of_text(tmp_path, f"gates: [{{{', '.join(f'{name}: {value}' for name, value in entry.items())}}}]")
+
+
+def test_an_entry_with_nothing_in_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageFault, match=r"gate 1 in gates\.yaml has no metric; gate 1 in gates\.yaml has no limit"):
+        of_text(tmp_path, "gates: [{}, {metric: size_mib, max: 5}]")
+
+
+@pytest.mark.parametrize(
+    ("flag", "problem"),
+    [
+        ("agreement:max_drop=0.5", "write 0.5 points"),
+        ("accuracy:max_regression=0.1", "write 0.1 points"),
+        ("size_mib:max=5,min_samples=3", "size_mib is not found on any"),
+    ],
+)
+def test_what_could_be_meant_otherwise(flag: str, problem: str) -> None:
+    with pytest.raises(UsageFault) as refusal:
+        read_gates(None, (flag,))
+    assert problem in refusal.value.received
+
+
+def test_a_size_may_grow_by_more_than_itself() -> None:
+    assert read_gates(None, ("size_mib:max_regression_relative=150%",))[0].limit == 1.5
+
+
+def test_a_file_that_never_ends(tmp_path: Path) -> None:
+    (tmp_path / "large.yaml").write_text("#" * (2**20 + 1))
+    for file in (Path("/dev/zero"), tmp_path, tmp_path / "large.yaml"):
+        with pytest.raises(UsageFault, match="no text file of at most 1 MiB"):
+            read_gates(file)

@@ -73,7 +73,7 @@ CASES = [
     ("size_mib:max=0.1,artefact=student int8", "held", "pass", "Student int8: its size is 0.0900 MiB"),
     ("params_m:max=0.0712", "missed", "fail", "0.0713 M, above the limit of 0.0712 M"),
     ("params_m:max_drop_relative=0%", "held", "pass", "against the teacher's 0.272 M: 73.8 % less"),
-    ("mean_kl_nats:max=0.05", "held", "pass", "0.0312 nats of 40 held-out images, within the limit of 0.05 nats"),
+    ("mean_kl_nats:max=0.05", "held", "pass", "0.0312 nats on 40 held-out images, within the limit of 0.05 nats"),
     ("worst_class_agreement:min=60%", "missed", "fail", "Student fp32: its agreement with the teacher in the class"),
     ("robust_agreement:min=60%", "missing", "fail", "is not known"),
     ("mean_kl_nats:max=1,artefact=student int8", "missing", "fail", "is known of student fp32 alone"),
@@ -213,3 +213,25 @@ def test_without_limits_the_gates_alone_decide(judged_report: Report) -> None:
     report = judged_report.model_copy(update={"verdicts": ()})
     assert decide(report, ()) == "ungated"
     assert decide(report, judge(report, gates("agreement:min=96%"))) == "pass"
+
+
+def test_another_teacher_is_no_baseline_of_what_compares_with_it(judged_report: Report) -> None:
+    source = judged_report.teacher_source.model_copy(update={"sha256": "7" * 64})
+    baseline = judged_report.model_copy(update={"teacher_source": source})
+    assert only(judged_report, "agreement:max_regression=1point", baseline=baseline).state == "stale"
+    assert only(judged_report, "accuracy:max_regression=1point", baseline=baseline).state == "held"
+
+
+def test_a_number_never_reads_like_the_limit_that_it_misses(judged_report: Report) -> None:
+    variants = tuple(one.model_copy(update={"size_mib": 0.12275}) for one in judged_report.variants)
+    result = only(judged_report.model_copy(update={"variants": variants}), "size_mib:min=0.123")
+    assert "its size is 0.1227 MiB, below the minimum of 0.123 MiB" in result.sentence
+
+
+def test_an_unstable_latency_says_so(judged_report: Report) -> None:
+    assert ", unstable" in only(judged_report, "host_latency_p50_ms:max=1,artefact=student int8").sentence
+
+
+def test_what_may_be_lost_of_agreement_says_how_many_images_would_show_it(judged_report: Report) -> None:
+    lost, least = (only(judged_report, f"agreement:{limit}") for limit in ("max_drop=3points", "min=97%"))
+    assert lost.more_images == least.more_images is not None
