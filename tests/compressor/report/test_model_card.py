@@ -88,7 +88,7 @@ def test_numbers_have_their_intervals_and_the_rest_its_place(
     assert "| student int8 | agreement with the teacher | 1,000 images of --eval | 97.0 % (95.7 to 97.9 %) |" in card
     assert "- 1 image: other images to train on, from a pool." in card
     assert "| jpeg, quality 50 | 90.0 % (88.0 to 91.7 %) |" in card
-    assert "- Expected calibration error against labels, 40 images: 4.0 %." in card
+    assert "- Student fp32, expected calibration error against labels, 40 images: 4.0 %." in card
     assert "- Gate, missed: size.max: agreement is 97 %." in card
     assert "≈0.31 ms (0.23 to 0.39) predicted for Jetson Orin Nano Super, not measured." in card
 
