@@ -102,7 +102,9 @@ class TeacherConfig(Section):
     weights: str | None = Field(
         None, min_length=1, description="where in a training checkpoint the weights are, such as model_ema"
     )
-    trust_pickle: bool = Field(False, description="let the teacher's file run code while it is read, to get its weights")
+    trust_pickle: bool = Field(
+        False, description="let the teacher's file run code while it is read, to get its weights"
+    )
     code: AbsolutePath | None = Field(None, description="Python file with the classes of a teacher of --trust-pickle")
     card: AbsolutePath | None = Field(None, description="YAML card of a bare state dict; default: t.yaml beside t.pt")
     feature_layer: str | None = Field(None, description="module whose output is the last feature map")

@@ -83,7 +83,9 @@ def find_weights(payload: Mapping[Any, Any], key: str | None = None) -> Weights:
             f"taken, and --weights {chosen} takes the other."
         )
         chosen = average
-    elif others := [name for name in plain if name != chosen and _last_names(plain[name]) == _last_names(plain[chosen])]:
+    elif others := [
+        name for name in plain if name != chosen and _last_names(plain[name]) == _last_names(plain[chosen])
+    ]:
         notes.append(
             f"The file holds weights of the same names under '{chosen}' and {_some(others)}: those under '{chosen}' "
             "were taken, and --weights KEY takes others."

@@ -129,9 +129,7 @@ _FAMILIES = {
     "googlenet": _Family("googlenet", "inception5b", "fc", _GOOGLENET_BODY),
     "inception": _Family("inception_v3", "Mixed_7c", "fc", _INCEPTION_BODY),
     "swin": _Family("swin_t swin_s swin_b swin_v2_t swin_v2_s swin_v2_b", "permute", "head", "features norm permute"),
-    "squeezenet": _Family(
-        "squeezenet1_0 squeezenet1_1", "classifier.2", "classifier.1", "features", pools_scores=True
-    ),
+    "squeezenet": _Family("squeezenet1_0 squeezenet1_1", "classifier.2", "classifier.1", "features", pools_scores=True),
     "alexnet": _Family("alexnet", "classifier.6", "classifier.6", "features"),
     "vgg": _Family(
         "vgg11 vgg13 vgg16 vgg19 vgg11_bn vgg13_bn vgg16_bn vgg19_bn", "classifier.6", "classifier.6", "features"
@@ -139,9 +137,7 @@ _FAMILIES = {
     "convnext": _Family(
         "convnext_tiny convnext_small convnext_base convnext_large", "classifier.2", "classifier.2", "features"
     ),
-    "maxvit": _Family(
-        "maxvit_t", "classifier.5", "classifier.5", "stem blocks", _split_maxvit, only_size=VIT_SIDE
-    ),
+    "maxvit": _Family("maxvit_t", "classifier.5", "classifier.5", "stem blocks", _split_maxvit, only_size=VIT_SIDE),
     "vit": _Family(
         "vit_b_16 vit_b_32 vit_l_16 vit_l_32 vit_h_14",
         "heads.head",
