@@ -5,11 +5,11 @@
     python -m benchmarks.teachers page                           docs/teachers.md from the rows
     python -m benchmarks.teachers forms                          the table by which architectures are recognised
 
-All weights are random. `files` really saves each kind of file and reads it back through `read_teacher`, as `compress run`
-does: a cell is "works" where the network that comes back gives the logits of the one that was saved, or the refusal.
-`ways` goes the way of a run at the smallest image that the network takes: `inspect` names the architecture; one step of
-HiDFD, which asks for everything that any method asks for, trains a small student; teacher and student are exported as
-ONNX and compared with torch. Rows are appended as they are finished, and what has a row is left out.
+All weights are random. `files` really saves each kind of file and reads it back through `read_teacher`, as `compress
+run` does: a cell is "works" where the network that comes back gives the logits of the one that was saved, or else the
+refusal. `ways` goes the way of a run at the smallest image that the network takes: `inspect` names the architecture; one
+step of HiDFD, which asks for everything that any method asks for, trains a small student; teacher and student are
+exported as ONNX and compared with torch. Rows are appended as they are finished, and what has a row is left out.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision import models
 
 from benchmarks.rows import append_row, provenance, write_between
 from compressor.distill.training import Context
-from compressor.errors import CompressError, ToolError
-from compressor.inputs.identify import computed_form
+from compressor.errors import CompressError
+from compressor.inputs.card import TeacherCard
+from compressor.inputs.identify import computed_form, expected_forms
 from compressor.inputs.intake import TeacherSource, inspect_checkpoint, read_teacher, save_checkpoint
 from compressor.inputs.known_forms import TABLE, written_forms
 from compressor.inputs.settle import checked_identity
@@ -43,6 +46,7 @@ from compressor.students.student import named_backbone
 from exporters.parity import check_parity
 from exporters.runners import OnnxRunner, TorchRunner
 from exporters.torch_to_onnx import onnx_from_torch
+from profiles.errors import ToolError
 
 RESULTS = Path("benchmarks/results/teachers.json")
 PAGE = Path("docs/teachers.md")
@@ -54,9 +58,22 @@ SETTINGS = {"_steps": 1, "_every": 1, "_batch_size": 2, "_width": 8, "latent_dim
 """HiDFD's settings by how their names end, small."""
 # Traced and exported files of these alone: tracing a large network takes minutes and says nothing new.
 TRACED = (
-    "cifar_resnet8 resnet18 resnext50_32x4d densenet121 mobilenet_v2 mobilenet_v3_small efficientnet_b0 mnasnet0_5 "
-    "regnet_y_400mf shufflenet_v2_x0_5 squeezenet1_1 googlenet vgg11_bn convnext_tiny swin_t"
-).split()
+    "cifar_resnet8",
+    "resnet18",
+    "resnext50_32x4d",
+    "densenet121",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "mnasnet0_5",
+    "regnet_y_400mf",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "googlenet",
+    "vgg11_bn",
+    "convnext_tiny",
+    "swin_t",
+)
 
 
 # --- The kinds of file -----------------------------------------------------------------------------------------------
@@ -108,15 +125,7 @@ def _optimiser(network: nn.Module) -> dict[str, Any]:
 
 def _save_own(network: nn.Module, path: Path, name: str) -> None:
     side = smallest_side(name)
-    own = read_teacher_card(name, side)
-    save_checkpoint(path, network.state_dict(), own)
-
-
-def read_teacher_card(name: str, side: int) -> Any:
-    """A card for a network of this program."""
-    from compressor.inputs.card import TeacherCard
-
-    return TeacherCard(
+    card = TeacherCard(
         architecture=name,
         task=ARCHITECTURES[name].tasks[0],
         num_classes=NUM_CLASSES,
@@ -125,11 +134,10 @@ def read_teacher_card(name: str, side: int) -> Any:
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
     )
+    save_checkpoint(path, network.state_dict(), card)
 
 
 def _save_safetensors(network: nn.Module, path: Path, name: str) -> None:
-    from safetensors.torch import save_file
-
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path, {"architecture": name})
 
 
@@ -255,19 +263,19 @@ def try_ways(name: str, folder: Path) -> dict[str, Any]:
         ).student.eval()
         found |= {step: "works", "identity_error": identity}
         step = "export"
-        models: dict[str, nn.Module] = {"teacher": Classifier(teacher).eval(), "student": student}
+        networks: dict[str, nn.Module] = {"teacher": Classifier(teacher).eval(), "student": student}
         files = {
             which: onnx_from_torch(model, (3, side, side), folder / f"{which}.onnx", opset_ceiling=OPSET, metadata={})
-            for which, model in models.items()
+            for which, model in networks.items()
         }
         found[step] = "works"
         step = "parity"
         batch = torch.rand(2, 3, side, side).numpy()
-        for which, model in models.items():
+        for which, model in networks.items():
             with TorchRunner(model) as reference, OnnxRunner(files[which].path) as candidate:
                 found[f"{which}_max_rel"] = check_parity(reference, candidate, [batch]).max_rel
         found[step] = "works"
-    except CompressError as refused:
+    except ToolError as refused:
         found[step] = f"refused: {refused}".replace(str(folder), "")
     except Exception as error:  # a row says what happened, whatever it was
         found[step] = f"failed: {type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
@@ -292,8 +300,6 @@ def rows(what: str) -> dict[str, dict[str, Any]]:
 
 
 def classifiers_of_torchvision() -> tuple[str, ...]:
-    from torchvision import models
-
     return tuple(models.list_models(module=models))
 
 
@@ -314,8 +320,6 @@ def measure(what: str, only: list[str], repeat: bool) -> None:
 
 
 def _num_values(name: str) -> int:
-    from compressor.inputs.identify import expected_forms
-
     return sum(int(np.prod(form.shape)) for form in expected_forms(name, NUM_CLASSES, 3, 1.0).values())
 
 
@@ -364,7 +368,10 @@ def _general(said: str, name: str) -> str:
 def ways_table() -> str:
     """The four steps, architecture by architecture."""
     found, theirs = rows("ways"), classifiers_of_torchvision()
-    lines = ["| | pixels | inspect | distil | export | parity | largest relative error |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| | pixels | inspect | distil | export | parity | largest relative error |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name in sorted(found):
         row = found[name]
         cells = [row.get(step, "") for step in STEPS]

@@ -6,8 +6,8 @@ A pickle is a program: reading one the ordinary way runs whatever it imports. So
 
 and each arrow can end the journey. Only a pickle that imports nothing beyond torch's own list and a few names of plain
 data (`harmless`) is read, and only by torch's restricted reader (`weights_only=True`), which is what keeps us safe; the
-disassembly is there to say what a file wanted. Memory stays in proportion to the file: archives are mapped, not copied, and may claim no more than they
-hold.
+disassembly is there to say what a file wanted. Memory stays in proportion to the file: archives are mapped, not copied,
+and may claim no more than they hold.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Names that training checkpoints import beside torch's own, and that are data: metrics, options, paths.
 
-Torch's restricted reader runs nothing but what is on its list, which has no numpy number, no `argparse.Namespace` and no
-path, so that most checkpoints of a training loop would be refused for a learning rate. These names are added to the list
-while a file is read. Where the real thing can do more than hold data, a stand-in takes its place: nothing of Lightning
-is imported, a `defaultdict` becomes a plain dict, and an array begins empty whatever size the file asks for.
+Torch's restricted reader runs nothing but what is on its list, which has no numpy number, no `argparse.Namespace` and
+no path, so that most checkpoints of a training loop would be refused for a learning rate. These names are added to the
+list while a file is read. Where the real thing can do more than hold data, a stand-in takes its place: nothing of
+Lightning is imported, a `defaultdict` becomes a plain dict, and an array begins empty whatever size the file asks for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ import torch
 
 Global = Callable[..., Any] | tuple[Callable[..., Any], str]
 
-_NUMBERS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split()
+_NUMBERS = (
+    "bool",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    "float16",
+    "float32",
+    "float64",
+)
 _PATHS = {
     "Path": pathlib.PurePosixPath,
     "PosixPath": pathlib.PurePosixPath,

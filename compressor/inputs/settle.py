@@ -88,6 +88,6 @@ def _not_shareable(received: str) -> InputRefused:
     return InputRefused(
         received,
         "Classifier sharing needs a network that ends in a feature map, a global average pool and a linear layer.",
-        "Name the layers of this teacher with --feature-layer and --classifier-layer, or leave wrong ones out; where the "
-        "image is too small for the network, state its --input-size.",
+        "Name the layers of this teacher with --feature-layer and --classifier-layer, or leave wrong ones out; where "
+        "the image is too small for the network, state its --input-size.",
     )

@@ -98,10 +98,9 @@ def _under(candidates: Mapping[str, dict[str, Tensor]], key: str) -> dict[str, T
     if key in candidates:
         return candidates[key]
     for path, tensors in candidates.items():
-        if key.startswith(f"{path}.") or not path:
-            prefix = f"{key[len(path) :].removeprefix('.')}."
-            if inner := {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}:
-                return inner
+        prefix = f"{key.removeprefix(f'{path}.')}."
+        if inner := {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}:
+            return inner
     found = f"tensors by name are under {_some(candidates)}" if any(candidates) else "it has tensors at its top alone"
     raise NoWeights(f"it has no weights under '{key}' ({found if candidates else 'it holds no tensors by name'})")
 

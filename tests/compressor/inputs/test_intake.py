@@ -346,7 +346,7 @@ def test_another_architecture_shows_the_differences_and_what_fits(tmp_path: Path
         architecture="resnet18",
     )
     stranger = saved(tmp_path / "s.pt", {"a": torch.zeros(1), "b": torch.zeros(1)})
-    refusal(InputRefused, stranger, "2 unexpected (a, b)", "fit none of", architecture="resnet18")
+    refusal(InputRefused, stranger, "2 unexpected (a, b)", "fit no other architecture", architecture="resnet18")
 
 
 @pytest.mark.parametrize("count", [0, 1])
