@@ -7,8 +7,8 @@
 
 All weights are random. `files` really saves each kind of file and reads it back through `read_teacher`, as `compress
 run` does: a cell is "works" where the network that comes back gives the logits of the one that was saved, or else the
-refusal. `ways` goes the way of a run at the smallest image that the network takes: `inspect` names the architecture; one
-step of HiDFD, which asks for everything that any method asks for, trains a small student; teacher and student are
+refusal. `ways` goes the way of a run at the smallest image that the network takes: `inspect` names the architecture;
+one step of HiDFD, which asks for everything that any method asks for, trains a small student; teacher and student are
 exported as ONNX and compared with torch. Rows are appended as they are finished, and what has a row is left out.
 """
 
@@ -256,7 +256,7 @@ def try_ways(name: str, folder: Path) -> dict[str, Any]:
             for ending, value in SETTINGS.items()
             if field.endswith(ending)
         }
-        body = named_backbone("cifar_resnet8" if teacher.task == "classification" else "unet8", 3, 0.5)
+        body = named_backbone("lenet5" if teacher.task == "classification" else "unet8", 3, 0.5)
         context = Context(folder)
         student = method.distill(
             teacher, body, TrainingImages(images, images[:0]), method.Config(**settings), context
@@ -305,8 +305,9 @@ def classifiers_of_torchvision() -> tuple[str, ...]:
 
 def measure(what: str, only: list[str], repeat: bool) -> None:
     attempt = {"files": try_files, "ways": try_ways}[what]
-    # Small ones first, so that a program that is stopped has seen most architectures.
-    names = only or sorted(teacher_architectures(), key=_num_values)
+    # Torchvision's classifiers and small ones first, so that a program that is stopped has seen most architectures.
+    theirs = classifiers_of_torchvision()
+    names = only or sorted(teacher_architectures(), key=lambda name: (name not in theirs, _num_values(name)))
     for name in names:
         if name in rows(what) and not repeat:
             continue
