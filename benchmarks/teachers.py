@@ -206,6 +206,8 @@ def try_files(name: str, folder: Path) -> dict[str, str]:
             found[kind] = _same_answers(source, images, expected, 1e-2 if kind == "half" else 1e-4)
         except CompressError as refused:
             found[kind] = f"refused: {refused}".replace(str(folder), "")
+        except Exception as error:  # a row says what happened, whatever it was
+            found[kind] = f"failed: {type(error).__name__}: {str(error)[:200]}"
         path.unlink()
     return found
 

@@ -40,7 +40,8 @@ from compressor.inputs.nearest import did_you_mean
 from compressor.inputs.refusals import KNOWN, existing_file, listed, refuse_kind, way_forward
 from compressor.inputs.trusted_file import TRUSTED_KINDS, read_trusted
 from compressor.inputs.wrapped import network_tensors
-from compressor.students.architectures import ARCHITECTURES, teacher_architectures
+from compressor.students.architectures import ARCHITECTURES, is_architecture, teacher_architectures
+from compressor.students.timm_networks import PREFIX as TIMM
 
 NO_FLAGS: Mapping[str, object] = MappingProxyType({})
 
@@ -304,7 +305,7 @@ def _known_architecture(facts: Facts, tensors: Mapping[str, Tensor]) -> str:
     """The architecture that the card or the flag names, or else the one that the weights fit."""
     name = facts.values.get("architecture")
     names = teacher_architectures()
-    if name in names:
+    if is_architecture(name):
         return str(name)
     fits = matching_architectures(tensors)
     if name is None and fits:
@@ -319,6 +320,12 @@ def _known_architecture(facts: Facts, tensors: Mapping[str, Tensor]) -> str:
         )
     source = facts.origin["architecture"]
     error: type[CompressError] = UsageFault if source == FROM_FLAG else InputRefused
+    if str(name).startswith(TIMM):
+        raise error(
+            f"The architecture '{name}' from {source} is not to be had here.",
+            "The package timm, installed, and a network of it with one linear classifier were expected.",
+            "Install it with `pip install timm`, or correct the name; `timm.list_models()` lists them.",
+        )
     raise error(
         f"The architecture '{name}' from {source} is unknown.",
         KNOWN,

@@ -6,6 +6,7 @@ The parameters are frozen here, once. Gradients still flow through the network t
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,7 +170,10 @@ def load_teacher(state_dict: Mapping[str, Tensor], card: TeacherCard) -> Teacher
     The weights have been checked by intake; a mismatch here is a bug of ours.
     """
     network = build_network(card.architecture, card.num_classes, card.input_shape[0], card.width)
-    network.load_state_dict(dict(state_dict), strict=True)
+    # Layers look up the version that wrote their tensors, of which a plain dict says nothing; MNASNet insists on one.
+    weights = OrderedDict(state_dict)
+    weights._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    network.load_state_dict(weights, strict=True)
     return Teacher(network, card)
 
 

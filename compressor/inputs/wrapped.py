@@ -10,7 +10,7 @@ from compressor.errors import InputRefused
 from compressor.inputs.identify import below, class_count, compare, networks_within, without_auxiliary, without_wrapper
 from compressor.inputs.refusals import listed
 from compressor.inputs.training_file import AVERAGE
-from compressor.students.architectures import ARCHITECTURES
+from compressor.students.architectures import ARCHITECTURES, is_architecture
 
 
 def network_tensors(
@@ -32,7 +32,7 @@ def network_tensors(
     said = [f"Every key in {file} begins with '{prefix}', which was dropped."] if prefix else []
     found = {start: name for start, name in networks_within(plain).items() if architecture in (None, name)}
     if "" in found or not found:
-        return plain if "" in found or architecture not in ARCHITECTURES else _named(plain, str(architecture)), said
+        return plain if "" in found or not is_architecture(architecture) else _named(plain, str(architecture)), said
     averages = [start for start in found if AVERAGE.search(start)]
     others = [start for start in found if start not in averages]
     if len(averages) == 1 and len(others) == 1 and found[averages[0]] == found[others[0]]:

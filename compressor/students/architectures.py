@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from compressor.students import dense
 from compressor.students.architecture import Architecture
 from compressor.students.small_images import CifarMobileNetV2, CifarResNet, LeNet5, WideResNet
+from compressor.students.timm_networks import timm_architecture
 from compressor.students.torchvision_classifiers import torchvision_classifiers
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Architecture",
     "build_network",
     "feature_shape",
+    "is_architecture",
     "match_shapes",
     "split_backbone",
     "teacher_architectures",
@@ -155,42 +157,59 @@ def _unet(base: int) -> Architecture:
     return Architecture(build, "body", "classifier", ("body",), "unet", ("segmentation",), full_size=True)
 
 
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "cifar_resnet8": _cifar_resnet((1, 1, 1), (16, 32, 64)),
-    "cifar_resnet14": _cifar_resnet((2, 2, 2), (16, 32, 64)),
-    "cifar_resnet20": _cifar_resnet((3, 3, 3), (16, 32, 64)),
-    "cifar_resnet32": _cifar_resnet((5, 5, 5), (16, 32, 64)),
-    "cifar_resnet10": _cifar_resnet((1, 1, 1, 1), (64, 128, 256, 512)),
-    "cifar_resnet18": _cifar_resnet((2, 2, 2, 2), (64, 128, 256, 512)),
-    "cifar_resnet34": _cifar_resnet((3, 4, 6, 3), (64, 128, 256, 512)),
-    "cifar_wrn10_2": _wide_resnet(10, 2),
-    "cifar_wrn16_1": _wide_resnet(16, 1),
-    "cifar_wrn16_2": _wide_resnet(16, 2),
-    "cifar_wrn40_2": _wide_resnet(40, 2),
-    "cifar_mobilenet_v2": _cifar_mobilenet(),
-    "resnet18": _torchvision_resnet("resnet18"),
-    "resnet34": _torchvision_resnet("resnet34"),
-    "resnet50": _torchvision_resnet("resnet50"),
-    "resnet101": _torchvision_resnet("resnet101"),
-    "resnet152": _torchvision_resnet("resnet152"),
-    "mobilenet_v2": _mobilenet("mobilenet_v2", "features", "classifier.1"),
-    "mobilenet_v3_small": _mobilenet("mobilenet_v3_small", "classifier.3", "classifier.3"),
-    "mobilenet_v3_large": _mobilenet("mobilenet_v3_large", "classifier.3", "classifier.3"),
-    "lenet5": _lenet5(),
-    "deeplabv3_resnet101": _deeplab("deeplabv3_resnet101"),
-    "deeplabv3_resnet50": _deeplab("deeplabv3_resnet50"),
-    "deeplabv3_mobilenet_v3_large": _deeplab("deeplabv3_mobilenet_v3_large"),
-    "lraspp_mobilenet_v3_large": _lite_raspp(),
-    "unet": _unet(32),
-    "unet16": _unet(16),
-    "unet8": _unet(8),
-    **dict(torchvision_classifiers()),
-}
+class _Architectures(dict[str, Architecture]):
+    """By name; a name such as `timm:resnet18` is looked up in timm, and not among the others."""
+
+    def __missing__(self, name: object) -> Architecture:
+        found = timm_architecture(name) if isinstance(name, str) else None
+        if found is None:
+            raise KeyError(name)
+        return found
+
+
+ARCHITECTURES: Mapping[str, Architecture] = _Architectures(
+    {
+        "cifar_resnet8": _cifar_resnet((1, 1, 1), (16, 32, 64)),
+        "cifar_resnet14": _cifar_resnet((2, 2, 2), (16, 32, 64)),
+        "cifar_resnet20": _cifar_resnet((3, 3, 3), (16, 32, 64)),
+        "cifar_resnet32": _cifar_resnet((5, 5, 5), (16, 32, 64)),
+        "cifar_resnet10": _cifar_resnet((1, 1, 1, 1), (64, 128, 256, 512)),
+        "cifar_resnet18": _cifar_resnet((2, 2, 2, 2), (64, 128, 256, 512)),
+        "cifar_resnet34": _cifar_resnet((3, 4, 6, 3), (64, 128, 256, 512)),
+        "cifar_wrn10_2": _wide_resnet(10, 2),
+        "cifar_wrn16_1": _wide_resnet(16, 1),
+        "cifar_wrn16_2": _wide_resnet(16, 2),
+        "cifar_wrn40_2": _wide_resnet(40, 2),
+        "cifar_mobilenet_v2": _cifar_mobilenet(),
+        "resnet18": _torchvision_resnet("resnet18"),
+        "resnet34": _torchvision_resnet("resnet34"),
+        "resnet50": _torchvision_resnet("resnet50"),
+        "resnet101": _torchvision_resnet("resnet101"),
+        "resnet152": _torchvision_resnet("resnet152"),
+        "mobilenet_v2": _mobilenet("mobilenet_v2", "features", "classifier.1"),
+        "mobilenet_v3_small": _mobilenet("mobilenet_v3_small", "classifier.3", "classifier.3"),
+        "mobilenet_v3_large": _mobilenet("mobilenet_v3_large", "classifier.3", "classifier.3"),
+        "lenet5": _lenet5(),
+        "deeplabv3_resnet101": _deeplab("deeplabv3_resnet101"),
+        "deeplabv3_resnet50": _deeplab("deeplabv3_resnet50"),
+        "deeplabv3_mobilenet_v3_large": _deeplab("deeplabv3_mobilenet_v3_large"),
+        "lraspp_mobilenet_v3_large": _lite_raspp(),
+        "unet": _unet(32),
+        "unet16": _unet(16),
+        "unet8": _unet(8),
+        **dict(torchvision_classifiers()),
+    }
+)
 
 
 def teacher_architectures() -> tuple[str, ...]:
-    """Names that a teacher may have."""
+    """Names that a teacher may have, beside those of timm."""
     return tuple(ARCHITECTURES)
+
+
+def is_architecture(name: object) -> bool:
+    """Whether networks of this name can be built here."""
+    return isinstance(name, str) and (name in ARCHITECTURES or timm_architecture(name) is not None)
 
 
 def build_network(name: str, num_classes: int, in_channels: int = 3, width: float = 1.0) -> nn.Module:
