@@ -107,6 +107,11 @@ class Teacher(nn.Module):
         return self.card.task
 
     @property
+    def classifies_its_map(self) -> bool:
+        """Whether nothing but an average lies between the body's last map and the classifier."""
+        return not (self._reads_input or ARCHITECTURES[self.card.architecture].pools_scores)
+
+    @property
     def feature_dim(self) -> int:
         """D, the channels that the classifier reads."""
         return self.classifier.weight.shape[1]

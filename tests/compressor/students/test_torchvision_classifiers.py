@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
 from torchvision import models
 
+from compressor.distill.graft import matching_blocks
+from compressor.errors import InputRefused
+from compressor.inputs.intake import read_teacher
 from compressor.inputs.settle import checked_identity
 from compressor.inputs.teacher import Classifier
-from compressor.students.architectures import ARCHITECTURES, feature_shape, split_backbone
+from compressor.students.architectures import ARCHITECTURES, build_network, feature_shape, split_backbone
+from compressor.students.student import named_backbone
+from compressor.students.unallocated import Unallocated
 
 # The smallest of each kind of head and body, with a small image that it takes.
 EACH_KIND = {
@@ -67,3 +74,19 @@ def test_folding_changes_no_answer_of_a_map_that_is_worked_on_in_place() -> None
     assert bool((plain.feature_map >= 0).all())
     assert torch.allclose(plain.feature_map, folded.feature_map, atol=1e-3)
     assert torch.allclose(plain.logits, folded.logits, atol=1e-3)
+
+
+def test_grafting_refuses_a_head_that_it_would_leave_out() -> None:
+    teacher = tiny.teacher("squeezenet1_1", image_shape=(3, 32, 32))
+    assert not teacher.classifies_its_map
+    assert tiny.teacher().classifies_its_map
+    with pytest.raises(InputRefused, match="more than an average between map and classifier"):
+        matching_blocks(teacher, named_backbone("squeezenet1_1", 3))
+
+
+def test_only_one_size_fits_a_network_that_names_positions(tmp_path: Path) -> None:
+    with Unallocated():
+        network = build_network("vit_b_32", 3)
+    torch.save({name: torch.zeros(value.shape) for name, value in network.state_dict().items()}, tmp_path / "t.pt")
+    with pytest.raises(InputRefused, match="takes 224x224 pixels and nothing else"):
+        read_teacher(tmp_path / "t.pt", overrides={"input_size": 64})
