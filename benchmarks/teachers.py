@@ -8,8 +8,9 @@
 All weights are random. `files` really saves each kind of file and reads it back through `read_teacher`, as `compress
 run` does: a cell is "works" where the network that comes back gives the logits of the one that was saved, or else the
 refusal. `ways` goes the way of a run at the smallest image that the network takes: `inspect` names the architecture;
-one step of HiDFD, which asks for everything that any method asks for, trains a small student; teacher and student are
-exported as ONNX and compared with torch. Rows are appended as they are finished, and what has a row is left out.
+one step of DFAD, which needs the teacher's gradient, and one of KD3, which needs its last map and its classifier, train
+a small student each; the teacher and KD3's student are exported as ONNX and compared with torch. Rows are appended as
+they are finished, and what has a row is left out.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ OPSET = 18
 NORMALISED: dict[str, object] = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 SMALLEST = {"alexnet": 64, "inception": 80, "vgg": 32, "deeplab": 32, "lraspp": 32, "unet": 32}
 SETTINGS = {"_steps": 1, "_every": 1, "_batch_size": 2, "_width": 8, "latent_dim": 4}
-"""HiDFD's settings by how their names end, small."""
+"""A method's settings by how their names end, small."""
+METHODS = {"classification": ("dfad", "kd3"), "segmentation": ("dfad", "vanilla"), "regression": ("dfad",)}
 # Traced and exported files of these alone: tracing a large network takes minutes and says nothing new.
 TRACED = (
     "cifar_resnet8",
@@ -251,18 +253,23 @@ def try_ways(name: str, folder: Path) -> dict[str, Any]:
         teacher = load_teacher(source.state_dict, source.card)
         identity = checked_identity(teacher, None)
         images = (torch.rand(8, 3, side, side) * 255).to(torch.uint8)
-        method = load_method("hidfd" if teacher.task == "classification" else "vanilla")
-        settings = {
-            field: value
-            for field in method.Config.model_fields
-            for ending, value in SETTINGS.items()
-            if field.endswith(ending)
-        }
-        body = named_backbone("lenet5" if teacher.task == "classification" else "unet8", 3, 0.5)
-        context = Context(folder)
-        student = method.distill(
-            teacher, body, TrainingImages(images, images[:0]), method.Config(**settings), context
-        ).student.eval()
+        for method_name in METHODS[teacher.task]:
+            method = load_method(method_name)
+            settings = {
+                field: value
+                for field in method.Config.model_fields
+                for ending, value in SETTINGS.items()
+                if field.endswith(ending)
+            }
+            body = named_backbone("lenet5" if teacher.task == "classification" else "unet8", 3, 0.5)
+            (folder / method_name).mkdir()
+            student = method.distill(
+                teacher,
+                body,
+                TrainingImages(images, images),
+                method.Config(**settings),
+                Context(folder / method_name),
+            ).student.eval()
         found |= {step: "works", "identity_error": identity}
         step = "export"
         networks: dict[str, nn.Module] = {"teacher": Classifier(teacher).eval(), "student": student}
