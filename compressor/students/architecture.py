@@ -29,7 +29,8 @@ class Architecture:
         pools_scores: the feature map already is one of class scores, made by `classifier_layer` and averaged with
             nothing after it, so that the classifier of the average is the identity.
         only_size: side in pixels of the one square that it takes; None where it takes any.
-        is_candidate: whether `--student auto` looks at it.
+        is_candidate: whether `--student` takes its name and `--student auto` looks at it; of others a student can be a
+            pruned copy alone.
     """
 
     build: Callable[[int, int, float], nn.Module]

@@ -7,7 +7,7 @@ what they compute:
       (VGG, AlexNet, ConvNeXt, MaxViT, ViT)
     a pool after the last layer (SqueezeNet)        the map is one of class scores, and the classifier the identity
 
-As students they give their bodies alone, which end in a map of more positions wherever there is one.
+Their pruned copies are students by their bodies alone, which end in a map of more positions wherever there is one.
 """
 
 from __future__ import annotations
