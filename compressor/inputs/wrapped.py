@@ -52,9 +52,10 @@ def network_tensors(
         )
     left = [name for name in plain if not name.startswith(tuple(found))]
     if left:
+        outside, they = ("tensor", "it belongs") if len(left) == 1 else (f"{len(left)} tensors", "they belong")
         said.append(
-            f"Of {file} the {len(left)} tensors outside of '{chosen}' ({listed(left)}) were dropped: they belong to no "
-            "layer of the network."
+            f"Of {file} the {outside} outside of '{chosen}' ({listed(left)}) {'was' if len(left) == 1 else 'were'} "
+            f"dropped: {they} to no layer of the network."
         )
     return below(plain, chosen), said
 
