@@ -95,8 +95,17 @@ class Section(BaseModel):
 class TeacherConfig(Section):
     """What the teacher is; whatever its own card says may be left out."""
 
-    file: AbsolutePath = Field(description="the trained teacher: our checkpoint, or a bare state dict with --arch")
-    architecture: str | None = Field(None, description="architecture of a bare state dict, such as resnet18")
+    file: AbsolutePath = Field(description="the trained teacher: our checkpoint, or weights of a known architecture")
+    architecture: str | None = Field(
+        None, description="architecture of bare weights, such as resnet18; default: the one that they fit"
+    )
+    weights: str | None = Field(
+        None, min_length=1, description="where in a training checkpoint the weights are, such as model_ema"
+    )
+    trust_pickle: bool = Field(
+        False, description="let the teacher's file run code while it is read, to get its weights"
+    )
+    code: AbsolutePath | None = Field(None, description="Python file with the classes of a teacher of --trust-pickle")
     card: AbsolutePath | None = Field(None, description="YAML card of a bare state dict; default: t.yaml beside t.pt")
     feature_layer: str | None = Field(None, description="module whose output is the last feature map")
     classifier_layer: str | None = Field(None, description="the final linear layer")
@@ -110,6 +119,8 @@ class TeacherConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> TeacherConfig:
+        if self.code is not None and not self.trust_pickle:
+            raise ValueError("--code is given without --trust-pickle", "--code goes with --trust-pickle, as it runs")
         if (self.mean is None) != (self.std is None):
             raise ValueError("only one of --mean and --std is given", "--mean and --std go together")
         if self.mean is not None and self.std is not None:
@@ -336,6 +347,9 @@ FIELDS: Mapping[str, FieldInfo] = dict(_fields(RunConfig))
 FLAGS: Mapping[str, str] = {
     "teacher.file": "--teacher",
     "teacher.architecture": "--arch",
+    "teacher.weights": "--weights",
+    "teacher.trust_pickle": "--trust-pickle",
+    "teacher.code": "--code",
     "teacher.card": "--card",
     "teacher.feature_layer": "--feature-layer",
     "teacher.classifier_layer": "--classifier-layer",

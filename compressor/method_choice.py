@@ -79,7 +79,7 @@ class SituationFacts:
         relatedness: of the pool; None where there is none.
         image_side: the longer one, in pixels.
         effort: quick, standard or full.
-        same_layout: the student is a pruned copy of its teacher.
+        same_layout: the student is a pruned copy of its teacher, whose classifier reads the averaged map.
     """
 
     task: Task

@@ -52,8 +52,15 @@ def matching_blocks(teacher: Teacher, backbone: Backbone) -> tuple[list[nn.Seque
     """The blocks of teacher and student, one for one.
 
     Raises:
-        InputRefused: they are not the same layers in the same blocks; widths may differ.
+        InputRefused: they are not the same layers in the same blocks (widths may differ), or the teacher's classifier
+            reads something else than the last block's map.
     """
+    if not teacher.classifies_its_map:
+        raise InputRefused(
+            f"The teacher ({teacher.card.architecture}) has more than an average between map and classifier.",
+            "Grafting puts the student's blocks between the teacher's, down to a classifier of the averaged map.",
+            "Use a method that learns from the teacher's answers, such as --method hidfd, vanilla or dfad.",
+        )
     device = teacher.classifier.weight.device
     x = torch.zeros(1, *teacher.card.input_shape, device=device)
     theirs = split_blocks(split_backbone(teacher.network, teacher.card.architecture), x)

@@ -28,14 +28,14 @@ FROM_CHECKPOINT, FROM_FLAG, FROM_WEIGHTS, ASSUMED, DEFAULT = (
 )
 NORMALISATION = ("mean", "std", "value_range")
 MAX_CARD_BYTES = 2**20
-# Pixels, by family; torchvision's segmentation weights were trained on 520.
+# Pixels, by family, where it is not IMAGENET_SIZE; torchvision's segmentation weights were trained on 520.
+IMAGENET_SIZE = 224
 USUAL_SIZE = {
     "cifar_resnet": 32,
     "cifar_wrn": 32,
     "cifar_mobilenet": 32,
     "lenet": 32,
-    "resnet": 224,
-    "mobilenet": 224,
+    "inception": 299,
     "deeplab": 520,
     "lraspp": 520,
     "unet": 256,
@@ -129,7 +129,7 @@ class Facts:
             sides = input_size if isinstance(input_size, list | tuple) else (input_size, input_size)
             self.state("input_shape", [channels, *sides], FROM_FLAG)
         elif "input_shape" not in self.values:
-            usual = USUAL_SIZE[family]
+            usual = USUAL_SIZE.get(family, IMAGENET_SIZE)
             self.state("input_shape", [channels, usual, usual], ASSUMED)
             warnings.append(
                 f"No input size is stated: {usual}x{usual} pixels, usual for {self.values['architecture']}, "

@@ -4,14 +4,15 @@ A pickle is a program: reading one the ordinary way runs whatever it imports. So
 
     first bytes -> container -> imports of the pickle, disassembled -> restricted reader -> contents -> kind
 
-and each arrow can end the journey. Only a pickle that imports nothing beyond torch's own list is read, and only by
-torch's restricted reader (`weights_only=True`), which is what keeps us safe; the disassembly is there to say what a
-file wanted. Memory stays in proportion to the file: archives are mapped, not copied, and may claim no more than they
-hold.
+and each arrow can end the journey. Only a pickle that imports nothing beyond torch's own list and a few names of plain
+data (`harmless`) is read, and only by torch's restricted reader (`weights_only=True`), which is what keeps us safe; the
+disassembly is there to say what a file wanted. Memory stays in proportion to the file: archives are mapped, not copied,
+and may claim no more than they hold.
 """
 
 from __future__ import annotations
 
+import json
 import pickletools
 import re
 import zipfile
@@ -25,6 +26,9 @@ from typing import IO, Any, Literal
 import torch
 from torch import Tensor
 from torch._weights_only_unpickler import _get_allowed_globals
+
+from compressor.inputs.harmless import HARMLESS, reading_harmless
+from compressor.inputs.training_file import NoWeights, find_weights, holds_tensors
 
 Kind = Literal[
     "compress checkpoint",
@@ -66,7 +70,8 @@ class Contents:
         imports: names that reading it the ordinary way would import, beyond those that torch allows.
         tensors: by name; of the kinds that hold them.
         card: the unchecked card of a compress checkpoint.
-        weights_key: where a training checkpoint keeps its weights.
+        weights_key: where a training checkpoint keeps its weights, as a path such as `model_ema.module`.
+        notes: what was chosen between, in sentences for the report.
     """
 
     kind: Kind
@@ -75,10 +80,15 @@ class Contents:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     card: object = None
     weights_key: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def open_contents(path: Path) -> Contents:
-    """Tell what the file at `path` is. Whatever the file holds, this returns; it raises only what opening it raises."""
+def open_contents(path: Path, weights_key: str | None = None) -> Contents:
+    """Tell what the file at `path` is. Whatever the file holds, this returns; it raises only what opening it raises.
+
+    Args:
+        weights_key: where the weights are to be looked for in a training checkpoint, such as `model_ema`.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(64)
@@ -87,20 +97,20 @@ def open_contents(path: Path) -> Contents:
     if size > MAX_FILE_BYTES:
         return Contents("unreadable", f"it has {size / 2**30:.1f} GiB and the limit is {MAX_FILE_BYTES // 2**30} GiB")
     if head.startswith(ZIP_START):
-        return _read_archive(path)
+        return _read_archive(path, weights_key)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         return _read_safetensors(path)
     if path.suffix == ".onnx" or ONNX_START.match(head):
         return Contents("ONNX")
     if head[0] == 0x80:
-        return _read_bare_pickle(path, head)
+        return _read_bare_pickle(path, head, weights_key)
     for start, reason in NAMED_STARTS.items():
         if head.startswith(start):
             return Contents("not a checkpoint", reason)
     return Contents("not a checkpoint", f"it begins with the bytes {head[:8].hex(' ')}")
 
 
-def _read_archive(path: Path) -> Contents:
+def _read_archive(path: Path, weights_key: str | None) -> Contents:
     """A zip file: torch.save, TorchScript, torch.export, or something else."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -120,10 +130,10 @@ def _read_archive(path: Path) -> Contents:
                 program = disassemble(pickle)
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         return Contents("unreadable", f"it is a damaged or truncated archive ({_first_line(error)})")
-    return _run_restricted(path, program, mapped=True)
+    return _run_restricted(path, program, weights_key, mapped=True)
 
 
-def _read_bare_pickle(path: Path, head: bytes) -> Contents:
+def _read_bare_pickle(path: Path, head: bytes, weights_key: str | None) -> Contents:
     """A pickle outside an archive: torch.save before version 1.6, or somebody else's."""
     legacy = LEGACY_TORCH_NUMBER in head
     try:
@@ -135,17 +145,32 @@ def _read_bare_pickle(path: Path, head: bytes) -> Contents:
     program = programs[-1]
     if not legacy and not program.imports:
         return Contents("not a checkpoint", "it is a pickle that torch.save did not write")
-    return _run_restricted(path, program, mapped=False)
+    return _run_restricted(path, program, weights_key, mapped=False)
 
 
 def _read_safetensors(path: Path) -> Contents:
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     try:
-        return Contents("safetensors", tensors=load_file(path))
-    except SafetensorError as error:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path)
+    except (SafetensorError, ValueError, KeyError, AttributeError) as error:  # the latter for types that torch lacks
         return Contents("unreadable", f"it looks like safetensors and is damaged or truncated ({_first_line(error)})")
+    if not tensors:
+        return Contents("not a checkpoint", "it is a safetensors file without tensors")
+    return Contents("safetensors", tensors=tensors, card=card_in_metadata(metadata))
+
+
+def card_in_metadata(metadata: Mapping[str, str]) -> object:
+    """The card of a safetensors file: JSON under `card`, or the architecture alone; None where there is neither."""
+    if "card" in metadata:
+        try:
+            return json.loads(metadata["card"])
+        except (ValueError, RecursionError):
+            return metadata["card"]
+    return {"architecture": metadata["architecture"]} if "architecture" in metadata else None
 
 
 @dataclass(frozen=True)
@@ -195,7 +220,7 @@ def disassemble(pickle: IO[bytes]) -> Program:
         elif opcode.stack_after:
             pushed.append(None)
     makes_dict = outermost[0] in ("EMPTY_DICT None", "GLOBAL collections OrderedDict") or outermost[1:] == ["DICT None"]
-    return Program(tuple(sorted(imports - _get_allowed_globals().keys())), makes_dict)
+    return Program(tuple(sorted(imports - _get_allowed_globals().keys() - HARMLESS.keys())), makes_dict)
 
 
 def _modern_name(module: str, attribute: str) -> str:
@@ -204,29 +229,38 @@ def _modern_name(module: str, attribute: str) -> str:
     return f"{IMPORT_MAPPING.get(module, module)}.{attribute}"
 
 
-def _run_restricted(path: Path, program: Program, *, mapped: bool) -> Contents:
+def _run_restricted(path: Path, program: Program, weights_key: str | None, *, mapped: bool) -> Contents:
     """Read with torch's restricted reader, unless the program imports what that reader does not allow."""
     if program.imports:
         return Contents("training checkpoint" if program.makes_dict else "pickled module", imports=program.imports)
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with reading_harmless():
+            payload = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged file can break the reader anywhere, and the file is the cause
         return Contents("unreadable", f"torch cannot read it ({_first_line(error)})")
-    return _classify(payload, path.stat().st_size)
+    return classify(payload, path.stat().st_size, weights_key)
 
 
-def _classify(payload: Any, file_bytes: int) -> Contents:
+def classify(payload: Any, file_bytes: int, weights_key: str | None = None) -> Contents:
+    """What an object that was in a file of so many bytes is."""
     if not isinstance(payload, Mapping):
         return Contents("not a checkpoint", f"it holds one {type(payload).__name__} instead of named tensors")
-    if "card" in payload and _holds_tensors(payload.get("state_dict")):
+    if "card" in payload and holds_tensors(payload.get("state_dict")):
         contents = Contents("compress checkpoint", tensors=payload["state_dict"], card=payload["card"])
-    elif _holds_tensors(payload):
+    elif weights_key is None and holds_tensors(payload):
         contents = Contents("state dict", tensors=payload)
-    elif inner := [key for key, value in payload.items() if isinstance(key, str) and _holds_tensors(value)]:
-        key = max(inner, key=lambda name: len(payload[name]))
-        contents = Contents("training checkpoint", tensors=payload[key], weights_key=key)
     else:
-        return Contents("not a checkpoint", f"it holds a dict without tensors by name (keys: {_some(payload)})")
+        try:
+            found = find_weights(payload, weights_key)
+        except NoWeights as error:
+            return Contents("not a checkpoint", str(error))
+        kind: Kind = "training checkpoint" if found.key else "state dict"
+        contents = Contents(kind, tensors=found.tensors, weights_key=found.key, notes=found.notes)
+    return _within_bounds(contents, file_bytes)
+
+
+def _within_bounds(contents: Contents, file_bytes: int) -> Contents:
+    """The contents, if their tensors are plain ones and claim no more than the file can hold."""
     claimed = 0
     for name, tensor in contents.tensors.items():
         if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
@@ -235,19 +269,6 @@ def _classify(payload: Any, file_bytes: int) -> Contents:
     if claimed > MAX_SHARING * file_bytes:
         return Contents("unreadable", f"its tensors claim {claimed:,} bytes and the file has {file_bytes:,}")
     return contents
-
-
-def _holds_tensors(value: object) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and len(value) > 0
-        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
-    )
-
-
-def _some(names: Mapping[Any, Any]) -> str:
-    shown = ", ".join(str(name)[:40] for name in list(names)[:5])
-    return f"{shown}, ..." if len(names) > 5 else shown or "none"
 
 
 def _first_line(error: Exception) -> str:

@@ -1,24 +1,30 @@
 """Which architecture a state dict belongs to: its keys and shapes against every network that a teacher may be.
 
-The networks are built on torch's meta device, so that nothing is allocated and nothing is run.
+Digests of names and shapes (`known_forms`) propose, and the network itself decides. It is built without memory for its
+weights, so that nothing is allocated and nothing is run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
 from torch import Tensor, nn
 
+from compressor.inputs.known_forms import KnownForm, Shapes, form_of, known_forms, nearest_names, proposals
 from compressor.students.architectures import ARCHITECTURES, build_network, teacher_architectures
+from compressor.students.unallocated import Unallocated
 
 SHOWN = 3  # keys of each sort that a message names
 
 # PyTorch before 0.4.1 had no such counters; a network in evaluation mode does not read them.
 OPTIONAL_SUFFIX = ".num_batches_tracked"
-AUXILIARY = "aux_classifier."
+AUXILIARY = ("aux_classifier.", "aux1.", "aux2.", "AuxLogits.")
+# A network below a prefix has at least this share of a file's tensors: two networks and their averages, and some more.
+LEAST_SHARE = 0.1
+DEEPEST_PREFIX = 4
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def without_wrapper(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], s
 
 
 def without_auxiliary(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
-    """Drop torchvision's auxiliary classifier, a second head that helps a segmentation network only while it trains.
+    """Drop torchvision's auxiliary classifiers, further heads that help a network only while it trains.
 
     Returns:
         the other tensors, and how many were dropped.
@@ -85,7 +91,7 @@ def class_count(tensors: Mapping[str, Tensor], architecture: str) -> int | None:
     """Outputs of the final layer of `architecture`; None where its weight is not there or is of another kind."""
     entry = ARCHITECTURES[architecture]
     weight = tensors.get(f"{entry.classifier_layer}.weight")
-    dimensions = 4 if "segmentation" in entry.tasks else 2
+    dimensions = 4 if "segmentation" in entry.tasks or entry.pools_scores else 2
     return weight.shape[0] if weight is not None and weight.ndim == dimensions else None
 
 
@@ -114,19 +120,73 @@ def compare(architecture: str, tensors: Mapping[str, Tensor], width: float = 1.0
 
 def matching_architectures(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Teacher architectures, at their full width, that these tensors fit key by key and shape by shape."""
-    return tuple(name for name in teacher_architectures() if not compare(name, tensors))
+    proposed = proposals(_shapes(tensors)) | (ARCHITECTURES.keys() - known_forms().keys())
+    return tuple(name for name in teacher_architectures() if name in proposed and not compare(name, tensors))
+
+
+def nearest_architectures(tensors: Mapping[str, Tensor], count: int = 2) -> tuple[tuple[str, Differences], ...]:
+    """Architectures that look most like these tensors, and how they differ."""
+    return tuple((name, compare(name, tensors)) for name in nearest_names(_shapes(tensors), count))
+
+
+def networks_within(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Known networks among the tensors of a larger module, such as one that holds its loss: architecture by prefix.
+
+    The prefix '' stands for all of the tensors; where they fit, nothing below is looked at.
+    """
+    found: dict[str, str] = {}
+    for prefix in _prefixes(tensors):
+        if any(prefix.startswith(outer) for outer in found):
+            continue
+        if fits := matching_architectures(without_auxiliary(below(tensors, prefix))[0]):
+            found[prefix] = fits[0]
+    return found
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _prefixes(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """'' and every prefix of many names, short ones first."""
+    yield ""
+    for depth in range(1, DEEPEST_PREFIX + 1):
+        starts = Counter(".".join(parts[:depth]) for name in tensors if len(parts := name.split(".")) > depth)
+        yield from (f"{start}." for start, count in starts.items() if count >= LEAST_SHARE * len(tensors))
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
+    return {
+        name: (tuple(tensor.shape), tensor.is_floating_point())
+        for name, tensor in tensors.items()
+        if not name.endswith(OPTIONAL_SUFFIX)
+    }
+
+
+def computed_form(architecture: str) -> KnownForm:
+    """What `known_forms.json` must hold of an architecture."""
+    small, large = (
+        {
+            name: (form.shape, form.is_floating)
+            for name, form in expected_forms(architecture, classes, channels, 1.0).items()
+            if not name.endswith(OPTIONAL_SUFFIX)
+        }
+        for classes, channels in ((2, 3), (3, 1))
+    )
+    return form_of(small, large)
 
 
 @lru_cache(maxsize=64)
 def expected_forms(architecture: str, num_classes: int, in_channels: int, width: float) -> Mapping[str, Form]:
     """The form of every tensor of an architecture, in its order."""
-    with torch.device("meta"):
+    with Unallocated():
         network = build_network(architecture, num_classes, in_channels, width)
     return {name: Form.of(tensor) for name, tensor in network.state_dict().items()}
 
 
 def layer_types(architecture: str) -> Mapping[str, type[nn.Module]]:
     """Class of every named layer of an architecture."""
-    with torch.device("meta"):
+    with Unallocated():
         network = build_network(architecture, 2)
     return {name: type(module) for name, module in network.named_modules() if name}

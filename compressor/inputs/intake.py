@@ -1,6 +1,7 @@
 """Taking in a teacher: what the file is, which network it fits, and what is known about that network's input.
 
-    t.pt -> contents, read without running code -> facts about the input -> checked against the weights
+    t.pt -> contents, read without running code -> the network's tensors -> facts about the input -> checked against the
+    weights
 
 What the card or the flags say must agree with what the weights say. Mean and standard deviation, where nobody states
 them, are left open for `normalisation`, which tries candidates on the samples.
@@ -22,8 +23,8 @@ from torch import Tensor, nn
 
 from compressor.errors import CompressError, InputRefused, UsageFault
 from compressor.inputs.card import TeacherCard
-from compressor.inputs.card_facts import DEFAULT, FROM_CHECKPOINT, FROM_FLAG, Facts, read_card_file
-from compressor.inputs.checkpoint_file import Kind, open_contents
+from compressor.inputs.card_facts import DEFAULT, FROM_CHECKPOINT, FROM_FLAG, FROM_WEIGHTS, Facts, read_card_file
+from compressor.inputs.checkpoint_file import Contents, Kind, open_contents
 from compressor.inputs.identify import (
     OPTIONAL_SUFFIX,
     channel_count,
@@ -32,12 +33,15 @@ from compressor.inputs.identify import (
     expected_forms,
     layer_types,
     matching_architectures,
+    nearest_architectures,
     without_auxiliary,
-    without_wrapper,
 )
 from compressor.inputs.nearest import did_you_mean
-from compressor.inputs.refusals import existing_file, listed, refuse_kind, way_forward
-from compressor.students.architectures import ARCHITECTURES, teacher_architectures
+from compressor.inputs.refusals import KNOWN, existing_file, listed, refuse_kind, way_forward
+from compressor.inputs.trusted_file import TRUSTED_KINDS, read_trusted
+from compressor.inputs.wrapped import network_tensors
+from compressor.students.architectures import ARCHITECTURES, is_architecture, teacher_architectures
+from compressor.students.timm_networks import PREFIX as TIMM
 
 NO_FLAGS: Mapping[str, object] = MappingProxyType({})
 
@@ -54,6 +58,7 @@ class CheckpointReport:
         non_finite: names of tensors that hold NaN or infinity.
         first_tensors: the first ten names and shapes.
         architectures: teachers that the tensors fit key by key and shape by shape.
+        notes: what was chosen between, where a file holds more than one network's weights.
         way_forward: what to do with this file.
     """
 
@@ -70,6 +75,7 @@ class CheckpointReport:
     first_tensors: tuple[tuple[str, tuple[int, ...]], ...]
     card: object
     architectures: tuple[str, ...]
+    notes: tuple[str, ...]
     way_forward: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,6 +89,7 @@ class CheckpointReport:
             lines.append(f"  {self.reason}")
         if self.imports:
             lines.append(f"  reading it the ordinary way would import {', '.join(self.imports)}")
+        lines += [f"  {note}" for note in self.notes]
         if self.num_tensors:
             dtypes = ", ".join(f"{count} {name}" for name, count in self.dtypes.items())
             lines.append(f"  {self.num_tensors} tensors ({dtypes}), {self.num_values:,} values")
@@ -131,7 +138,12 @@ def inspect_checkpoint(path: Path) -> CheckpointReport:
     """
     path = existing_file(path)
     contents = open_contents(path)
-    tensors, _ = without_wrapper(contents.tensors)
+    notes = contents.notes
+    try:
+        tensors, said = network_tensors(path.name, contents.tensors)
+        notes += tuple(said)
+    except InputRefused as refused:  # several networks, of which a run must be told one
+        tensors, notes = dict(contents.tensors), (*notes, f"{refused.received} {refused.action}")
     architectures = matching_architectures(without_auxiliary(tensors)[0])
     return CheckpointReport(
         path=str(path),
@@ -147,6 +159,7 @@ def inspect_checkpoint(path: Path) -> CheckpointReport:
         first_tensors=tuple((name, tuple(tensor.shape)) for name, tensor in list(tensors.items())[:10]),
         card=contents.card,
         architectures=architectures,
+        notes=notes,
         way_forward=way_forward(path, contents, architectures),
     )
 
@@ -158,16 +171,23 @@ def read_teacher(
     card_file: Path | None = None,
     feature_layer: str | None = None,
     classifier_layer: str | None = None,
+    weights_key: str | None = None,
+    trust_pickle: bool = False,
+    code: Path | None = None,
     overrides: Mapping[str, object] = NO_FLAGS,
 ) -> TeacherSource:
     """Read a teacher, check it whole, and gather what is known of its input.
 
     Args:
-        path: a compress checkpoint, or a state dict with its architecture named.
-        architecture: the flag --arch.
+        path: a compress checkpoint, or weights of a known architecture: a state dict, a training checkpoint, a
+            safetensors file, or with `trust_pickle` what has to run code to give its weights.
+        architecture: the flag --arch; without it the one that the weights fit.
         card_file: a YAML card; without it `<stem>.yaml` beside the teacher is used where it exists.
         feature_layer: module whose output is the last feature map, where it is not the architecture's usual one.
         classifier_layer: the final layer, likewise.
+        weights_key: where in a training checkpoint the weights are; without it `training_file` chooses.
+        trust_pickle: the file may run code.
+        code: Python file with the classes that the file was saved from.
         overrides: card fields from flags, and `input_size` (pixels, or height and width); None counts as not given.
 
     Raises:
@@ -175,10 +195,9 @@ def read_teacher(
         UsageFault: a flag names an architecture or a layer that does not exist.
     """
     path = existing_file(path)
-    contents = open_contents(path)
-    if contents.kind not in ("compress checkpoint", "state dict"):
-        refuse_kind(path, contents)
-    tensors, wrapper = without_wrapper(contents.tensors)
+    contents, warnings = _weights(path, weights_key, code, trust_pickle=trust_pickle)
+    tensors, said = network_tensors(path.name, contents.tensors, architecture)
+    warnings += said
     tensors, num_auxiliary = without_auxiliary(tensors)
 
     flags = {
@@ -193,7 +212,7 @@ def read_teacher(
         card_file = path.with_suffix(".yaml")
     facts = Facts(path.name)
     if contents.card is not None:
-        facts.state_all(contents.card, FROM_CHECKPOINT)
+        facts.state_all(contents.card, FROM_CHECKPOINT if contents.kind != "safetensors" else "the file's metadata")
     if card_file is not None:
         facts.state_all(read_card_file(card_file), card_file.name)
     facts.state_all(stated, FROM_FLAG)
@@ -201,7 +220,6 @@ def read_teacher(
 
     task = facts.settle_task(name)
 
-    warnings = [f"Every key in {path.name} begins with '{wrapper}', which was dropped."] if wrapper else []
     if num_auxiliary:
         warnings.append(
             f"The {num_auxiliary} tensors of the auxiliary classifier in {path.name} were dropped: they help only in "
@@ -219,6 +237,7 @@ def read_teacher(
     card = facts.card()
     if differences := compare(name, tensors, card.width):
         _refuse_architecture(facts, str(differences), tensors)
+    _check_size(facts, card)
     _check_against_weights(facts, card, classes, channels)
     _check_layers(facts, card)
     if bad := _non_finite(tensors):
@@ -228,7 +247,7 @@ def read_teacher(
             "Give an earlier checkpoint of this training, from before it diverged.",
         )
 
-    state_dict = {key: tensor.detach().clone() for key, tensor in tensors.items()}
+    state_dict = {key: _as_our_own(tensor) for key, tensor in tensors.items()}
     for key in expected_forms(name, card.num_classes, card.input_shape[0], card.width):
         if key.endswith(OPTIONAL_SUFFIX):
             state_dict.setdefault(key, torch.tensor(0))
@@ -258,30 +277,66 @@ def save_checkpoint(path: Path, state_dict: Mapping[str, Tensor], card: TeacherC
         temporary.unlink(missing_ok=True)
 
 
+def _weights(
+    path: Path, weights_key: str | None, code: Path | None, *, trust_pickle: bool
+) -> tuple[Contents, list[str]]:
+    """What the file holds, if that is a network's weights, and sentences for the report."""
+    contents = open_contents(path, weights_key)
+    warnings = list(contents.notes)
+    if trust_pickle and contents.kind in TRUSTED_KINDS and not contents.tensors:
+        ran = f"{contents.kind}, with the code of {code.name}" if code is not None else contents.kind
+        contents = read_trusted(path, contents.kind, code, weights_key)
+        warnings = [
+            f"Code was run while {path.name} was read ({ran}), because --trust-pickle allowed it.",
+            *contents.notes,
+        ]
+    if not contents.tensors:
+        refuse_kind(path, contents)
+    return contents, warnings
+
+
+def _as_our_own(tensor: Tensor) -> Tensor:
+    """A copy in memory of its own, in the usual order of dimensions; fractions in single precision."""
+    own = tensor.detach().clone(memory_format=torch.contiguous_format)
+    return own.float() if own.is_floating_point() else own
+
+
 def _known_architecture(facts: Facts, tensors: Mapping[str, Tensor]) -> str:
-    """The architecture that the card or the flag names, if it can be a teacher."""
+    """The architecture that the card or the flag names, or else the one that the weights fit."""
     name = facts.values.get("architecture")
     names = teacher_architectures()
-    if name in names:
+    if is_architecture(name):
         return str(name)
     fits = matching_architectures(tensors)
-    available = f"Available are {', '.join(names)}."
+    if name is None and fits:
+        facts.state("architecture", fits[0], FROM_WEIGHTS)
+        return fits[0]
     if name is None:
         raise InputRefused(
-            f"The teacher {facts.file} is a bare state dict and nothing says which architecture it is of.",
-            available,
-            f"Its keys and shapes fit {fits[0]}: add --arch {fits[0]}."
-            if fits
-            else "Add --arch with the one that it was saved from.",
+            f"The teacher {facts.file} fits no known architecture: {_nearest(tensors)}.",
+            KNOWN,
+            "Give a teacher of one of these; where it is one of another width or with renamed layers, name it with "
+            "--arch and state width in a card.",
         )
     source = facts.origin["architecture"]
     error: type[CompressError] = UsageFault if source == FROM_FLAG else InputRefused
-    what = "cannot be a teacher yet" if str(name) in ARCHITECTURES else "is unknown"
+    if str(name).startswith(TIMM):
+        raise error(
+            f"The architecture '{name}' from {source} is not to be had here.",
+            "The package timm, installed, and a network of it with one linear classifier were expected.",
+            "Install it with `pip install timm`, or correct the name; `timm.list_models()` lists them.",
+        )
     raise error(
-        f"The architecture '{name}' from {source} {what}.",
-        available,
+        f"The architecture '{name}' from {source} is unknown.",
+        KNOWN,
         f"The weights fit {fits[0]}." if fits else did_you_mean(str(name), names) or "Choose one of them.",
     )
+
+
+def _nearest(tensors: Mapping[str, Tensor]) -> str:
+    """The architectures that come closest, each with its first differing keys."""
+    near = nearest_architectures(tensors)
+    return "; ".join(f"{name} is near, with {differences}" for name, differences in near) or "none is near"
 
 
 def _refuse_architecture(facts: Facts, differences: str, tensors: Mapping[str, Tensor]) -> NoReturn:
@@ -292,8 +347,20 @@ def _refuse_architecture(facts: Facts, differences: str, tensors: Mapping[str, T
         f"The keys and shapes of {name} were expected.",
         f"The weights fit {fits[0]}: name that one with --arch {fits[0]}."
         if fits
-        else f"They fit none of {', '.join(teacher_architectures())} either, so give a teacher of one of these.",
+        else f"They fit no other architecture either ({_nearest(tensors)}), so give a teacher of a known one.",
     )
+
+
+def _check_size(facts: Facts, card: TeacherCard) -> None:
+    side = ARCHITECTURES[card.architecture].only_size
+    if side is not None and card.input_shape[1:] != (side, side):
+        source = facts.origin["input_shape"]
+        height, width = card.input_shape[1:]
+        raise InputRefused(
+            f"The teacher {facts.file} is a {card.architecture}, and {source} states an input of {height}x{width}.",
+            f"A {card.architecture} takes {side}x{side} pixels and nothing else: its weights name positions.",
+            f"Leave the input size out, or state --input-size {side}.",
+        )
 
 
 def _check_against_weights(facts: Facts, card: TeacherCard, classes: int | None, channels: int | None) -> None:

@@ -10,18 +10,23 @@ from typing import NoReturn
 from compressor.errors import InputRefused
 from compressor.inputs.checkpoint_file import Contents, Kind
 from compressor.inputs.nearest import did_you_mean
-from compressor.students.architectures import teacher_architectures
+from compressor.students.architectures import ARCHITECTURES
+
+OUR_FAMILIES = ("cifar_", "lenet", "unet", "deeplab", "lraspp")
+KNOWN = (
+    "Known are torchvision's classifiers by their names there, such as resnet18, efficientnet_b0 or vit_b_16, and "
+    f"{', '.join(name for name in ARCHITECTURES if name.startswith(OUR_FAMILIES))}."
+)
 
 SHOWN = 3  # names that a message gives
 SHOWN_IMPORTS = 20
 
 # One line each that turns another kind of file into a state dict; {name} is the file's.
 CONVERSIONS: Mapping[Kind, str] = {
-    "training checkpoint": "torch.save(torch.load({name!r}, weights_only={safe})['{key}'], 'weights.pt')",
+    "training checkpoint": "torch.save(torch.load({name!r}, weights_only=False)['state_dict'], 'weights.pt')",
     "pickled module": "torch.save(torch.load({name!r}, weights_only=False).state_dict(), 'weights.pt')",
     "TorchScript": "torch.save(torch.jit.load({name!r}).state_dict(), 'weights.pt')",
     "pt2 (torch.export)": "torch.save(dict(torch.export.load({name!r}).state_dict), 'weights.pt')",
-    "safetensors": "torch.save(safetensors.torch.load_file({name!r}), 'weights.pt')",
     "ONNX": "torch.save(model.state_dict(), 'weights.pt')",
 }
 
@@ -82,21 +87,26 @@ def refuse_kind(path: Path, contents: Contents) -> NoReturn:
 
 def way_forward(path: Path, contents: Contents, architectures: tuple[str, ...]) -> str:
     """What the user can do with a file of this kind, in one sentence."""
+    fits = f" --arch {architectures[0]}" if architectures else ""
     match contents.kind:
         case "compress checkpoint":
             return f"Use it with --teacher {path}."
-        case "state dict" if architectures:
-            return f"Use it with --teacher {path} --arch {architectures[0]}."
-        case "state dict":
-            return f"It fits none of {', '.join(teacher_architectures())}, so it cannot be a teacher yet."
         case "unreadable" | "not a checkpoint":
             return "Copy the file again from where it was made, or save the weights once more as a state dict."
+        case _ if contents.tensors and fits:
+            return f"Use it with --teacher {path}{fits}."
+        case _ if contents.tensors:
+            return f"It fits none of the known architectures, so it cannot be a teacher yet. {KNOWN}"
+        case "ONNX":
+            return (
+                "Save the weights of the PyTorch model it was exported from with "
+                f"`{CONVERSIONS['ONNX']}` and give --teacher weights.pt --arch NAME."
+            )
         case kind:
-            key = contents.weights_key or "state_dict"
-            line = CONVERSIONS[kind].format(name=path.name, key=key, safe=not contents.imports)
-            trust = "Where you trust this file, save" if kind not in ("safetensors", "ONNX") else "Save"
-            source = " of the PyTorch model it was exported from" if kind == "ONNX" else ""
-            return f"{trust} the weights{source} with `{line}` and give --teacher weights.pt --arch NAME."
+            return (
+                f"Where you trust this file, add --trust-pickle, or save the weights with "
+                f"`{CONVERSIONS[kind].format(name=path.name)}` and give --teacher weights.pt --arch NAME."
+            )
 
 
 def listed(names: Sequence[str], limit: int = SHOWN) -> str:

@@ -15,6 +15,7 @@ from compressor.inputs.intake import TeacherSource
 from compressor.inputs.normalisation import choose_normalisation
 from compressor.inputs.samples import SampleSet
 from compressor.inputs.teacher import Teacher, classifier_identity_error, layer_names, load_teacher
+from exporters.causes import one_line
 
 IDENTITY_TOLERANCE = 1e-3
 NUM_RANDOM = 8
@@ -64,9 +65,12 @@ def checked_identity(teacher: Teacher, samples: SampleSet | None) -> float | Non
     images = _random_images(teacher.card) if samples is None else samples.images.float() / 255.0
     try:
         error = classifier_identity_error(teacher, images)
-    except (RuntimeError, IndexError) as fault:  # the layers exist; their shapes do not fit each other
+    except (RuntimeError, IndexError, ValueError, AssertionError) as fault:
+        # The layers exist; their shapes do not fit each other, or the image is too small for as many strides.
+        height, width = teacher.card.input_shape[1:]
         raise _not_shareable(
-            f"The output of {feature_layer} is no map that {classifier_layer} takes: {fault}."
+            f"On images of {height}x{width} pixels the output of {feature_layer} is no map that {classifier_layer} "
+            f"takes: {one_line(fault)}."
         ) from fault
     if not error <= IDENTITY_TOLERANCE:  # NaN as well
         where = "random images" if samples is None else "the samples"
@@ -84,5 +88,6 @@ def _not_shareable(received: str) -> InputRefused:
     return InputRefused(
         received,
         "Classifier sharing needs a network that ends in a feature map, a global average pool and a linear layer.",
-        "Name the layers of this teacher with --feature-layer and --classifier-layer, or leave wrong ones out.",
+        "Name the layers of this teacher with --feature-layer and --classifier-layer, or leave wrong ones out; where "
+        "the image is too small for the network, state its --input-size.",
     )

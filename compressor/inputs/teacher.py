@@ -6,6 +6,7 @@ The parameters are frozen here, once. Gradients still flow through the network t
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ class TeacherOutput:
     Attributes:
         logits: (B, K); for regression K numbers that are no logits, for segmentation (B, K, H, W), as the image.
         features: (B, D), the feature map averaged over its positions; except for segmentation the classifier's input.
-        feature_map: (B, D, h, w), the last map before pooling; for segmentation the one that the classifier reads.
+        feature_map: (B, D, h, w), the last map before pooling; for segmentation the one that the classifier reads; one
+            position (B, D, 1, 1) where more than a pool lies between a last map and the classifier.
     """
 
     logits: Tensor
@@ -77,7 +79,8 @@ class Teacher(nn.Module):
 
     Attributes:
         card: what is known of the network, its input and its output.
-        classifier: the final linear layer, D -> K; for segmentation a 1x1 convolution.
+        classifier: the final linear layer, D -> K; for segmentation a 1x1 convolution; the identity where the network
+            averages a map of class scores.
         num_queries: images that it was asked about so far, whoever asked.
     """
 
@@ -89,8 +92,12 @@ class Teacher(nn.Module):
         self.network = network
         feature_layer, classifier_layer = layer_names(card)
         self.classifier: nn.Linear | nn.Conv2d
-        object.__setattr__(self, "classifier", network.get_submodule(classifier_layer))
+        if ARCHITECTURES[card.architecture].pools_scores:
+            self.classifier = _identity(card.num_classes)
+        else:
+            object.__setattr__(self, "classifier", network.get_submodule(classifier_layer))
         self._feature_layer = feature_layer
+        self._reads_input = feature_layer == classifier_layer
         self.requires_grad_(False)
         super().train(False)
 
@@ -98,6 +105,11 @@ class Teacher(nn.Module):
     def task(self) -> Task:
         """What its output means."""
         return self.card.task
+
+    @property
+    def classifies_its_map(self) -> bool:
+        """Whether nothing but an average lies between the body's last map and the classifier."""
+        return not (self._reads_input or ARCHITECTURES[self.card.architecture].pools_scores)
 
     @property
     def feature_dim(self) -> int:
@@ -125,7 +137,10 @@ class Teacher(nn.Module):
         self.num_queries += len(images)
         maps: list[Tensor] = []
         layer = self.network.get_submodule(self._feature_layer)
-        handle = layer.register_forward_hook(lambda _module, _inputs, output: maps.append(output))
+        if self._reads_input:
+            handle = layer.register_forward_pre_hook(lambda _layer, inputs: maps.append(inputs[0][:, :, None, None]))
+        else:
+            handle = layer.register_forward_hook(lambda _layer, _inputs, output: maps.append(output))
         try:
             logits = self.network(self.normalise(images))
         finally:
@@ -146,11 +161,12 @@ class Classifier(nn.Module):
 
 
 def layer_names(card: TeacherCard) -> tuple[str, str]:
-    """Names of the layer that ends in the last feature map and of the final layer; the card's own names win."""
+    """Names of the layer that ends in the last feature map and of the final layer; the card's own names win.
+
+    Where both are the same layer, what it reads is the feature map, of one position.
+    """
     entry = ARCHITECTURES[card.architecture]
-    classifier_layer = card.classifier_layer or entry.classifier_layer
-    assert classifier_layer is not None  # intake refuses architectures that cannot be a teacher
-    return card.feature_layer or entry.feature_layer, classifier_layer
+    return card.feature_layer or entry.feature_layer, card.classifier_layer or entry.classifier_layer
 
 
 def load_teacher(state_dict: Mapping[str, Tensor], card: TeacherCard) -> Teacher:
@@ -159,8 +175,19 @@ def load_teacher(state_dict: Mapping[str, Tensor], card: TeacherCard) -> Teacher
     The weights have been checked by intake; a mismatch here is a bug of ours.
     """
     network = build_network(card.architecture, card.num_classes, card.input_shape[0], card.width)
-    network.load_state_dict(dict(state_dict), strict=True)
+    # Layers look up the version that wrote their tensors, of which a plain dict says nothing; MNASNet insists on one.
+    weights = OrderedDict(state_dict)
+    weights._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    network.load_state_dict(weights, strict=True)
     return Teacher(network, card)
+
+
+def _identity(num_classes: int) -> nn.Linear:
+    """The classifier of scores that already are the logits."""
+    layer = nn.Linear(num_classes, num_classes, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(num_classes))
+    return layer
 
 
 @torch.no_grad()

@@ -121,7 +121,8 @@ def declare(run: Run) -> tuple[Stage, ...]:
             "precision": expected_precision(target, config.precision.precisions),
         }
     beside = config.teacher.file.with_suffix(".yaml")
-    cards = [file for file in (config.teacher.card or beside, config.teacher.class_names) if file and file.exists()]
+    about = (config.teacher.card or beside, config.teacher.class_names, config.teacher.code)
+    about_teacher = [file for file in about if file and file.exists()]
     evaluation = () if config.report.eval is None else (config.report.eval,)
     seed = {"seed": config.seed}
     onnx_version = importlib.metadata.version("onnx")
@@ -144,7 +145,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
         stage(
             "teacher",
             read_the_teacher,
-            (config.teacher.file, *cards, *few_folder),
+            (config.teacher.file, *about_teacher, *few_folder),
             ("weights.safetensors", "card.json"),
             section_settings(config, "teacher"),
         ),

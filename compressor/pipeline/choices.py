@@ -106,7 +106,7 @@ def method_for(run: Run, teacher: Teacher, few: Images, pool: Images, backbone: 
             has_batch_norm=has_batch_norm(teacher),
             image_side=max(card.input_shape[1:]),
             effort=config.effort,
-            same_layout=backbone.pruned,
+            same_layout=backbone.pruned and teacher.classifies_its_map,
         )
         choice = choose_method(facts)
         return [choice.method, choice.reason]

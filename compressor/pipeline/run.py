@@ -228,6 +228,9 @@ def teacher_source(run: Run) -> TeacherSource:
         card_file=config.card,
         feature_layer=config.feature_layer,
         classifier_layer=config.classifier_layer,
+        weights_key=config.weights,
+        trust_pickle=config.trust_pickle,
+        code=config.code,
         overrides={
             "task": config.task,
             "mean": config.mean,

@@ -15,44 +15,28 @@ why a pruned student needs no pickle.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from compressor.inputs.card import Task
 from compressor.students import dense
+from compressor.students.architecture import Architecture
 from compressor.students.small_images import CifarMobileNetV2, CifarResNet, LeNet5, WideResNet
+from compressor.students.timm_networks import timm_architecture
+from compressor.students.torchvision_classifiers import torchvision_classifiers
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """How to build a network and where its parts are.
-
-    Attributes:
-        build: (num_classes, in_channels, width) -> network with untrained weights.
-        feature_layer: name of the module whose output is the last feature map; of LR-ASPP's two the deeper one.
-        classifier_layer: name of the final layer, linear or a 1x1 convolution; None where the head is more than one
-            layer on the pooled map, so that the network can be a student (its body is used) but not yet a teacher.
-        body: names of the modules that make the feature map, in the order in which they run.
-        family: the shared prefix of names that differ in depth or width only.
-        tasks: what the output can mean; the first where nobody says.
-        split: makes the body of a network, where naming its modules does not.
-        scales: whether `width` changes anything.
-        full_size: the map has the image's sides, so that its logits need no upsampling.
-    """
-
-    build: Callable[[int, int, float], nn.Module]
-    feature_layer: str
-    classifier_layer: str | None
-    body: tuple[str, ...]
-    family: str
-    tasks: tuple[Task, ...] = ("classification", "regression")
-    split: Callable[[nn.Module], nn.Sequential] | None = None
-    scales: bool = True
-    full_size: bool = False
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "build_network",
+    "feature_shape",
+    "is_architecture",
+    "match_shapes",
+    "split_backbone",
+    "teacher_architectures",
+]
 
 
 def _scaled(channels: int, width: float) -> int:
@@ -125,7 +109,7 @@ def _narrow_resnet(depths: list[int], num_classes: int, width: float) -> Any:
     return network
 
 
-def _mobilenet(name: str, classifier_layer: str | None) -> Architecture:
+def _mobilenet(name: str, feature_layer: str, classifier_layer: str) -> Architecture:
     def build(num_classes: int, in_channels: int, width: float) -> nn.Module:
         from torchvision import models
 
@@ -138,7 +122,7 @@ def _mobilenet(name: str, classifier_layer: str | None) -> Architecture:
             _replace_module(network, "features.0.0", replacement)
         return network
 
-    return Architecture(build, "features", classifier_layer, ("features",), "mobilenet")
+    return Architecture(build, feature_layer, classifier_layer, ("features",), "mobilenet")
 
 
 def _deeplab(name: str) -> Architecture:
@@ -173,41 +157,59 @@ def _unet(base: int) -> Architecture:
     return Architecture(build, "body", "classifier", ("body",), "unet", ("segmentation",), full_size=True)
 
 
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "cifar_resnet8": _cifar_resnet((1, 1, 1), (16, 32, 64)),
-    "cifar_resnet14": _cifar_resnet((2, 2, 2), (16, 32, 64)),
-    "cifar_resnet20": _cifar_resnet((3, 3, 3), (16, 32, 64)),
-    "cifar_resnet32": _cifar_resnet((5, 5, 5), (16, 32, 64)),
-    "cifar_resnet10": _cifar_resnet((1, 1, 1, 1), (64, 128, 256, 512)),
-    "cifar_resnet18": _cifar_resnet((2, 2, 2, 2), (64, 128, 256, 512)),
-    "cifar_resnet34": _cifar_resnet((3, 4, 6, 3), (64, 128, 256, 512)),
-    "cifar_wrn10_2": _wide_resnet(10, 2),
-    "cifar_wrn16_1": _wide_resnet(16, 1),
-    "cifar_wrn16_2": _wide_resnet(16, 2),
-    "cifar_wrn40_2": _wide_resnet(40, 2),
-    "cifar_mobilenet_v2": _cifar_mobilenet(),
-    "resnet18": _torchvision_resnet("resnet18"),
-    "resnet34": _torchvision_resnet("resnet34"),
-    "resnet50": _torchvision_resnet("resnet50"),
-    "resnet101": _torchvision_resnet("resnet101"),
-    "resnet152": _torchvision_resnet("resnet152"),
-    "mobilenet_v2": _mobilenet("mobilenet_v2", "classifier.1"),
-    "mobilenet_v3_small": _mobilenet("mobilenet_v3_small", None),
-    "mobilenet_v3_large": _mobilenet("mobilenet_v3_large", None),
-    "lenet5": _lenet5(),
-    "deeplabv3_resnet101": _deeplab("deeplabv3_resnet101"),
-    "deeplabv3_resnet50": _deeplab("deeplabv3_resnet50"),
-    "deeplabv3_mobilenet_v3_large": _deeplab("deeplabv3_mobilenet_v3_large"),
-    "lraspp_mobilenet_v3_large": _lite_raspp(),
-    "unet": _unet(32),
-    "unet16": _unet(16),
-    "unet8": _unet(8),
-}
+class _Architectures(dict[str, Architecture]):
+    """By name; a name such as `timm:resnet18` is looked up in timm, and not among the others."""
+
+    def __missing__(self, name: object) -> Architecture:
+        found = timm_architecture(name) if isinstance(name, str) else None
+        if found is None:
+            raise KeyError(name)
+        return found
+
+
+ARCHITECTURES: Mapping[str, Architecture] = _Architectures(
+    {
+        "cifar_resnet8": _cifar_resnet((1, 1, 1), (16, 32, 64)),
+        "cifar_resnet14": _cifar_resnet((2, 2, 2), (16, 32, 64)),
+        "cifar_resnet20": _cifar_resnet((3, 3, 3), (16, 32, 64)),
+        "cifar_resnet32": _cifar_resnet((5, 5, 5), (16, 32, 64)),
+        "cifar_resnet10": _cifar_resnet((1, 1, 1, 1), (64, 128, 256, 512)),
+        "cifar_resnet18": _cifar_resnet((2, 2, 2, 2), (64, 128, 256, 512)),
+        "cifar_resnet34": _cifar_resnet((3, 4, 6, 3), (64, 128, 256, 512)),
+        "cifar_wrn10_2": _wide_resnet(10, 2),
+        "cifar_wrn16_1": _wide_resnet(16, 1),
+        "cifar_wrn16_2": _wide_resnet(16, 2),
+        "cifar_wrn40_2": _wide_resnet(40, 2),
+        "cifar_mobilenet_v2": _cifar_mobilenet(),
+        "resnet18": _torchvision_resnet("resnet18"),
+        "resnet34": _torchvision_resnet("resnet34"),
+        "resnet50": _torchvision_resnet("resnet50"),
+        "resnet101": _torchvision_resnet("resnet101"),
+        "resnet152": _torchvision_resnet("resnet152"),
+        "mobilenet_v2": _mobilenet("mobilenet_v2", "features", "classifier.1"),
+        "mobilenet_v3_small": _mobilenet("mobilenet_v3_small", "classifier.3", "classifier.3"),
+        "mobilenet_v3_large": _mobilenet("mobilenet_v3_large", "classifier.3", "classifier.3"),
+        "lenet5": _lenet5(),
+        "deeplabv3_resnet101": _deeplab("deeplabv3_resnet101"),
+        "deeplabv3_resnet50": _deeplab("deeplabv3_resnet50"),
+        "deeplabv3_mobilenet_v3_large": _deeplab("deeplabv3_mobilenet_v3_large"),
+        "lraspp_mobilenet_v3_large": _lite_raspp(),
+        "unet": _unet(32),
+        "unet16": _unet(16),
+        "unet8": _unet(8),
+        **dict(torchvision_classifiers()),
+    }
+)
 
 
 def teacher_architectures() -> tuple[str, ...]:
-    """Names that a teacher may have: those whose logits are one layer on the feature map, pooled or pixel by pixel."""
-    return tuple(name for name, entry in ARCHITECTURES.items() if entry.classifier_layer is not None)
+    """Names that a teacher may have, beside those of timm."""
+    return tuple(ARCHITECTURES)
+
+
+def is_architecture(name: object) -> bool:
+    """Whether networks of this name can be built here."""
+    return isinstance(name, str) and (name in ARCHITECTURES or timm_architecture(name) is not None)
 
 
 def build_network(name: str, num_classes: int, in_channels: int = 3, width: float = 1.0) -> nn.Module:

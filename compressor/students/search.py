@@ -159,7 +159,7 @@ def _smaller_architectures(teacher: Teacher) -> list[str]:
     macs = {}
     for name, entry in ARCHITECTURES.items():
         fits = teacher.task in entry.tasks and entry.family.startswith(SMALL_FAMILIES) == small
-        if fits and name != teacher.card.architecture:
+        if fits and entry.is_candidate and name != teacher.card.architecture:
             with torch.device("meta"):  # counts need no weights
                 macs[name] = count_macs(named_backbone(name, shape[0]), shape)
     return sorted((name for name in macs if macs[name] < most), key=lambda name: -macs[name])

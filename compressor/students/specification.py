@@ -29,11 +29,12 @@ def parse_student(spec: str) -> tuple[str, float | str]:
         return AUTO, AUTO
     match = re.fullmatch(r"(width|prune):(.*)", spec)
     if match is None:
-        if spec not in ARCHITECTURES:
-            known = (AUTO, "width:0.5", "prune:0.5", *ARCHITECTURES)
+        names = [name for name, entry in ARCHITECTURES.items() if entry.is_candidate]
+        if spec not in names:
+            known = (AUTO, "width:0.5", "prune:0.5", *names)
             raise UsageFault(
                 f"Unknown student {spec!r}.",
-                f"Available: {AUTO}, width:RATIO, prune:RATIO, {', '.join(ARCHITECTURES)}.",
+                f"Available: {AUTO}, width:RATIO, prune:RATIO, {', '.join(names)}.",
                 did_you_mean(spec, known) or "Leave --student out, and one that fits is chosen.",
             )
         return "name", spec

@@ -2,27 +2,81 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from compressor.inputs import known_forms as known_forms_module
 from compressor.inputs.identify import (
     channel_count,
     class_count,
     compare,
+    computed_form,
     expected_forms,
     layer_types,
     matching_architectures,
+    nearest_architectures,
     without_wrapper,
 )
-from compressor.students.architectures import build_network, teacher_architectures
+from compressor.inputs.known_forms import known_forms, written_forms
+from compressor.students.architectures import ARCHITECTURES, build_network, teacher_architectures
+from compressor.students.unallocated import Unallocated
+
+FAMILIES = {ARCHITECTURES[name].family: name for name in reversed(teacher_architectures())}
 
 
-@pytest.mark.parametrize("name", teacher_architectures())
-def test_every_teacher_architecture_is_recognised_and_no_other(name: str) -> None:
-    with torch.device("meta"):
+def check_recognised(name: str) -> None:
+    with Unallocated():
         tensors = build_network(name, 7, in_channels=1).state_dict()
     assert matching_architectures(tensors) == (name,)
     assert (class_count(tensors, name), channel_count(tensors, name)) == (7, 1)
+    assert known_forms()[name] == computed_form(name)
+
+
+@pytest.mark.parametrize("name", FAMILIES.values())
+def test_the_first_of_every_family_is_recognised_and_no_other(name: str) -> None:
+    check_recognised(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(teacher_architectures()) - set(FAMILIES.values())))
+def test_every_teacher_architecture_is_recognised_and_no_other(name: str) -> None:
+    check_recognised(name)
+
+
+def test_the_table_of_forms_has_every_architecture_once() -> None:
+    assert list(known_forms()) == list(teacher_architectures())
+    assert len({(form.free, form.digest) for form in known_forms().values()}) == len(known_forms())
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forms = {name: known_forms()[name] for name in ("resnet18", "vit_b_16")}
+    monkeypatch.setattr(known_forms_module, "TABLE", tmp_path / "forms.json")
+    (tmp_path / "forms.json").write_text(written_forms(forms))
+    assert known_forms.__wrapped__() == forms
+
+
+@pytest.mark.parametrize("change", ["transposed", "renamed", "left out", "added"])
+def test_any_change_of_a_name_or_shape_ends_the_match_and_shows_the_nearest(change: str) -> None:
+    tensors = build_network("cifar_resnet8", 5).state_dict()
+    name = "layers.1.0.conv2.weight"
+    tensor = tensors.pop(name)
+    tensors |= {
+        "transposed": {name: tensor[:, :-1]},
+        "renamed": {"layers.1.0.conv9.weight": tensor},
+        "left out": {},
+        "added": {name: tensor, "more": tensor},
+    }[change]
+    assert matching_architectures(tensors) == ()
+    nearest, differences = nearest_architectures(tensors)[0]
+    assert nearest == "cifar_resnet8"
+    assert ("more" if change == "added" else "layers.1.0.conv") in str(differences)
+
+
+def test_strange_tensors_have_no_nearest() -> None:
+    assert nearest_architectures({"zzz": torch.zeros(2)}) == ()
+    assert matching_architectures({"fc.weight": torch.zeros(()), "fc.bias": torch.zeros(2)}) == ()
 
 
 def test_comparing_allocates_nothing_and_leaves_the_random_state_alone() -> None:
@@ -81,8 +135,7 @@ def test_wrappers_are_dropped_whole() -> None:
 
 
 def test_no_architecture_lies_below_one_name() -> None:
-    for name in teacher_architectures():
-        assert len({key.partition(".")[0] for key in expected_forms(name, 2, 3, 1.0)}) > 1
+    assert all(len(form.parts) > 1 for form in known_forms().values())
 
 
 def test_class_count_needs_a_matrix() -> None:

@@ -12,7 +12,6 @@ from compressor.students.architectures import (
     feature_shape,
     match_shapes,
     split_backbone,
-    teacher_architectures,
 )
 
 # Channels of the last feature map, and by how much the image's side is divided to get its side; LeNet has no padding.
@@ -48,7 +47,10 @@ LAST_MAP: dict[str, tuple[int, int | None]] = {
 }
 DENSE = {name for name, entry in ARCHITECTURES.items() if "segmentation" in entry.tasks}
 
-architectures = pytest.mark.parametrize("name", ARCHITECTURES)
+# The others are in test_torchvision_classifiers.
+CANDIDATES = [name for name, entry in ARCHITECTURES.items() if entry.is_candidate]
+MLP_HEADS = {"mobilenet_v3_small", "mobilenet_v3_large"}
+architectures = pytest.mark.parametrize("name", CANDIDATES)
 
 
 def on_meta(name: str, num_classes: int = 5, in_channels: int = 3, width: float = 1.0) -> nn.Module:
@@ -78,7 +80,8 @@ def test_the_backbone_ends_in_the_last_feature_map(name: str, in_channels: int) 
     assert network.eval()(torch.zeros(2, in_channels, 64, 96, device="meta")).shape == (2, 5, *sides)
 
 
-@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"lraspp_mobilenet_v3_large"}))  # which has two maps
+# LR-ASPP has two maps.
+@pytest.mark.parametrize("name", sorted(set(CANDIDATES) - {"lraspp_mobilenet_v3_large"} - MLP_HEADS))
 def test_the_named_layers_are_where_the_network_says(name: str) -> None:
     entry, network = ARCHITECTURES[name], on_meta(name)
     maps: list[torch.Size] = []
@@ -86,27 +89,21 @@ def test_the_named_layers_are_where_the_network_says(name: str) -> None:
     network.eval()(torch.zeros(1, 3, 64, 64, device="meta"))
     depth, height, width = last_map(name, 64, 64)
     assert maps == [(1, depth, height, width)]
-    if entry.classifier_layer is not None:
-        classifier = network.get_submodule(entry.classifier_layer)
-        assert isinstance(classifier, nn.Conv2d if name in DENSE else nn.Linear)
-        assert classifier.weight.shape[:2] == (5, depth)
+    classifier = network.get_submodule(entry.classifier_layer)
+    assert isinstance(classifier, nn.Conv2d if name in DENSE else nn.Linear)
+    assert classifier.weight.shape[:2] == (5, depth)
 
 
 # The two deepest are resnet50's code; building them takes seconds.
-@pytest.mark.parametrize("name", sorted(set(teacher_architectures()) - {"resnet101", "resnet152"} - DENSE))
+@pytest.mark.parametrize("name", sorted(set(CANDIDATES) - {"resnet101", "resnet152"} - DENSE - MLP_HEADS))
 def test_a_teachers_logits_are_its_classifier_on_the_pooled_map(name: str) -> None:
     torch.manual_seed(0)
     network, entry = build_network(name, 5).eval(), ARCHITECTURES[name]
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         pooled = split_backbone(network, name)(images).mean(dim=(2, 3))
-        assert entry.classifier_layer is not None
         rebuilt = network.get_submodule(entry.classifier_layer)(pooled)
         assert torch.allclose(rebuilt, network(images), atol=1e-4)
-
-
-def test_multi_layer_heads_cannot_be_teachers_yet() -> None:
-    assert set(ARCHITECTURES) - set(teacher_architectures()) == {"mobilenet_v3_small", "mobilenet_v3_large"}
 
 
 def test_networks_have_the_published_layers() -> None:

@@ -36,7 +36,7 @@ def num_params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-CLASSIFIERS = {name for name, entry in ARCHITECTURES.items() if "classification" in entry.tasks}
+CLASSIFIERS = {name for name, entry in ARCHITECTURES.items() if "classification" in entry.tasks and entry.is_candidate}
 
 
 # The two deepest are resnet50's code; building them takes seconds.
