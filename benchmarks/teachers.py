@@ -223,15 +223,25 @@ def _same_answers(source: TeacherSource, images: Tensor, expected: Tensor, toler
 
 
 def fresh(name: str) -> nn.Module:
-    """The architecture with random weights, in evaluation mode."""
+    """The architecture with random weights, in evaluation mode.
+
+    Its batch norms have seen images, so that nothing grows from layer to layer, and its last layer is not the zeros that
+    torchvision's ViT begins with, since equal answers of zero would say nothing.
+    """
     torch.manual_seed(0)
-    network = build_network(name, NUM_CLASSES).eval()
-    generator = torch.Generator().manual_seed(0)
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None:
-            layer.running_mean.normal_(0.0, 0.1, generator=generator)
-            layer.running_var.uniform_(0.8, 1.2, generator=generator)
-    return network
+    network = build_network(name, NUM_CLASSES)
+    last = network.get_submodule(ARCHITECTURES[name].classifier_layer)
+    assert isinstance(last, nn.Linear | nn.Conv2d)
+    if not last.weight.any():
+        nn.init.normal_(last.weight, std=0.02)
+    norms = [layer for layer in network.eval().modules() if isinstance(layer, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = None  # a plain mean
+    side = smallest_side(name)
+    with torch.no_grad():
+        network(torch.randn(4, 3, side, side))
+    return network.eval()
 
 
 # --- The way of a run ------------------------------------------------------------------------------------------------
@@ -261,7 +271,7 @@ def try_ways(name: str, folder: Path) -> dict[str, Any]:
                 for ending, value in SETTINGS.items()
                 if field.endswith(ending)
             }
-            body = named_backbone("lenet5" if teacher.task == "classification" else "unet8", 3, 0.5)
+            body = named_backbone("cifar_resnet8" if teacher.task == "classification" else "unet8", 3, 0.5)
             (folder / method_name).mkdir()
             student = method.distill(
                 teacher,
@@ -280,6 +290,11 @@ def try_ways(name: str, folder: Path) -> dict[str, Any]:
         found[step] = "works"
         step = "parity"
         batch = torch.rand(2, 3, side, side).numpy()
+        for which, model in networks.items():
+            with torch.no_grad():
+                spread = model(torch.from_numpy(batch)).std()
+            if not 0 < spread < float("inf"):  # NaN as well
+                raise ValueError(f"the answers of the {which} say nothing: their deviation is {spread}")
         for which, model in networks.items():
             with TorchRunner(model) as reference, OnnxRunner(files[which].path) as candidate:
                 found[f"{which}_max_rel"] = check_parity(reference, candidate, [batch]).max_rel
