@@ -55,7 +55,7 @@ NUM_CLASSES = 7
 OPSET = 18
 NORMALISED: dict[str, object] = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 SMALLEST = {"alexnet": 64, "inception": 80, "vgg": 32, "deeplab": 32, "lraspp": 32, "unet": 32}
-SETTINGS = {"_steps": 1, "_every": 1, "_batch_size": 2, "_width": 8, "latent_dim": 4}
+SETTINGS: Mapping[str, float] = {"_lr": 1e-4, "_steps": 1, "_every": 1, "_batch_size": 2, "_width": 8, "latent_dim": 4}
 """A method's settings by how their names end, small."""
 METHODS = {"classification": ("dfad", "kd3"), "segmentation": ("dfad", "vanilla"), "regression": ("dfad",)}
 # Traced and exported files of these alone: tracing a large network takes minutes and says nothing new.
@@ -225,8 +225,8 @@ def _same_answers(source: TeacherSource, images: Tensor, expected: Tensor, toler
 def fresh(name: str) -> nn.Module:
     """The architecture with random weights, in evaluation mode.
 
-    Its batch norms have seen images, so that nothing grows from layer to layer, and its last layer is not the zeros that
-    torchvision's ViT begins with, since equal answers of zero would say nothing.
+    Its batch norms have seen images, so that nothing grows from layer to layer, and its last layer is not the zeros
+    that torchvision's ViT begins with, since equal answers of zero would say nothing.
     """
     torch.manual_seed(0)
     network = build_network(name, NUM_CLASSES)
