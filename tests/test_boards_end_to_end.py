@@ -15,6 +15,7 @@ from loopback import MISSING, Loopback, start_loopback
 from tiny_run import Compress, refused
 
 from compressor.report.schema import Report, read_report
+from exporters.onnx_to_int8 import needs_reduced_range
 from profiles.board_result import read_board_result
 
 pytestmark = pytest.mark.slow
@@ -54,7 +55,10 @@ def test_a_run_measures_on_its_board_over_ssh(
     assert "the result of board is merged" in outcome.err
     report = read_report(tmp_path / "run/report.json")
     networks = [f"{model} {precision}" for model in ("student", "teacher") for precision in ("fp32", "fp16", "int8")]
-    assert latencies(report) == dict.fromkeys(networks, "merged")
+    # A board whose processor adds int8 products in 16 bits gets wrong outputs and says so; this machine may be one.
+    wrong = {variant.label for variant in report.variants if variant.failed_on_target is not None}
+    assert not wrong or (needs_reduced_range() and wrong <= {"student int8", "teacher int8"})
+    assert latencies(report) == dict.fromkeys((name for name in networks if name not in wrong), "merged")
     assert report.recommendation is not None
     assert report.recommendation.path is not None
     assert [*board.tmp.iterdir()] == []

@@ -188,7 +188,8 @@ def test_the_generator_is_described_and_can_be_rebuilt(tmp_path: Path) -> None:
     assert not any(module.training for module in generator.modules())
     rebuilt = load_generator(generator.state_dict(), vars(generator.shape))
     z, labels = generator.latents(3, torch.Generator().manual_seed(0))
-    assert torch.equal(rebuilt(z, labels), generator(z, labels))
+    # Not bitwise on every processor: trained weights lie in memory otherwise than rebuilt ones.
+    assert torch.allclose(rebuilt(z, labels), generator(z, labels), atol=1e-6)
     assert facts["generator_resolution"] == (8, 8)
     assert facts["generator_note"].startswith("Images are generated at 8x8 to be hard for the student")
     assert facts["teacher_output_magnitude"] > 0
