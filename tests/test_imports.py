@@ -25,7 +25,7 @@ MODULES = {
 # Modules that answer before torch is there: the command line, and a report that is read on a machine without it.
 LIGHT = (
     *("cli", "config", "errors", "layout", "stages", "report.schema", "report.markdown", "report.untrusted"),
-    *("report.html", "report.junit", "report.metrics", "report.annotations", "report.model_card"),
+    *("report.html", "report.junit", "report.openmetrics", "report.annotations", "report.model_card"),
     *("provenance.manifest", "provenance.sbom"),
 )
 

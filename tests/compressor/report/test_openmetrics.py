@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from compressor.report.gate_record import GateResult
 from compressor.report.measured import Calibration, Comparison, Proportion
-from compressor.report.metrics import metrics_text
+from compressor.report.openmetrics import metrics_text
 from compressor.report.robustness_record import Robustness
 from compressor.report.schema import ImageSet, Report
 from compressor.report.shipping import Variant
