@@ -1,10 +1,21 @@
-"""Fixtures of whole runs: the files that a user would have, and the command line in this process."""
+"""Fixtures of whole runs: the files that a user would have, and the command line in this process; and small reports."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from report_samples import (  # noqa: F401
+    _build_report,
+    _calibration,
+    _candidate,
+    _latency,
+    _prediction,
+    _proportion,
+    _student_search,
+    _variant,
+    report,
+)
 from tiny_run import Compress, Outcome, write_inputs
 
 
