@@ -221,8 +221,7 @@ def merge_result(folder: Path, path: Path, reporter: Reporter) -> Report:
         )
     with exclusive(folder), _writable(folder):
         _check_whole(folder, earlier)
-        config = resolve({}, folder / "config.yaml").config.model_copy(update={"out": folder})
-        target = DeviceProfile.model_validate_json((folder / TARGET).read_text(encoding="utf-8"))
+        config, target = _kept(folder)
         report = _built(config, target, check_result(folder, path), earlier, load_asked(folder))
         accept_result(folder, path)
         _write(report, folder)
@@ -237,10 +236,15 @@ def rebuilt_report(folder: Path, report: Report) -> Report:
         OSError, KeyError, ValueError: something that it was made from is gone or was edited.
         ToolError: the configuration, the gates or a merged result are no longer of this run.
     """
-    config = resolve({}, folder / "config.yaml").config.model_copy(update={"out": folder})
-    target = DeviceProfile.model_validate_json((folder / TARGET).read_text(encoding="utf-8"))
+    config, target = _kept(folder)
     made = _built(config, target, merged_result(folder, target.name), report, load_asked(folder))
     return made.model_copy(update={"created": report.created})
+
+
+def _kept(folder: Path) -> tuple[RunConfig, DeviceProfile]:
+    """Settings and target of a run, from its folder, wherever that lies now."""
+    config = resolve({}, folder / "config.yaml").config.model_copy(update={"out": folder})
+    return config, DeviceProfile.model_validate_json((folder / TARGET).read_text(encoding="utf-8"))
 
 
 def _check_whole(folder: Path, report: Report) -> None:

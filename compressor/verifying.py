@@ -31,7 +31,7 @@ from compressor.stage_files import load_tensors, map_tensors, read_facts
 from compressor.stages import edited_outputs, recorded_fingerprint
 from compressor.students.student import load_student
 from compressor.tasks import ask_file, ask_teacher, task_of
-from exporters.parity import Outputs, compare_batches
+from exporters.parity import Outputs, compare
 from exporters.runners import INPUT_NAME, OUTPUT_NAME, OnnxRunner, TorchRunner
 from profiles.errors import ToolError
 
@@ -192,8 +192,9 @@ def _parity(folder: Path) -> Found:
     modules: dict[str, nn.Module] = {"student": student, "teacher": Classifier(teacher)}
     for name, module in modules.items():
         with TorchRunner(module) as reference, OnnxRunner(folder / "onnx" / f"{name}.onnx") as candidate:
-            pairs = ((reference.infer({INPUT_NAME: part}), candidate.infer({INPUT_NAME: part})) for part in (images,))
-            parity = compare_batches(((a[OUTPUT_NAME], b[OUTPUT_NAME]) for a, b in pairs), outputs=outputs)
+            parity = compare(
+                *(runner.infer({INPUT_NAME: images})[OUTPUT_NAME] for runner in (reference, candidate)), outputs=outputs
+            )
         largest = max(largest, parity.max_rel)
         if not parity.passes():
             problems.append(f"{name}.onnx differs from torch by {parity.max_rel:.1e} of the largest output")

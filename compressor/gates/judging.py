@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from compressor.gates.gate import RELATIVE, Gate
-from compressor.gates.metrics import METRICS, UNITS, Found, Lost, Metric, Unit, judged_artefact
+from compressor.gates.metrics import METRICS, UNITS, Found, Lost, Metric, Unit, incomparable, judged_artefact
 from compressor.report.gate_record import GateResult, Outcome, State
 from compressor.report.intervals import images_needed
 from compressor.report.schema import Report
@@ -147,28 +147,12 @@ def _of_baseline(
     """The metric in the earlier report, or why it cannot be compared."""
     if baseline is None:
         return None, "no --baseline was given to compare with"
-    if baseline.task != report.task or (
-        metric.on_images and baseline.teacher_source.class_names != report.teacher_source.class_names
-    ):
-        return None, "the baseline is of another task or of other classes"
-    if metric.of_teacher and baseline.teacher_source.sha256 != report.teacher_source.sha256:
-        return None, "the baseline's is with another teacher"
     variant = judged_artefact(baseline, gate.artefact or metric.artefact)
     earlier = None if variant is None else metric.find(baseline, variant, found.images)
     if earlier is None:
         return None, "the baseline does not have this number"
-    if earlier.conditions != found.conditions:
-        was, now = ", ".join(earlier.conditions), ", ".join(found.conditions)
-        return None, f"the baseline's is of {was}, this one of {now}"
-    if found.images is not None:
-        was_of, now_of = (_images_of(one, found.images) for one in (baseline, report))
-        if was_of is None or was_of != now_of:
-            return None, "the baseline was judged on other images, or does not say on which"
-    return earlier, ""
-
-
-def _images_of(report: Report, name: str) -> str | None:
-    return next((images.sha256 for images in report.image_sets if images.name == name), None)
+    reason = incomparable(metric, (baseline, earlier), (report, found))
+    return (earlier, "") if reason is None else (None, f"the baseline's is {reason}")
 
 
 def _more_images(gate: Gate, found: Found | None, state: State) -> int | None:

@@ -98,6 +98,26 @@ def judged_artefact(report: Report, label: str | None) -> Variant | None:
     return next((variant for variant in made if variant.label == STUDENT_FP32), None)
 
 
+def incomparable(metric: Metric, earlier: tuple[Report, Found], later: tuple[Report, Found]) -> str | None:
+    """Why a metric of two reports is not one number that changed, after `it is`; None: it is."""
+    (report, found), (other, its) = earlier, later
+    sources = (report.teacher_source, other.teacher_source)
+    if report.task != other.task or (metric.on_images and sources[0].class_names != sources[1].class_names):
+        return "of another task or of other classes"
+    if metric.of_teacher and sources[0].sha256 != sources[1].sha256:
+        return "with another teacher"
+    if found.conditions != its.conditions:
+        return f"of {', '.join(found.conditions)}, this one of {', '.join(its.conditions)}"
+    if its.images is not None:
+        one, same = _images_of(report, found.images), _images_of(other, its.images)
+        return None if one is not None and one == same else "on other images, or does not say on which"
+    return None
+
+
+def _images_of(report: Report, name: Images) -> str | None:
+    return next((images.sha256 for images in report.image_sets if images.name == name), None)
+
+
 # --- shares of images -------------------------------------------------------------------------------------------------
 
 

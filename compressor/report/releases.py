@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compressor.gates.metrics import METRICS, UNITS, Found, Metric, judged_artefact
+from compressor.gates.metrics import METRICS, UNITS, Found, Metric, incomparable, judged_artefact
 from compressor.layout import columns
 from compressor.report.schema import Report
 from compressor.report.text import ABSENT, significant
@@ -108,14 +108,10 @@ def _row(metric: Metric, found: Sequence[Found | None], reports: Sequence[Report
     first, last = found[0], found[-1]
     if first is None or last is None:
         return Row(metric, tuple(found), None, "")
-    if first.conditions != last.conditions or first.origin != last.origin:
-        return Row(metric, tuple(found), None, "of another device, or of another origin")
-    if metric.on_images and _other_task(reports[0], reports[-1]):
-        return Row(metric, tuple(found), None, "of another task, or of other classes")
-    if metric.of_teacher and reports[0].teacher_source.sha256 != reports[-1].teacher_source.sha256:
-        return Row(metric, tuple(found), None, "with another teacher")
-    if first.images is not None and _images(reports[0], first.images) != _images(reports[-1], last.images):
-        return Row(metric, tuple(found), None, "on other images")
+    if first.origin != last.origin:
+        return Row(metric, tuple(found), None, f"{first.origin} before, {last.origin} now")
+    if (reason := incomparable(metric, (reports[0], first), (reports[-1], last))) is not None:
+        return Row(metric, tuple(found), None, f"the first is {reason}")
     change = last.value - first.value
     if change == 0:
         verdict = "equal"
@@ -124,14 +120,6 @@ def _row(metric: Metric, found: Sequence[Found | None], reports: Sequence[Report
     else:
         verdict = "better" if (change > 0) == (metric.better == "higher") else "worse"
     return Row(metric, tuple(found), change, verdict)
-
-
-def _other_task(one: Report, other: Report) -> bool:
-    return one.task != other.task or one.teacher_source.class_names != other.teacher_source.class_names
-
-
-def _images(report: Report, name: str | None) -> str | None:
-    return next((images.sha256 for images in report.image_sets if images.name == name), None)
 
 
 def _shown(metric: Metric, found: Found | None) -> str:

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from compressor.report.html import report_html
 from compressor.report.junit import junit_xml
 from compressor.report.markdown import report_markdown
-from compressor.report.openmetrics import metrics_text
 from compressor.report.model_card import model_card
+from compressor.report.openmetrics import metrics_text
 from compressor.report.schema import Report
 
 RENDERINGS: Mapping[str, Callable[[Report, Path], str]] = MappingProxyType(
