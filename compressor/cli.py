@@ -476,7 +476,7 @@ def compare(
     as_json: JsonFlag = False,
 ) -> None:
     """Put the reports of several releases side by side. What each ships, and what changed from first to last."""
-    from compressor.report.releases import side_by_side
+    from compressor.gates.releases import side_by_side
     from compressor.report.user_files import existing_report
 
     if len(runs) < 2:

@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from compressor.deploy.variants import Variant
+from compressor.gates.releases import differing
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.teacher import Classifier, load_teacher
 from compressor.provenance.manifest import MANIFEST, read_manifest, run_manifest
 from compressor.report.leaks import checked_image_sets
-from compressor.report.releases import differing
 from compressor.report.rendering import rendered
 from compressor.report.schema import Report
 from compressor.report.text import count, percent

@@ -11,8 +11,8 @@ import tiny_run
 from tiny_run import Compress, refused
 
 from compressor.cli import invoke
+from compressor.gates.releases import differences
 from compressor.provenance.manifest import run_manifest, write_manifest
-from compressor.report.releases import differences
 from compressor.report.rendering import rendered
 from compressor.report.schema import read_report, write_report
 

@@ -1,1 +1,3 @@
-"""Limits on what a report says. `gate.py` reads them, `metrics.py` finds the numbers, `judging.py` judges."""
+"""Finished reports, judged and compared. `metrics.py` finds the numbers, `gate.py` reads limits on them, `judging.py` judges,
+`releases.py` puts several reports side by side.
+"""
