@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -546,7 +546,7 @@ def make_the_precisions(run: Run, folder: Path) -> None:
         variants=[row for found in made for row in found.rows()],
         int8=[found.int8 for found in made if found.int8 is not None],
         notes=list(dict.fromkeys(note for found in made for note in found.notes)),
-        warnings=list(dict.fromkeys(warning for found in made for warning in found.warnings)),
+        warnings=list(_warnings_by_network([found.warnings for found in made])),
     )
 
 
@@ -676,6 +676,16 @@ def gather_evidence(run: Run, folder: Path) -> None:
 
 
 # --- helpers of the adapters ------------------------------------------------------------------------------------------
+
+
+def _warnings_by_network(found: Sequence[Sequence[str]]) -> Iterator[str]:
+    """What holds for both networks once, the rest with the name of the one that it is said of."""
+    for name, warnings in zip(MODELS, found, strict=True):
+        for warning in warnings:
+            if not all(warning in others for others in found):
+                yield f"{name.capitalize()}: {warning}"
+            elif name == MODELS[0]:
+                yield warning
 
 
 def _precision(run: Run, card: TeacherCard) -> tuple[str, str]:

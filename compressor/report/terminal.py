@@ -87,10 +87,9 @@ def print_summary(report: Report, console: Console) -> None:
     if report.student_search is not None:
         _print_paragraphs(console, search_summary(report.student_search), "")
     _print_paragraphs(console, (report.summary.headline, *recommendation_lines(report)), "bold")
-    print_verdicts(report.verdicts, console)
-    print_gates(report.gates, console)
     print_warnings(report.warnings, console)
     _print_paragraphs(console, tuple(time_lines(report.time)), "dim")
+    print_decision(report, console)
 
 
 def print_artefacts(report: Artefacts, console: Console) -> None:
