@@ -12,13 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from compressor.gates.gate import RELATIVE, Gate
-from compressor.gates.metrics import METRICS, UNITS, Found, Lost, Metric, Unit, incomparable, judged_artefact
+from compressor.gates.metrics import METRICS, UNITS, Found, Lost, Metric, incomparable, judged_artefact
+from compressor.gates.wording import number, with_interval
 from compressor.report.gate_record import GateResult, Outcome, State
 from compressor.report.intervals import images_needed
 from compressor.report.schema import Report
 from compressor.report.shipping import Variant
 from compressor.report.summary import limits_decision
-from compressor.report.text import as_typed, beside, count, significant
+from compressor.report.text import as_typed, count, significant
 from compressor.report.verdicts import Decision
 
 OUTCOME_RANK: dict[str, int] = {"ungated": 0, "pass": 1, "warn": 2, "fail": 3}
@@ -201,20 +202,22 @@ def _too_few(gate: Gate, metric: Metric, variant: Variant, found: Found) -> str:
 
 def _sentence(gate: Gate, metric: Metric, variant: Variant, found: Found, judged: _Judged, *, held: bool) -> str:
     """What was found, against what, and which end of the interval decided."""
-    said = f"{_whose(variant, metric)} is {_with_interval(metric, found, gate)}{_images(metric, found)}"
+    value = with_interval(metric, found, gate.limit if gate.rule in ("min", "max") else None)
+    shaky = "" if found.stable else ", unstable"
+    said = f"{_whose(variant, metric)} is {value}{shaky}{_images(metric, found)}"
     relation = _relation(gate, metric, held=held)
     if gate.rule in ("min", "max"):
         if gate.judged == "value" or judged.worst == judged.value:
             return f"{said}, {relation}."
         inside = (judged.value >= gate.limit) if gate.rule == "min" else (judged.value <= gate.limit)
-        end = _number(metric.unit, judged.worst, gate.limit)
+        end = number(metric.unit, judged.worst, gate.limit)
         if held or not inside:
             return f"{said}; its worse end, {end}, is {relation}."
         return (
             f"{said}; the value would hold, but the interval's worse end, {end}, is {relation}.{_enough(gate, found)}"
         )
     against = "the teacher's" if gate.rule.startswith("max_drop") else "the baseline's"
-    reference = "" if judged.reference is None else f" against {against} {_number(metric.unit, judged.reference)}"
+    reference = "" if judged.reference is None else f" against {against} {number(metric.unit, judged.reference)}"
     change = _change(gate, metric, judged.value)
     if gate.judged == "value" or judged.worst == judged.value:
         return f"{said}{reference}: {change}, {relation}."
@@ -238,7 +241,7 @@ def _enough(gate: Gate, found: Found) -> str:
 
 def _relation(gate: Gate, metric: Metric, *, held: bool) -> str:
     if gate.rule in ("min", "max"):
-        limit = _number(metric.unit, gate.limit, typed=True)
+        limit = number(metric.unit, gate.limit, typed=True)
         side = {"min": ("at or above the minimum", "below the minimum"), "max": ("within the limit", "above the limit")}
         return f"{side[gate.rule][0 if held else 1]} of {limit}"
     limit = _amount(gate, metric, gate.limit, typed=True)
@@ -264,31 +267,6 @@ def _amount(gate: Gate, metric: Metric, value: float, *, typed: bool = False) ->
         text = shown(round(100 * value, 9))
         return f"{text} point" if text in ("1", "1.00") else f"{text} points"
     return f"{shown(value)}{UNITS[metric.unit]}"
-
-
-def _number(unit: Unit, value: float, limit: float | None = None, *, typed: bool = False, digits: int = 3) -> str:
-    """In the metric's unit; beside a limit with as many digits as tell it from that."""
-    scale = 100 if unit == "share" else 1
-    value = round(scale * value, 9)
-    if typed:
-        text = as_typed(value)
-    else:
-        text = significant(value, digits) if limit is None else beside(value, scale * limit, digits)
-    return f"{text}{UNITS[unit]}"
-
-
-def _with_interval(metric: Metric, found: Found, gate: Gate) -> str:
-    limit = gate.limit if gate.rule in ("min", "max") else None
-    digits = 2 if found.origin == "predicted" else 3
-    about = "≈" if found.origin == "predicted" else ""
-    shaky = "" if found.stable else ", unstable"
-    value = about + _number(metric.unit, found.value, limit, digits=digits)
-    if found.low is None or found.high is None:
-        return f"{value}{shaky}"
-    ends = (
-        _number(metric.unit, end, digits=digits).removesuffix(UNITS[metric.unit]) for end in (found.low, found.high)
-    )
-    return f"{value} ({' to '.join(ends)}{UNITS[metric.unit]}){shaky}"
 
 
 def _images(metric: Metric, found: Found) -> str:

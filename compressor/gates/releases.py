@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compressor.gates.metrics import METRICS, UNITS, Found, Metric, incomparable, judged_artefact
+from compressor.gates.wording import with_interval
 from compressor.layout import columns
 from compressor.report.schema import Report
 from compressor.report.text import ABSENT, significant
@@ -64,7 +65,12 @@ class Releases:
             ("ships", *self.shipped, "", ""),
             ("decision", *self.decisions, "", ""),
             *(
-                (row.metric.name, *(_shown(row.metric, one) for one in row.found), _changed(row), row.verdict)
+                (
+                    row.metric.name,
+                    *(ABSENT if one is None else with_interval(row.metric, one) for one in row.found),
+                    _changed(row),
+                    row.verdict,
+                )
                 for row in self.rows
             ),
         ]
@@ -120,17 +126,6 @@ def _row(metric: Metric, found: Sequence[Found | None], reports: Sequence[Report
     else:
         verdict = "better" if (change > 0) == (metric.better == "higher") else "worse"
     return Row(metric, tuple(found), change, verdict)
-
-
-def _shown(metric: Metric, found: Found | None) -> str:
-    if found is None:
-        return ABSENT
-    scale, digits = (100 if metric.unit == "share" else 1), (2 if found.origin == "predicted" else 3)
-    text = ("≈" if found.origin == "predicted" else "") + significant(round(scale * found.value, 9), digits)
-    if found.low is None or found.high is None:
-        return f"{text}{UNITS[metric.unit]}"
-    ends = " to ".join(significant(round(scale * end, 9), digits) for end in (found.low, found.high))
-    return f"{text}{UNITS[metric.unit]} ({ends})"
 
 
 def _changed(row: Row) -> str:
