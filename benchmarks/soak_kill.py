@@ -1,9 +1,11 @@
-"""Killed at random moments, the same command still ends with the same student, bit for bit.
+"""Killed and stopped at random moments of every stage, the same command still ends with the same files, bit for bit.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.soak_kill --kills 10
+    OMP_NUM_THREADS=1 python -m benchmarks.soak_kill --signals 240
 
-A run on the demo's digits is left alone. Others, with the same command, get SIGKILL after a random share of its time
-and are started again, until one reaches its end; then a new one begins. Every one that ends must have the same student.
+A run on the demo's digits is left alone. Others, with the same command, get a signal at a random moment of each stage
+in turn and are started again, until they reach their end; then a new one begins. Three of four signals are SIGKILL; the
+fourth is SIGTERM, after which a scheduler gives ten seconds. After each signal no stage may be half committed, and
+every run that ends must have the files and, apart from times, the report of the undisturbed one.
 """
 
 from __future__ import annotations
@@ -11,161 +13,281 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
+import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
+from benchmarks.rows import provenance
 from compressor.demo import demo_settings, prepare_demo
 from compressor.distill.training import read_log
+from compressor.gates.releases import differences
 from compressor.progress import Reporter
-from profiles.host import host_name
+from compressor.report.schema import read_report
+from compressor.stages import IN_PROGRESS, MANIFEST, TEMPORARY, edited_outputs
 
 RESULTS = Path(__file__).parent / "results" / "soak_kill.json"
-STAGES = ("teacher", "samples", "student", "distill", "onnx", "latency", "report")
-COMPARED = ("distill/student.safetensors", "onnx/student.onnx")
-# About half a minute on one core, of which most is training.
-OPTIONS = {"generator_steps": 150, "student_steps": 250}
+STAGES = ("teacher", "samples", "student", "distill", "onnx", "precision", "engine", "kit", "latency", "report")
+START, END = "start", "end"  # before the first stage, and after the last, while the reports are written
+MOMENTS = (START, *STAGES, END)
+COMPARED = (
+    *("teacher/weights.safetensors", "samples/images.safetensors", "samples/split.json"),
+    *("student/backbone.safetensors", "distill/student.safetensors", "distill/generator.safetensors"),
+    *("onnx/student.onnx", "precision/student.int8.onnx", "precision/student.fp16.onnx"),
+)
+OPTIONS = {"generator_steps": 60, "student_steps": 100}
+GRACE_S = 10.0
+NICE_SIGNAL_EVERY = 4
+POLL_S = 0.002
 
-
-@dataclass(frozen=True)
-class Kill:
-    """One SIGKILL: seconds after the start of its process, and what it hit."""
-
-    after_s: float
-    stage: str
-    phase: str | None
-    step: int | None
+FORKS = multiprocessing.get_context("forkserver")
 
 
 class Started(Protocol):
     """A process."""
 
-    def wait(self, timeout: float | None = None) -> int: ...
-    def kill(self) -> None: ...
+    @property
+    def pid(self) -> int | None: ...
+    def join(self, timeout: float | None = None) -> None: ...
+    @property
+    def exitcode(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """One signal.
+
+    Attributes:
+        aimed: the stage at a random moment of which it was to come.
+        hit: the first stage that had not finished by then.
+        phase, step: of the training, where that was hit.
+        ended_s: from the signal to the end of the process.
+        code: of the process; negative: the signal that ended it.
+        half_committed: what lay in the folder that must not; nothing where all is well.
+    """
+
+    signal: str
+    aimed: str
+    hit: str
+    phase: str | None
+    step: int | None
+    ended_s: float
+    code: int
+    half_committed: str
 
 
 def soak(
     start: Callable[[Path], Started],
     folder: Path,
     *,
-    kills: int,
+    signals: int,
     seed: int = 0,
-    span: tuple[float, float] = (0.0, 1.0),
+    moments: Sequence[str] = MOMENTS,
     compared: Sequence[str] = COMPARED,
     ends_with: int = 0,
 ) -> dict[str, Any]:
-    """Kill runs and compare what they end with.
+    """Disturb runs and compare what they end with.
 
     Args:
         start: starts a run in a given folder below `folder`.
-        kills: how many processes get SIGKILL.
-        span: shares of the undisturbed run's time between which they get it.
-        compared: files in the run folder.
+        signals: how many signals are sent.
+        moments: the stages that are hit in turn.
+        compared: files in the run folder; where there is a report, it is compared as well.
         ends_with: exit code of a run that reaches its end.
 
     Returns:
-        seconds of the undisturbed run, the kills, the number of runs that ended after kills, and whether all are equal.
+        seconds of the undisturbed run, the disturbances, how many runs ended after some, and what differs in them.
     """
-
-    def hashes(run: Path) -> list[str]:
-        return [hashlib.sha256((run / name).read_bytes()).hexdigest() for name in compared]
-
     draw = random.Random(seed)
+    reference, disturbed = folder / "reference", folder / "disturbed"
     started = time.monotonic()
-    code = start(folder / "reference").wait()
+    code = _end_of(start(reference))
     assert code == ends_with, f"the undisturbed run ended with {code}"
     seconds = time.monotonic() - started
-    expected, killed = hashes(folder / "reference"), folder / "killed"
-    done: list[Kill] = []
-    ends: list[list[str]] = []
-    survived = 0  # kills of the run that is going on
-    while len(done) < kills or survived:
-        started, process = time.monotonic(), start(killed)
-        timeout = seconds * draw.uniform(*span) if len(done) < kills else None
-        try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            done.append(_moment(killed, timeout or 0.0))
+    lengths = dict(_lengths(reference))
+    done: list[Disturbance] = []
+    ends, different, survived = 0, set[str](), 0
+    aims = cycle(moments)
+    while len(done) < signals or survived:
+        process = start(disturbed)
+        found = None
+        if len(done) < signals:
+            aimed = next(aims)
+            kind = signal.SIGTERM if len(done) % NICE_SIGNAL_EVERY == NICE_SIGNAL_EVERY - 1 else signal.SIGKILL
+            wait_s = draw.uniform(0.0, 1.0) * lengths.get(aimed, 0.5)
+            found = _disturb(process, disturbed, aimed, wait_s, kind)
+        if found is not None:
+            done.append(found)
             survived += 1
-            continue
-        assert code == ends_with, f"the run ended with {code} after {len(done)} kills"
+            if found.code != ends_with:
+                continue
+        else:
+            code = _end_of(process)
+            assert code == ends_with, f"the run ended with {code} after {len(done)} signals"
         if survived:
-            ends.append(hashes(killed))
-        else:  # the machine is less busy than it was; the next moment is drawn from the time that a run takes now
-            seconds = time.monotonic() - started
+            ends += 1
+            different |= set(_different(reference, disturbed, compared))
         survived = 0
-        shutil.rmtree(killed)
+        shutil.rmtree(disturbed)
     return {
         "undisturbed_s": round(seconds, 1),
-        "kills": [asdict(kill) for kill in done],
-        "ends": len(ends),
-        "equal": all(found == expected for found in ends),
+        "signals": [asdict(one) for one in done],
+        "ends": ends,
+        "different": sorted(different),
     }
 
 
-def _moment(run: Path, after_s: float) -> Kill:
-    stage = next((name for name in STAGES if not (run / name / "manifest.json").exists()), "after the stages")
-    rows = read_log(run / "distill" / "log.jsonl") if stage == "distill" else []
+def well(result: dict[str, Any]) -> bool:
+    """Whether nothing was lost: every end is equal, nothing was half committed, and SIGTERM was obeyed in time."""
+    return (
+        result["ends"] > 0
+        and not result["different"]
+        and not any(one["half_committed"] for one in result["signals"])
+        and all(one["ended_s"] < GRACE_S and one["code"] != -signal.SIGKILL for one in _asked(result))
+    )
+
+
+def summary(result: dict[str, Any]) -> dict[str, Any]:
+    """The result in one line."""
+    sent = Counter(one["signal"] for one in result["signals"])
+    return {
+        "well": well(result),
+        **{name: sent[name] for name in ("SIGKILL", "SIGTERM")},
+        "hit": dict(Counter(one["hit"] for one in result["signals"])),
+        "ends": result["ends"],
+        "different": result["different"],
+        "half_committed": [one["half_committed"] for one in result["signals"] if one["half_committed"]],
+        "slowest_end_after_sigterm_s": max((one["ended_s"] for one in _asked(result)), default=None),
+        "undisturbed_s": result["undisturbed_s"],
+    }
+
+
+def _asked(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for one in result["signals"] if one["signal"] == "SIGTERM"]
+
+
+def _disturb(process: Started, run: Path, aimed: str, wait_s: float, kind: signal.Signals) -> Disturbance | None:
+    """Send the signal `wait_s` after the moment began; None where the process ended before."""
+    while process.exitcode is None and not _begun(run, aimed):
+        time.sleep(POLL_S)
+    process.join(wait_s)
+    if process.exitcode is not None or process.pid is None:
+        return None
+    os.kill(process.pid, kind)
+    sent = time.monotonic()
+    process.join(GRACE_S)
+    if process.exitcode is None:
+        os.kill(process.pid, signal.SIGKILL)
+    code = _end_of(process)
+    ended_s = round(time.monotonic() - sent, 2)
+    hit = next((name for name in STAGES if not (run / name / MANIFEST).exists()), END) if run.exists() else START
+    rows = read_log(run / "distill" / "log.jsonl") if hit == "distill" else []
     last = rows[-1] if rows else {"phase": None, "step": None}
-    return Kill(round(after_s, 2), stage if run.exists() else "before the run folder", last["phase"], last["step"])
+    return Disturbance(kind.name, aimed, hit, last["phase"], last["step"], ended_s, code, _half_committed(run))
+
+
+def _begun(run: Path, moment: str) -> bool:
+    if moment == START:
+        return True
+    if moment == END:
+        return (run / STAGES[-1] / MANIFEST).exists()
+    return (run / moment / IN_PROGRESS).exists() or (run / moment / MANIFEST).exists()
+
+
+def _half_committed(run: Path) -> str:
+    """Stages that say that they are finished and are not, and reports that cannot be read."""
+    found = [
+        f"{stage}: {edited}"
+        for stage in STAGES
+        if (run / stage / MANIFEST).exists() and (edited := edited_outputs(run / stage))
+    ]
+    if (run / "report.json").exists():
+        try:
+            read_report(run / "report.json")
+        except ValueError as error:
+            found.append(f"report.json: {error}")
+    return "; ".join(found)
+
+
+def _lengths(reference: Path) -> Iterator[tuple[str, float]]:
+    """Seconds of each stage in the undisturbed run."""
+    for stage in STAGES:
+        manifest = reference / stage / MANIFEST
+        if manifest.exists():
+            yield stage, json.loads(manifest.read_text())["seconds"]
+
+
+def _different(reference: Path, run: Path, compared: Sequence[str]) -> Iterator[str]:
+    for name in compared:
+        one, other = (hashlib.sha256((folder / name).read_bytes()).digest() for folder in (reference, run))
+        if one != other:
+            yield name
+    for leftover in run.rglob(f"{TEMPORARY}*"):
+        yield f"left behind: {leftover.relative_to(run).parent}"
+    if (reference / "report.json").exists():
+        reports = [read_report(folder / "report.json") for folder in (reference, run)]
+        yield from (f"report.json: {name}" for name in differences(*reports))
+
+
+def _end_of(process: Started) -> int:
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _run(line: list[str]) -> None:
+    """One command, silently, in a process that was forked from one that has imported everything."""
+    from compressor.cli import invoke
+
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    sys.exit(invoke(line))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--signals", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    FORKS.set_forkserver_preload(["compressor.running", "torch._dynamo"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare_demo(folder / "demo", seed=0, reporter=Reporter())
         settings = demo_settings(folder / "demo")
         line = [
-            sys.executable,
-            "-m",
-            "compressor",
             "run",
             "--quiet",
             "--teacher",
-            str(settings["teacher.file"]),
+            f"{settings['teacher.file']}",
             "--samples",
-            str(settings["samples.folder"]),
+            f"{settings['samples.folder']}",
         ]
-        line += ["--effort", "quick", "--latency-max-s", "2"]
+        line += ["--eval", f"{settings['report.eval']}", "--target", "jetson", "--student", "width:0.5"]
+        line += ["--effort", "quick", "--method", "hidfd", "--latency-max-s", "1", "--calibration-images", "64"]
         line += [word for option, value in OPTIONS.items() for word in ("--option", f"{option}={value}")]
 
-        def start(out: Path) -> subprocess.Popen[bytes]:
-            return subprocess.Popen([*line, "--out", f"{out}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        def start(out: Path) -> Started:
+            process = FORKS.Process(target=_run, args=([*line, "--out", f"{out}"],))
+            process.start()
+            return process
 
-        result = soak(start, folder, kills=arguments.kills, seed=arguments.seed)
-    provenance = {
-        "options": OPTIONS,
-        "compared": COMPARED,
-        "host": host_name(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+        start(folder / "warm").join()  # the server's imports do not belong to the undisturbed run
+        result = soak(start, folder, signals=arguments.signals, seed=arguments.seed)
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    arguments.results.write_text(json.dumps({**result, **provenance}, indent=2) + "\n")
-    print(
-        json.dumps(
-            {name: result[name] for name in ("undisturbed_s", "ends", "equal")} | {"kills": len(result["kills"])}
-        )
-    )
-    sys.exit(0 if result["equal"] else 1)
+    whole = {**summary(result), "options": OPTIONS, "compared": COMPARED, **provenance(), **result}
+    arguments.results.write_text(json.dumps(whole, indent=1) + "\n")
+    print(json.dumps(summary(result)))
+    sys.exit(0 if well(result) else 1)
 
 
 if __name__ == "__main__":

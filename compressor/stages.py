@@ -38,7 +38,7 @@ CHECKPOINTS = "checkpoint*.pt"
 TAG = "CACHEDIR.TAG"
 # The first line is the standard's (bford.info/cachedir); the second keeps `clean` away from others' caches.
 TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# This is a run folder of compress.\n"
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"
 
 
 class Refusal(Exception):
@@ -168,7 +168,7 @@ def execute(stage: Stage, run_folder: Path, on_event: Callable[[str, Status], No
         if found.state == "run":
             _clear(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in list(folder.rglob(f"{_TEMPORARY}*")):
+        for leftover in list(folder.rglob(f"{TEMPORARY}*")):
             _remove(leftover)
         _write_json(folder / IN_PROGRESS, record)
         start = time.perf_counter()
@@ -360,7 +360,7 @@ def _remove(path: Path) -> None:
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` with its suffix: renamed to it on success, removed on any failure."""
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
         yield temporary
         _sync(temporary)

@@ -77,13 +77,20 @@ def failing(error: Exception) -> Callable[..., None]:
 
 def train_only(words: list[str]) -> None:
     """A command line in a process of its own that ends after the training, silently and with exit code 5."""
+    from compressor import pipeline
+
+    pipeline.export_the_student = failing(RuntimeError("enough"))
+    whole_run(words)
+
+
+def whole_run(words: list[str]) -> None:
+    """A command line in a process of its own, silently."""
     import os
     import sys
 
-    from compressor import cli, pipeline
+    from compressor import cli
 
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
-    pipeline.export_the_student = failing(RuntimeError("enough"))
     sys.exit(cli.invoke(words))
 
 

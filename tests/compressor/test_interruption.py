@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tiny_run
 from tiny_run import Compress, failing, refused
 
-from benchmarks.soak_kill import soak
+from benchmarks.soak_kill import MOMENTS, Started, soak, summary, well
 from compressor import pipeline
 from compressor.errors import Interrupted
 from compressor.interruption import StopRequest, interruptible
@@ -161,33 +162,33 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["compressor.running", "torch._dynamo"])
 
 
-class Forked:
+def forked(work: Callable[[list[str]], None], line: list[str]) -> Started:
     """A run in a process forked from a server that has imported everything: imports take longer than the training."""
-
-    def __init__(self, line: list[str]) -> None:
-        self.process = FORKS.Process(target=tiny_run.train_only, args=(line,))
-        self.process.start()
-
-    def wait(self, timeout: float | None = None) -> int:
-        self.process.join(timeout)
-        if self.process.exitcode is None:
-            raise subprocess.TimeoutExpired("compress", timeout or 0.0)
-        return self.process.exitcode
-
-    def kill(self) -> None:
-        self.process.kill()
+    process = FORKS.Process(target=work, args=(line,))
+    process.start()
+    return process
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(kills: int, inputs: Path, tmp_path: Path) -> None:
-    """`benchmarks/soak_kill.py` does the same to whole runs on real digits."""
+def test_training_that_is_killed_at_random_moments(inputs: Path, tmp_path: Path) -> None:
+    def start(out: Path) -> Started:
+        return forked(tiny_run.train_only, tiny_run.line(inputs, out, generator_steps=40, student_steps=80))
 
-    def start(out: Path) -> Forked:
-        return Forked(tiny_run.line(inputs, out, generator_steps=150, student_steps=300))
-
-    assert start(tmp_path / "warm").wait() == 5  # the server's imports do not belong to the undisturbed run
+    start(tmp_path / "warm").join()  # the server's imports do not belong to the undisturbed run
     compared = ("distill/student.safetensors", "distill/student.json")
-    result = soak(start, tmp_path, kills=kills, seed=kills, compared=compared, ends_with=5)
-    assert len(result["kills"]) == kills
-    assert result["ends"] >= 1
-    assert result["equal"]
+    result = soak(start, tmp_path, signals=3, moments=("distill",), compared=compared, ends_with=5)
+    assert len(result["signals"]) == 3
+    assert well(result), summary(result)
+
+
+@pytest.mark.slow
+def test_whole_runs_that_are_killed_and_stopped_in_every_stage(inputs: Path, tmp_path: Path) -> None:
+    """`benchmarks/soak_kill.py` does the same to runs on real digits, hundreds of times."""
+
+    def start(out: Path) -> Started:
+        words = ("--target", "jetson", "--eval", f"{inputs}/val")
+        return forked(tiny_run.whole_run, tiny_run.line(inputs, out, *words, generator_steps=30, student_steps=30))
+
+    start(tmp_path / "warm").join()
+    result = soak(start, tmp_path, signals=len(MOMENTS), seed=1)
+    assert well(result), summary(result)
+    assert len({one["hit"] for one in result["signals"]}) >= 8
