@@ -11,7 +11,6 @@ every run that ends must have the files and, apart from times, the report of the
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import multiprocessing
 import os
@@ -29,22 +28,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.rows import provenance
+from benchmarks.run_folders import COMPARED, STAGES, half_committed
 from compressor.demo import demo_settings, prepare_demo
 from compressor.distill.training import read_log
-from compressor.gates.releases import differences
 from compressor.progress import Reporter
-from compressor.report.schema import read_report
-from compressor.stages import IN_PROGRESS, MANIFEST, TEMPORARY, edited_outputs
+from compressor.stages import IN_PROGRESS, MANIFEST
 
 RESULTS = Path(__file__).parent / "results" / "soak_kill.json"
-STAGES = ("teacher", "samples", "student", "distill", "onnx", "precision", "engine", "kit", "latency", "report")
 START, END = "start", "end"  # before the first stage, and after the last, while the reports are written
 MOMENTS = (START, *STAGES, END)
-COMPARED = (
-    *("teacher/weights.safetensors", "samples/images.safetensors", "samples/split.json"),
-    *("student/backbone.safetensors", "distill/student.safetensors", "distill/generator.safetensors"),
-    *("onnx/student.onnx", "precision/student.int8.onnx", "precision/student.fp16.onnx"),
-)
 OPTIONS = {"generator_steps": 60, "student_steps": 100}
 GRACE_S = 10.0
 NICE_SIGNAL_EVERY = 4
@@ -73,7 +65,7 @@ class Disturbance:
         phase, step: of the training, where that was hit.
         ended_s: from the signal to the end of the process.
         code: of the process; negative: the signal that ended it.
-        half_committed: what lay in the folder that must not; nothing where all is well.
+        half_committed: see `run_folders.half_committed`.
     """
 
     signal: str
@@ -114,6 +106,8 @@ def soak(
     code = _end_of(start(reference))
     assert code == ends_with, f"the undisturbed run ended with {code}"
     seconds = time.monotonic() - started
+    absent = [name for name in compared if not (reference / name).exists()]
+    assert not absent, f"there is nothing to compare: {absent}"
     lengths = dict(_lengths(reference))
     done: list[Disturbance] = []
     ends, different, survived = 0, set[str](), 0
@@ -136,7 +130,7 @@ def soak(
             assert code == ends_with, f"the run ended with {code} after {len(done)} signals"
         if survived:
             ends += 1
-            different |= set(_different(reference, disturbed, compared))
+            different |= set(different(reference, disturbed, compared))
         survived = 0
         shutil.rmtree(disturbed)
     return {
@@ -193,7 +187,7 @@ def _disturb(process: Started, run: Path, aimed: str, wait_s: float, kind: signa
     hit = next((name for name in STAGES if not (run / name / MANIFEST).exists()), END) if run.exists() else START
     rows = read_log(run / "distill" / "log.jsonl") if hit == "distill" else []
     last = rows[-1] if rows else {"phase": None, "step": None}
-    return Disturbance(kind.name, aimed, hit, last["phase"], last["step"], ended_s, code, _half_committed(run))
+    return Disturbance(kind.name, aimed, hit, last["phase"], last["step"], ended_s, code, half_committed(run))
 
 
 def _begun(run: Path, moment: str) -> bool:
@@ -204,39 +198,12 @@ def _begun(run: Path, moment: str) -> bool:
     return (run / moment / IN_PROGRESS).exists() or (run / moment / MANIFEST).exists()
 
 
-def _half_committed(run: Path) -> str:
-    """Stages that say that they are finished and are not, and reports that cannot be read."""
-    found = [
-        f"{stage}: {edited}"
-        for stage in STAGES
-        if (run / stage / MANIFEST).exists() and (edited := edited_outputs(run / stage))
-    ]
-    if (run / "report.json").exists():
-        try:
-            read_report(run / "report.json")
-        except ValueError as error:
-            found.append(f"report.json: {error}")
-    return "; ".join(found)
-
-
 def _lengths(reference: Path) -> Iterator[tuple[str, float]]:
     """Seconds of each stage in the undisturbed run."""
     for stage in STAGES:
         manifest = reference / stage / MANIFEST
         if manifest.exists():
             yield stage, json.loads(manifest.read_text())["seconds"]
-
-
-def _different(reference: Path, run: Path, compared: Sequence[str]) -> Iterator[str]:
-    for name in compared:
-        one, other = (hashlib.sha256((folder / name).read_bytes()).digest() for folder in (reference, run))
-        if one != other:
-            yield name
-    for leftover in run.rglob(f"{TEMPORARY}*"):
-        yield f"left behind: {leftover.relative_to(run).parent}"
-    if (reference / "report.json").exists():
-        reports = [read_report(folder / "report.json") for folder in (reference, run)]
-        yield from (f"report.json: {name}" for name in differences(*reports))
 
 
 def _end_of(process: Started) -> int:

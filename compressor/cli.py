@@ -70,6 +70,7 @@ ConfigFlag = Annotated[
 
 def main() -> None:
     """Entry point: run the command line of this process and exit with its documented code."""
+    _speak_utf8()
     # OpenMP threads that spin while they wait slow a busy machine down many times over. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -80,6 +81,14 @@ def main() -> None:
     code = invoke(sys.argv[1:])
     ranks.leave(code)
     sys.exit(code)
+
+
+def _speak_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding: paths and names need not fit into it,
+    and torch takes no other paths."""
+    if sys.getfilesystemencoding() != "utf-8":
+        os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def invoke(arguments: Sequence[str]) -> int:

@@ -50,6 +50,7 @@ from compressor.stages import (
     exclusive,
     execute,
     recorded_fingerprint,
+    writable,
 )
 from compressor.torchrun import ALONE, Ranks
 from exporters.errors import ExportError
@@ -91,10 +92,9 @@ def execute_run(
         folder = run.config.out
         if alias := resolved_alias(run.config.target):
             reporter.note(f"target: {run.config.target} means {alias}")
-        with _writable(folder):
-            create_run_folder(folder)
+        create_run_folder(folder)
         with exclusive(folder):
-            with _writable(folder):
+            with writable(folder):
                 save_resolved(resolved, folder / "config.yaml")
                 atomic_write_text(folder / TARGET, run.target.model_dump_json(indent=2) + "\n")
                 save_asked(run.asked, folder)
@@ -116,18 +116,6 @@ def execute_run(
                 report = _built(run.config, run.target, _merged(folder, run.target, reporter), report, run.asked)
                 _write(report, folder)
             return report
-
-
-@contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageFault(
-            f"The run folder {folder} cannot be written: {error.strerror or error}.",
-            "A run needs a folder that it may write to, on a disk with room.",
-            "Name another folder with --out.",
-        ) from error
 
 
 def _run_stage(stage: Stage, run: Run) -> StageResult:
@@ -209,7 +197,8 @@ def merge_result(folder: Path, path: Path, reporter: Reporter) -> Report:
     """Bring what a kit measured on its device into the report of its run. Needs neither the teacher nor the samples.
 
     Raises:
-        UsageFault: the folder holds no finished run, or cannot be written.
+        UsageFault: the folder holds no finished run.
+        NotWritable: it cannot be written.
         StaleResult, BoardResultError: the file is no result of this run's kit; nothing has changed then.
     """
     earlier = _earlier(folder / "report.json")
@@ -219,7 +208,7 @@ def merge_result(folder: Path, path: Path, reporter: Reporter) -> Report:
             "A run folder with its report.json was expected.",
             "Give the folder of a run; `compress run` with the same --out finishes or renews it.",
         )
-    with exclusive(folder), _writable(folder):
+    with exclusive(folder), writable(folder):
         _check_whole(folder, earlier)
         config, target = _kept(folder)
         report = _built(config, target, check_result(folder, path), earlier, load_asked(folder))
@@ -230,7 +219,8 @@ def merge_result(folder: Path, path: Path, reporter: Reporter) -> Report:
 
 
 def rebuilt_report(folder: Path, report: Report) -> Report:
-    """The same report from what lies in its run folder now; only its start, times and machine are the report's word.
+    """The same report from what lies in its run folder now; only its start, its name,
+    times and machine are the report's word.
 
     Raises:
         OSError, KeyError, ValueError: something that it was made from is gone or was edited.
@@ -238,7 +228,7 @@ def rebuilt_report(folder: Path, report: Report) -> Report:
     """
     config, target = _kept(folder)
     made = _built(config, target, merged_result(folder, target.name), report, load_asked(folder))
-    return made.model_copy(update={"created": report.created})
+    return made.model_copy(update={"created": report.created, "run_name": report.run_name})
 
 
 def _kept(folder: Path) -> tuple[RunConfig, DeviceProfile]:

@@ -36,10 +36,13 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
             values[name] = values[name].clone()
         stored.add(place)
     with atomic_path(path) as temporary:
+        temporary.touch()  # with the mode that the user's files have; safetensors makes them for their owner alone
+        mode = temporary.stat().st_mode
         try:
             save_file(values, temporary)
         except SafetensorError as error:  # it wraps what the system said
             raise OSError(str(error)) from error
+        temporary.chmod(mode)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -63,6 +63,10 @@ class FolderBusy(Refusal):
     """Another process is working in the run folder."""
 
 
+class NotWritable(Refusal):
+    """A folder of ours cannot be written: permissions, a read-only disk, or one without room."""
+
+
 class NotARunFolder(Refusal):
     """A folder that is not ours to write to or to delete, or whose contents are not as we left them."""
 
@@ -407,11 +411,29 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 # --- the run folder -----------------------------------------------------------------------------------------
 
 
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """What is read and written inside is the folder's.
+
+    Raises:
+        NotWritable: the system refused it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise NotWritable(
+            f"The folder {folder} cannot be written: {error.strerror or error}.",
+            "A folder that may be written to, on a disk with room, was expected; what was finished in it is kept.",
+            "Make room or change its permissions, or name another folder with --out.",
+        ) from error
+
+
 def create_run_folder(path: Path) -> None:
     """Make the folder and its CACHEDIR.TAG; an existing run folder stays as it is.
 
     Raises:
         NotARunFolder: the path is a file, or a folder of other things, which `clean` would later delete.
+        NotWritable: it cannot be made.
     """
     taken = path.exists() and not path.is_dir()
     if taken or (path.is_dir() and not _is_run_folder(path) and any(path.iterdir())):
@@ -420,9 +442,10 @@ def create_run_folder(path: Path) -> None:
             "A run needs a folder of its own: a new one, an empty one, or that of an earlier run.",
             "Name another folder with --out.",
         )
-    path.mkdir(parents=True, exist_ok=True)
-    if not _is_run_folder(path):
-        atomic_write_text(path / TAG, TAG_TEXT)
+    with writable(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if not _is_run_folder(path):
+            atomic_write_text(path / TAG, TAG_TEXT)
 
 
 def clean(run_folder: Path) -> None:
@@ -431,10 +454,11 @@ def clean(run_folder: Path) -> None:
     Raises:
         NotARunFolder: as `check_deletable`.
         FolderBusy: a run is going on in it.
+        NotWritable: something in it cannot be deleted.
     """
     check_deletable(run_folder)
     real = run_folder.resolve()
-    with exclusive(real):
+    with exclusive(real), writable(real):
         # The tag goes last: an interrupted `clean` can be repeated.
         for child in list(real.iterdir()):
             if child.name != TAG:
@@ -477,8 +501,11 @@ def exclusive(run_folder: Path) -> Iterator[None]:
 
     Raises:
         FolderBusy: another process holds it.
+        NotWritable: nobody can hold it.
     """
-    with (run_folder / ".lock").open("a+") as file:
+    with writable(run_folder):
+        file = (run_folder / ".lock").open("a+")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -209,8 +209,9 @@ def _copy_programs(folder: Path, manifest: Mapping[str, Any]) -> None:
         shutil.copyfile(FILES / f"{stem}_{runtime}.{suffix}", folder / name)
     if runtime == "onnxruntime":
         shutil.copyfile(FILES / "board_onnxruntime.py", folder / "board_onnxruntime.py")
-    shutil.copyfile(FILES / SCRIPT, folder / SCRIPT)
-    (folder / SCRIPT).chmod(0o755)
+    script = Path(shutil.copyfile(FILES / SCRIPT, folder / SCRIPT))
+    mode = script.stat().st_mode
+    script.chmod(mode | (mode & 0o444) >> 2)  # whoever may read it may run it
     readme = string.Template((FILES / f"README_{runtime}.md").read_text(encoding="utf-8"))
     text = readme.substitute(
         title=manifest["title"],

@@ -19,7 +19,7 @@ from pathlib import Path
 from compressor.deploy.board_results import MERGED
 from compressor.errors import UsageFault
 from compressor.stage_files import FACTS
-from compressor.stages import TAG, create_run_folder, exclusive
+from compressor.stages import TAG, create_run_folder, exclusive, writable
 
 EXPORT = "export.json"
 FOLDERS = ("onnx", "precision", "kit")
@@ -32,9 +32,10 @@ def check_out(out: Path) -> None:
     """Refuse a folder whose files are another command's.
 
     Raises:
-        UsageFault: it holds a run, or something else that is marked as a cache, or cannot be read.
+        UsageFault: it holds a run, or something else that is marked as a cache.
+        NotWritable: it cannot be read.
     """
-    with _writable(out):
+    with writable(out):
         held = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if run := [name for name in OF_A_RUN if name in held]:
         raise UsageFault(
@@ -56,9 +57,9 @@ def room_for(out: Path) -> Iterator[Path]:
     """An existing folder on the disk where `out` will be, for files without a name; nothing is left in it.
 
     Raises:
-        UsageFault: it cannot be written.
+        NotWritable: it cannot be written.
     """
-    with _writable(out):
+    with writable(out):
         yield next(folder for folder in (out, *out.parents) if folder.is_dir())
 
 
@@ -67,10 +68,10 @@ def new_export(out: Path) -> Iterator[Path]:
     """A folder to make an export in; at the end of the block it becomes the export in `out`.
 
     Raises:
-        UsageFault, NotARunFolder, FolderBusy: `out` is not ours, cannot be written or is in use.
+        UsageFault, NotARunFolder, NotWritable, FolderBusy: `out` is not ours, cannot be written or is in use.
     """
     check_out(out)
-    with _writable(out):
+    with writable(out):
         create_run_folder(out)
         with exclusive(out):
             _settle(out)
@@ -90,23 +91,11 @@ def earlier_export(out: Path) -> Iterator[None]:
     """Hold the folder of a finished export, to change it.
 
     Raises:
-        UsageFault, FolderBusy: it cannot be written, or is in use.
+        NotWritable, FolderBusy: it cannot be written, or is in use.
     """
-    with _writable(out), exclusive(out):
+    with writable(out), exclusive(out):
         _settle(out)
         yield
-
-
-@contextmanager
-def _writable(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageFault(
-            f"The export folder {out} cannot be written: {error.strerror or error}.",
-            "An export needs a folder that it may write to, on a disk with room; an earlier export is as it was.",
-            "Make room, or name another folder with --out.",
-        ) from error
 
 
 def _move_in(out: Path) -> None:

@@ -27,7 +27,7 @@ from compressor.deploy.profile_record import (
 )
 from compressor.deploy.profile_sources import Found, sources_of
 from compressor.errors import UsageFault
-from compressor.stages import TAG, create_run_folder, exclusive
+from compressor.stages import TAG, create_run_folder, exclusive, writable
 from profiles.catalogue import load_target
 from profiles.host import host_name
 from profiles.host_speed import HostSpeed
@@ -88,6 +88,7 @@ def profile_source(request: ProfileRequest, note: Callable[[str], None], timing:
     Raises:
         InputRefused: the source is nothing that can be profiled.
         UsageFault: no file takes the batches, an engine is for another device, or the folder is another command's.
+        NotWritable: the folder cannot be written.
         ProfileError: there is no such target.
         EnvironmentFault: an engine cannot run here.
         ExportError: a file does not run here, or the target does not read it.
@@ -97,10 +98,11 @@ def profile_source(request: ProfileRequest, note: Callable[[str], None], timing:
     found = sources_of(request.source, wanted)
     _check_batches(request, found)
     create_run_folder(request.folder)
-    with exclusive(request.folder), TemporaryDirectory(dir=request.folder, prefix=".new-") as pictures:
+    folder = request.folder
+    with exclusive(folder), writable(folder), TemporaryDirectory(dir=folder, prefix=".new-") as pictures:
         profile = _profiled(request, found, wanted or load_target("cpu"), Path(pictures), note, timing)
-        profile = profile.model_copy(update={"notes": (*profile.notes, *_replaced(request.folder, profile))})
-        _replace(request.folder, profile, Path(pictures))
+        profile = profile.model_copy(update={"notes": (*profile.notes, *_replaced(folder, profile))})
+        _replace(folder, profile, Path(pictures))
     return profile
 
 

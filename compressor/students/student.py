@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from compressor.errors import InputRefused
 from compressor.inputs.card import Task, TeacherCard
 from compressor.inputs.teacher import Normalise, Teacher
+from compressor.stage_files import load_tensors, save_tensors
+from compressor.stages import atomic_write_text
 from compressor.students.architectures import ARCHITECTURES, build_network, feature_shape, match_shapes, split_backbone
 from compressor.students.dense import upsample
 
@@ -229,34 +231,25 @@ def rebuild_student(card: StudentCard, state_dict: Mapping[str, Tensor]) -> Stud
 
 def save_student(student: Student, weights: Path, card: Path) -> None:
     """Write the weights as safetensors and the card as JSON."""
-    from safetensors.torch import save_file
-
-    tensors = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
-    save_file(tensors, weights)
-    card.write_text(student.card.model_dump_json(indent=2) + "\n")
+    save_tensors(student.state_dict(), weights)
+    atomic_write_text(card, student.card.model_dump_json(indent=2) + "\n")
 
 
 def load_student(weights: Path, card: Path) -> Student:
     """Read what `save_student` wrote."""
-    from safetensors.torch import load_file
-
-    return rebuild_student(StudentCard.model_validate_json(card.read_text()), load_file(weights))
+    return rebuild_student(StudentCard.model_validate_json(card.read_bytes()), load_tensors(weights))
 
 
 def save_backbone(backbone: Backbone, weights: Path, card: Path) -> None:
     """Write an untrained or pruned backbone, so that training can start from it again."""
-    from safetensors.torch import save_file
-
-    save_file({name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}, weights)
+    save_tensors(backbone.state_dict(), weights)
     facts = {name: getattr(backbone, name) for name in ("architecture", "width", "pruned", "inherited")}
-    card.write_text(json.dumps(facts, indent=2) + "\n")
+    atomic_write_text(card, json.dumps(facts, indent=2) + "\n")
 
 
 def load_backbone(weights: Path, card: Path, in_channels: int) -> Backbone:
     """Read what `save_backbone` wrote."""
-    from safetensors.torch import load_file
-
-    facts, state_dict = json.loads(card.read_text()), load_file(weights)
+    facts, state_dict = json.loads(card.read_bytes()), load_tensors(weights)
     backbone = named_backbone(facts["architecture"], in_channels, facts["width"])
     backbone.pruned, backbone.inherited = facts["pruned"], facts["inherited"]
     match_shapes(backbone, state_dict)

@@ -240,7 +240,7 @@ def test_wrong_words(command: str, words: str, compress: Compress) -> None:
         ("--student width:2", "ratio"),
         ("--target jetson-nano --opset 17", "--opset 17 is above what NVIDIA Jetson Nano 4 GB reads."),
         ("--out {inputs}", "exists and was not made by compress."),
-        ("--out /proc/nowhere", "The run folder /proc/nowhere cannot be written"),
+        ("--out /proc/nowhere", "The folder /proc/nowhere cannot be written"),
         ("--config {tmp}/none.yaml", "none.yaml cannot be read"),
         ("--config {tmp}/typo.yaml", "unknown key 'distill.efort' in typo.yaml (did you mean 'distill.effort'?)"),
     ],

@@ -366,7 +366,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(
     with monkeypatch.context() as patch:
         patch.setattr(exporting, "make_kit", lambda *_, **__: failing(full)())
         outcome = compress(*words(folder, out, "--target", "jetson"))
-    refused(outcome, 2, f"The export folder {out} cannot be written: No space left on device", "--out")
+    refused(outcome, 2, f"The folder {out} cannot be written: No space left on device", "--out")
     assert content(out) == before
 
     # In the middle of moving in: the new onnx/ is in place, the new precision/ is not.
