@@ -33,7 +33,7 @@ from compressor.interruption import interruptible, stopped
 from compressor.pipeline import declare
 from compressor.pipeline.run import TARGET, Run, limits_for, prepare
 from compressor.progress import Reporter
-from compressor.provenance.manifest import MANIFEST, run_manifest, write_manifest
+from compressor.provenance.manifest import MANIFEST, has_settings_of, run_manifest, write_manifest
 from compressor.provenance.sbom import SBOM, sbom_json
 from compressor.report.assemble import build_report
 from compressor.report.rendering import RENDERINGS, rendered
@@ -259,8 +259,8 @@ def _earlier(path: Path) -> Report | None:
 
 
 def _still_holds(report: Report, fingerprints: Sequence[str], run: Run, merged: BoardResult | None) -> bool:
-    """Whether a report is of stages with these fingerprints, of these limits and gates, and of this result from the
-    target.
+    """Whether a report is of stages with these fingerprints, of these settings, limits and gates, and of this result
+    from the target.
     """
     latencies = {} if merged is None else latencies_of(merged, run.target)
     held = {
@@ -275,6 +275,7 @@ def _still_holds(report: Report, fingerprints: Sequence[str], run: Run, merged: 
         and report.limits is not None
         and report.limits.model_dump() == asdict(limits)
         and with_gates(report, run.asked) == report
+        and has_settings_of(run.config.out)
     )
 
 

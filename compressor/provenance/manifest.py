@@ -169,6 +169,16 @@ def read_manifest(path: Path) -> RunManifest:
     return RunManifest.model_validate_json(path.read_text(encoding="utf-8"))
 
 
+def has_settings_of(run_folder: Path) -> bool:
+    """Whether its manifest.json has the settings that its config.yaml has now, such as the place of a moved folder."""
+    try:
+        recorded = read_manifest(run_folder / MANIFEST)
+    except (OSError, ValueError):
+        return False
+    settings: object = yaml.safe_load((run_folder / CONFIG).read_text(encoding="utf-8"))
+    return recorded.config == settings
+
+
 def write_schema(path: Path) -> None:
     """Publish the JSON Schema that manifest.json follows."""
     schema = {
