@@ -22,6 +22,7 @@ import typer
 
 from compressor import __version__
 from compressor.config import FIELDS, FLAGS, REPEATED, Resolved, get, holds_path, resolve
+from compressor.deprecated import current_words
 from compressor.errors import EXIT_BUG, EXIT_GATE_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageFault, exit_code_of
 from compressor.layout import columns
 from compressor.report.untrusted import printable, without_commands, without_controls
@@ -93,8 +94,10 @@ def _speak_utf8() -> None:
 
 def invoke(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; only a bug of ours shows a traceback."""
+    words, warnings = current_words(arguments)
+    _warn(warnings)
     try:
-        code = app(list(arguments), prog_name="compress", standalone_mode=False, obj=tuple(arguments))
+        code = app(words, prog_name="compress", standalone_mode=False, obj=tuple(words))
     except (ToolError, Refusal) as error:
         _refuse(error.received, error.expected, error.action)
         return exit_code_of(error)
@@ -113,6 +116,11 @@ def invoke(arguments: Sequence[str]) -> int:
         )
         return EXIT_BUG
     return code if isinstance(code, int) else EXIT_OK
+
+
+def _warn(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        sys.stderr.write(f"  ! {without_commands(printable(sentence, SENTENCE_LIMIT))}\n")
 
 
 def _refuse(received: str, expected: str, action: str) -> None:
@@ -278,6 +286,7 @@ def run(
 ) -> None:
     """Distil, export, measure and report. The same command resumes an interrupted run."""
     resolved = resolve(settings, config)
+    _warn(resolved.warnings)
     if nproc is not None and starts_processes(nproc):
         raise typer.Exit(start(context.obj, nproc, resolved.config.device))
     ranks = this_process()
@@ -526,7 +535,9 @@ def plan(*, settings: Mapping[str, Any], config: ConfigFlag = None, as_json: Jso
     from compressor.planning import plan_run
     from compressor.progress import Reporter
 
-    planned = plan_run(resolve(settings, config), Reporter(quiet=as_json))
+    resolved = resolve(settings, config)
+    _warn(resolved.warnings)
+    planned = plan_run(resolved, Reporter(quiet=as_json))
     if as_json:
         _print_json(planned.to_dict())
     else:

@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from compressor import __version__
+from compressor.deprecated import SETTINGS as FORMER
 from compressor.durations import seconds_of, written
 from compressor.errors import UsageFault
 from compressor.stages import atomic_write_text
@@ -419,10 +420,15 @@ _SECTIONS = (*dict.fromkeys(dotted.partition(".")[0] for dotted in FIELDS if "."
 
 @dataclass(frozen=True)
 class Resolved:
-    """A configuration and the origin of every setting: "default", a flag, or the name of the YAML file."""
+    """A configuration and the origin of every setting: "default", a flag, or the name of the YAML file.
+
+    Attributes:
+        warnings: of names of earlier versions.
+    """
 
     config: RunConfig
     origins: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -467,10 +473,16 @@ def resolve(flags: Mapping[str, object], file: Path | None) -> Resolved:
         UsageFault: names every problem that was found.
     """
     problems: list[_Problem] = []
+    warnings: list[str] = []
     given: dict[str, _Given] = {}
     if file is not None:
         for dotted, value in _flatten(read_yaml(file, **CONFIGURATION), file.name, problems):
             label = f"{dotted!r} in {file.name}"
+            if dotted in FORMER:
+                warnings.append(FORMER[dotted].warning(label))
+                dotted = FORMER[dotted].now
+                if not dotted:
+                    continue
             if dotted in given:
                 problems.append(_Problem(f"{label} is given twice", "each setting is given once"))
             given[dotted] = _Given(_beside(file, dotted, value), file.name, label)
@@ -492,7 +504,7 @@ def resolve(flags: Mapping[str, object], file: Path | None) -> Resolved:
         )
     names = [name for name in FIELDS if name != _OPTIONS or not config.distill.options]
     origins = {name: given[name].origin if name in given else "default" for name in names}
-    return Resolved(config, origins | {name: entry.origin for name, entry in given.items()})
+    return Resolved(config, origins | {name: entry.origin for name, entry in given.items()}, tuple(warnings))
 
 
 def save_resolved(resolved: Resolved, path: Path) -> None:
@@ -538,7 +550,7 @@ def _option(dotted: str) -> str:
 def _flatten(
     values: Mapping[str, object], source: str, problems: list[_Problem], prefix: str = ""
 ) -> Iterator[tuple[str, object]]:
-    """Yield every known setting with its value; append the unknown ones to `problems`."""
+    """Yield every setting that is or was known with its value; append the unknown ones to `problems`."""
     for key, value in values.items():
         dotted = f"{prefix}{key}"
         if dotted in _SECTIONS and value is None:  # its lines are all commented out
@@ -546,7 +558,7 @@ def _flatten(
         if dotted in _SECTIONS and not isinstance(value, Mapping):
             received = f"{dotted!r} in {source} is {value!r} and not a section"
             problems.append(_Problem(received, f"{dotted} holds {_siblings(dotted)}"))
-        elif dotted not in _SECTIONS and (dotted in FIELDS or _is_option(dotted)):
+        elif dotted not in _SECTIONS and (dotted in FIELDS or dotted in FORMER or _is_option(dotted)):
             yield dotted, value
         elif isinstance(value, Mapping) and (value or dotted in _SECTIONS):
             yield from _flatten(value, source, problems, f"{dotted}.")
