@@ -1,0 +1,75 @@
+"""A teacher of the user's own network class: what intake has to know before its weights, and what it checks after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from compressor.errors import InputRefused
+from compressor.inputs.card import TeacherCard
+from compressor.inputs.card_facts import Facts
+from compressor.inputs.own_code import module_path, own_code, packed_code
+from compressor.students.architectures import build_network
+from compressor.students.own_networks import know_own_network
+
+NUM_CHECKED = 2
+
+
+def know_the_own_network(facts: Facts, code: Path | None, input_size: object) -> str:
+    """Run the code that --arch names; the sentence for the report that says so.
+
+    Args:
+        code: its file; None: the module's in the current folder.
+        input_size: the flag, pixels or height and width, or None.
+
+    Raises:
+        UsageFault, InputRefused: the code is not there or does not do, or nobody states the size of its images.
+    """
+    name = str(facts.values["architecture"])
+    own = own_code(name, code or module_path(Path.cwd(), name))
+    shape = facts.values.get("input_shape")
+    if input_size is None and isinstance(shape, list | tuple) and len(shape) == 3:
+        input_size = shape[1:]
+    sides = tuple(input_size) if isinstance(input_size, list | tuple) else (input_size, input_size)
+    if not all(isinstance(side, int) and side > 0 for side in sides) or len(sides) != 2:
+        raise InputRefused(
+            f"The input size of the teacher {facts.file} is stated nowhere.",
+            f"Height and width were expected: nothing says what {name} was trained on, and a wrong size gives wrong "
+            "answers without an error.",
+            "State --input-size, such as 32x32, or input_shape in a card.",
+        )
+    height, width = sides
+    know_own_network(own, (height, width))
+    return f"Code was run: {own.factory} of {own.files[0]} builds the teacher, because --arch named it."
+
+
+def know_packed_network(card: TeacherCard, archive: Path) -> None:
+    """The card's own network from the copy of its code that a run keeps; that code runs.
+
+    Raises:
+        InputRefused: the copy does not run by itself.
+    """
+    know_own_network(packed_code(card.architecture, archive), card.input_shape[1:])
+
+
+def check_own_output(card: TeacherCard) -> None:
+    """Whether the network gives what the card says, (B, K).
+
+    Raises:
+        InputRefused: it drops a dimension, or counts on another number of outputs.
+    """
+    network = build_network(card.architecture, card.num_classes, card.input_shape[0]).eval()
+    images = torch.zeros(NUM_CHECKED, *card.input_shape)
+    try:
+        with torch.no_grad():
+            shape = tuple(network(images).shape)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        shape = (type(error).__name__,)
+    if shape != (NUM_CHECKED, card.num_classes):
+        raise InputRefused(
+            f"The network {card.architecture} gives {shape} for {NUM_CHECKED} images, with a last layer of "
+            f"{card.num_classes} outputs.",
+            f"The outputs {(NUM_CHECKED, card.num_classes)} of that layer were expected as they are.",
+            "Take what follows the last layer, such as .squeeze() or .view(), out of forward: it has no weights.",
+        )
