@@ -128,7 +128,7 @@ class Facts:
             self.state("class_names", [f"out{k}" if numbers else str(k) for k in range(num_classes)], ASSUMED)
             if not numbers:
                 warnings.append(
-                    f"No class names are stated: the classes of {self.file} are called 0 to {num_classes - 1}, "
+                    f"No class names are stated: the classes of {self.file} are called 0 {'and' if num_classes == 2 else 'to'} {num_classes - 1}, "
                     "in the order of its outputs."
                 )
         if input_size is not None:

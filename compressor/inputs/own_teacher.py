@@ -9,7 +9,7 @@ import torch
 from compressor.errors import InputRefused
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.card_facts import Facts
-from compressor.inputs.own_code import module_path, own_code, packed_code
+from compressor.inputs.own_code import ARCHIVE, module_path, own_code, packed_code
 from compressor.students.architectures import build_network
 from compressor.students.own_networks import know_own_network
 
@@ -41,7 +41,10 @@ def know_the_own_network(facts: Facts, code: Path | None, input_size: object) ->
         )
     height, width = sides
     know_own_network(own, (height, width))
-    return f"Code was run: {own.factory} of {own.files[0]} builds the teacher, because --arch named it."
+    return (
+        f"Code was run: {own.factory} of {own.files[0]} builds the teacher, because --arch named it. The run keeps a "
+        f"copy of it ({', '.join(own.files)}) in teacher/{ARCHIVE}."
+    )
 
 
 def know_packed_network(card: TeacherCard, archive: Path) -> None:
