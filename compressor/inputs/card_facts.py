@@ -127,9 +127,10 @@ class Facts:
             numbers = self.values.get("task") == "regression"  # what they are called matters to nobody but the reader
             self.state("class_names", [f"out{k}" if numbers else str(k) for k in range(num_classes)], ASSUMED)
             if not numbers:
+                span = "0 and 1" if num_classes == 2 else f"0 to {num_classes - 1}"
                 warnings.append(
-                    f"No class names are stated: the classes of {self.file} are called 0 {'and' if num_classes == 2 else 'to'} {num_classes - 1}, "
-                    "in the order of its outputs."
+                    f"No class names are stated: the classes of {self.file} are called {span}, in the order of its "
+                    "outputs."
                 )
         if input_size is not None:
             sides = input_size if isinstance(input_size, list | tuple) else (input_size, input_size)

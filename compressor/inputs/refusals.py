@@ -15,7 +15,8 @@ from compressor.students.architectures import ARCHITECTURES
 OUR_FAMILIES = ("cifar_", "lenet", "unet", "deeplab", "lraspp")
 KNOWN = (
     "Known are torchvision's classifiers by their names there, such as resnet18, efficientnet_b0 or vit_b_16, and "
-    f"{', '.join(name for name in ARCHITECTURES if name.startswith(OUR_FAMILIES))}."
+    f"{', '.join(name for name in ARCHITECTURES if name.startswith(OUR_FAMILIES))}; your own network is named as "
+    "module:factory, such as mynet:build."
 )
 
 SHOWN = 3  # names that a message gives

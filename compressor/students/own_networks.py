@@ -16,7 +16,7 @@ import inspect
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -96,7 +96,8 @@ def _imported(code: OwnCode) -> ModuleType:
     sys.path.insert(0, str(code.root))
     written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the user's code
     try:
-        return importlib.import_module(code.module)
+        with redirect_stdout(sys.stderr):  # what it prints is no result of ours
+            return importlib.import_module(code.module)
     except (Exception, SystemExit) as error:  # foreign code may raise anything
         raise InputRefused(
             f"The code of the teacher, {code.files[0]}, does not run: {_said(error)}.",
@@ -143,7 +144,8 @@ def _network(code: OwnCode, factory: Callable[..., Any], num_classes: int, in_ch
         takes = {}  # type: ignore[assignment]
     offered = {"num_classes": num_classes, "in_channels": in_channels}
     try:
-        network = factory(**{name: value for name, value in offered.items() if name in takes})
+        with redirect_stdout(sys.stderr):
+            network = factory(**{name: value for name, value in offered.items() if name in takes})
     except (Exception, SystemExit) as error:
         raise InputRefused(
             f"The factory {code.name} failed: {_said(error)}.",
@@ -273,16 +275,16 @@ def _checked(code: OwnCode, output: object) -> Tensor:
     if isinstance(output, Tensor):
         gave = f"gives a tensor of shape {tuple(output.shape)} for {NUM_TRACED} images"
     elif isinstance(output, Mapping):
-        gave = f"gives a dictionary with {', '.join(map(str, list(output)[:SHOWN])) or 'nothing'}"
+        gave = f"gives a dictionary ({', '.join(map(str, list(output)[:SHOWN]))})"
     elif isinstance(output, tuple | list):
-        gave = f"gives a {type(output).__name__} of {len(output)}"
+        gave = f"gives a {type(output).__name__} of {len(output)} outputs"
     else:
         gave = f"gives a {type(output).__name__}"
     raise InputRefused(
         f"The network {code.name} {gave}.",
         "One tensor (B, K) was expected: K logits, or K numbers, for each image.",
-        "Write a factory that returns a module whose forward gives that one tensor, without another prefix in the "
-        "names of its weights.",
+        "Write a class that inherits from the network's and returns that one tensor from its forward, and name it in "
+        "--arch; its weights keep their names.",
     )
 
 
