@@ -185,17 +185,16 @@ def computed_form(architecture: str) -> KnownForm:
 def expected_forms(architecture: str, num_classes: int, in_channels: int, width: float) -> Mapping[str, Form]:
     """The form of every tensor of an architecture, in its order."""
     # The user's own code may have changed since this name was last asked for.
-    look = _forms if is_own_name(architecture) else _remembered_forms
+    look = remembered_forms.__wrapped__ if is_own_name(architecture) else remembered_forms
     return look(architecture, num_classes, in_channels, width)
 
 
-def _forms(architecture: str, num_classes: int, in_channels: int, width: float) -> Mapping[str, Form]:
+@lru_cache(maxsize=64)
+def remembered_forms(architecture: str, num_classes: int, in_channels: int, width: float) -> Mapping[str, Form]:
+    """`expected_forms` of a network of ours or of a package's, which is the same each time."""
     with _sketching(architecture):
         network = build_network(architecture, num_classes, in_channels, width)
     return {name: Form.of(tensor) for name, tensor in network.state_dict().items()}
-
-
-_remembered_forms = lru_cache(maxsize=64)(_forms)
 
 
 def _sketching(architecture: str) -> AbstractContextManager[object]:

@@ -240,7 +240,9 @@ def read_teacher(
             f"A {task} of at least 2 classes was expected.",
             "Give a teacher whose final layer has one output per class, and two for a yes-or-no question.",
         )
-    warnings += facts.complete(ARCHITECTURES[name].family, classes or 2, channels or 3, input_size)
+    warnings += facts.complete(
+        ARCHITECTURES[name].family, classes or 2, channels or ARCHITECTURES[name].only_channels or 3, input_size
+    )
     card = facts.card()
     if differences := compare(name, tensors, card.width):
         _refuse_architecture(facts, str(differences), tensors)

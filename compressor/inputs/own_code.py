@@ -22,6 +22,7 @@ from compressor.inputs.nearest import did_you_mean
 ARCHIVE = "code.zip"
 OWN_NAME = re.compile(r"(?!timm:)((?:[^\W\d]\w*\.)*[^\W\d]\w*):([^\W\d]\w*)")
 EXPECTED = "A Python file in the current folder, or the one that --code names, was expected, such as mynet.py."
+SHOWN = 5
 FIRST_DATE = (1980, 1, 1, 0, 0, 0)  # of every file in the archive, so that equal code gives equal bytes
 
 
@@ -110,7 +111,8 @@ def _check_file(name: str, file: Path) -> None:
         return
     modules = sorted(path.stem for path in file.parent.glob("*.py")) if file.parent.is_dir() else []
     close = did_you_mean(file.stem, modules)
-    there = f" The folder has {', '.join(modules[:5])}{', ...' if len(modules) > 5 else ''}." if modules else ""
+    more = f" and {len(modules) - SHOWN} more" if len(modules) > SHOWN else ""
+    there = f" The folder has {', '.join(modules[:SHOWN])}{more}." if modules else ""
     if name.partition(":")[0].endswith(".py"):
         close = f"Leave out the ending: --arch {name.replace('.py:', ':')}."
     raise UsageFault(

@@ -97,7 +97,7 @@ def way_forward(path: Path, contents: Contents, architectures: tuple[str, ...]) 
         case _ if contents.tensors and fits:
             return f"Use it with --teacher {path}{fits}."
         case _ if contents.tensors:
-            return f"It fits none of the known architectures, so it cannot be a teacher yet. {KNOWN}"
+            return f"It fits none of the known architectures, so its own has to be named with --arch. {KNOWN}"
         case "ONNX":
             return (
                 "Save the weights of the PyTorch model it was exported from with "

@@ -83,14 +83,13 @@ def _digest(code: OwnCode) -> str:
 def _imported(code: OwnCode) -> ModuleType:
     """The user's module, imported anew, with its own files before all others of their names."""
     tops = {file.partition("/")[0].removesuffix(".py") for file in code.files}
+    if taken := sorted(tops & _IN_USE):
+        raise UsageFault(
+            f"The architecture {code.name} needs the file {taken[0]}.py, which has the name of an installed package.",
+            "A file of another name was expected: both cannot be imported.",
+            "Rename the file, for example to mynet.py.",
+        )
     for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
-        origin = str(getattr(sys.modules[name], "__file__", None) or "")
-        if name in _INSTALLED and not origin.startswith(str(code.root)):
-            raise UsageFault(
-                f"The architecture {code.name} needs the file {name}.py, which has the name of an installed package.",
-                "A file of another name was expected: both cannot be imported.",
-                "Rename the file, for example to mynet.py.",
-            )
         del sys.modules[name]
     importlib.invalidate_caches()
     sys.path.insert(0, str(code.root))
@@ -111,8 +110,8 @@ def _imported(code: OwnCode) -> ModuleType:
         sys.dont_write_bytecode = written
 
 
-# What this program itself has imported by now must not be replaced.
-_INSTALLED = frozenset(name for name in sys.modules if "." not in name)
+# What this program has imported before any code of a user must not be replaced.
+_IN_USE = frozenset(name for name in sys.modules if "." not in name)
 
 
 def _factory(code: OwnCode, module: ModuleType) -> Callable[..., Any]:
