@@ -27,7 +27,7 @@ class Net(nn.Module):
         self.fc = nn.Linear(16, 1)
 
     def forward(self, x):
-        return self.fc(self.body(x).mean((2, 3))).squeeze(1)
+        return self.fc(self.body(x).mean((2, 3)))
 """
 BLOCKS = """
 from torch import nn
@@ -75,7 +75,8 @@ def test_a_run_its_copy_of_the_code_and_what_becomes_of_it(folder: Path, tmp_pat
     assert again.states() == dict.fromkeys(STAGES, "cached")
 
     # Another machine, without the user's code: nothing of the folder runs unless that is said.
-    moved = tmp_path / "moved"
+    moved = tmp_path / "moved" / "run"
+    moved.parent.mkdir()
     shutil.move(run, moved)
     looked = compress("verify", str(moved))
     assert looked.code == 0, looked.out

@@ -11,9 +11,8 @@ from compressor.inputs.card import TeacherCard
 from compressor.inputs.card_facts import Facts
 from compressor.inputs.own_code import ARCHIVE, module_path, own_code, packed_code
 from compressor.students.architectures import build_network
-from compressor.students.own_networks import know_own_network
-
-NUM_CHECKED = 2
+from compressor.students.own_networks import DROP_NOTHING, know_own_network
+from exporters.causes import one_line
 
 
 def know_the_own_network(facts: Facts, code: Path | None, input_size: object) -> str:
@@ -57,22 +56,22 @@ def know_packed_network(card: TeacherCard, archive: Path) -> None:
 
 
 def check_own_output(card: TeacherCard) -> None:
-    """Whether the network gives what the card says, (B, K).
+    """Whether the network gives what the card says, (B, K), of one image as of two.
 
     Raises:
         InputRefused: it drops a dimension, or counts on another number of outputs.
     """
     network = build_network(card.architecture, card.num_classes, card.input_shape[0]).eval()
-    images = torch.zeros(NUM_CHECKED, *card.input_shape)
-    try:
-        with torch.no_grad():
-            shape = tuple(network(images).shape)
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
-        shape = (type(error).__name__,)
-    if shape != (NUM_CHECKED, card.num_classes):
-        raise InputRefused(
-            f"The network {card.architecture} gives {shape} for {NUM_CHECKED} images, with a last layer of "
-            f"{card.num_classes} outputs.",
-            f"The outputs {(NUM_CHECKED, card.num_classes)} of that layer were expected as they are.",
-            "Take what follows the last layer, such as .squeeze() or .view(), out of forward: it has no weights.",
-        )
+    for count in (1, 2):
+        try:
+            with torch.no_grad():
+                gave = f"gives the shape {tuple(network(torch.zeros(count, *card.input_shape)).shape)}"
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            gave = f"fails ({type(error).__name__}: {one_line(error)})"
+        if gave != f"gives the shape {(count, card.num_classes)}":
+            raise InputRefused(
+                f"The network {card.architecture} {gave} for a batch of {count}, with a last layer of "
+                f"{card.num_classes} outputs.",
+                f"The outputs of that layer, {(count, card.num_classes)}, were expected as they are.",
+                DROP_NOTHING,
+            )

@@ -36,6 +36,11 @@ NUM_TRACED = 2  # images: with one, a network that drops its batch dimension wou
 CHANNELS = (3, 1, 4)  # tried in this order on a network without a convolution
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}  # an average is summed in another order
 SHOWN = 3
+DROP_NOTHING = "Take what follows the last layer, such as .squeeze() or .view(), out of forward: it has no weights."
+RETURN_ONE = (
+    "Write a class that inherits from the network's and returns that one tensor from its forward, and name it in "
+    "--arch: its weights keep their names."
+)
 CONTRACT = "A function or a class was expected that gives an untrained network, called without arguments."
 
 
@@ -264,13 +269,13 @@ def _recorded(network: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def _checked(code: OwnCode, output: object) -> Tensor:
-    """The output (B, K) of two images; (B,) where the only number's dimension was dropped.
+    """The output (B, K) of two images.
 
     Raises:
         InputRefused: it is anything else.
     """
-    if isinstance(output, Tensor) and output.ndim in (1, 2) and len(output) == NUM_TRACED:
-        return output.reshape(NUM_TRACED, -1)
+    if isinstance(output, Tensor) and output.ndim == 2 and len(output) == NUM_TRACED:
+        return output
     if isinstance(output, Tensor):
         gave = f"gives a tensor of shape {tuple(output.shape)} for {NUM_TRACED} images"
     elif isinstance(output, Mapping):
@@ -279,11 +284,11 @@ def _checked(code: OwnCode, output: object) -> Tensor:
         gave = f"gives a {type(output).__name__} of {len(output)} outputs"
     else:
         gave = f"gives a {type(output).__name__}"
+    flat = isinstance(output, Tensor) and output.ndim < 2
     raise InputRefused(
         f"The network {code.name} {gave}.",
         "One tensor (B, K) was expected: K logits, or K numbers, for each image.",
-        "Write a class that inherits from the network's and returns that one tensor from its forward, and name it in "
-        "--arch; its weights keep their names.",
+        DROP_NOTHING if flat else RETURN_ONE,
     )
 
 

@@ -59,9 +59,17 @@ class Dense(Net):
     def forward(self, x):
         return self.conv(x)
 
-class Squeezed(Net):
+class Single(Net):
+    def __init__(self):
+        super().__init__(1)
+
+class Squeezed(Single):
     def forward(self, x):
         return super().forward(x).squeeze(1)
+
+class Loose(Net):
+    def forward(self, x):
+        return super().forward(x).squeeze()
 
 class Fixed(Net):
     def features(self, x):
@@ -190,14 +198,22 @@ def test_the_report_says_that_code_was_run(write: Write) -> None:
     assert "teacher/code.zip" in said
 
 
-def test_one_logit_whose_dimension_is_dropped_becomes_two_classes(write: Write) -> None:
-    code = write("Squeezed")
-    trained, images = network(code, 1), torch.rand(3, 1, *SIDES)
-    teacher = taken(code, trained)
+def test_one_logit_becomes_two_classes_and_stays_one_number(write: Write) -> None:
+    code = write("Single")
+    trained, images = network(code), torch.rand(3, 1, *SIDES)
     with torch.no_grad():
-        yes = torch.sigmoid(trained((images - 0.5) / 0.5))
-    assert torch.allclose(teacher(images).logits.softmax(dim=1)[:, 1], yes, atol=1e-6)
-    refusal(InputRefused, lambda: read(code, trained, task="regression"), "gives (2,) for 2 images", ".squeeze()")
+        answer = trained((images - 0.5) / 0.5)
+    logits = taken(code, trained).forward(images).logits
+    assert torch.allclose(logits.softmax(dim=1)[:, 1:], torch.sigmoid(answer), atol=1e-6)
+    assert torch.allclose(taken(code, trained, task="regression").forward(images).logits, answer, atol=1e-6)
+
+
+def test_a_dropped_dimension_is_refused_before_it_meets_the_exporter(write: Write) -> None:
+    """torch leaves a dimension of two where `squeeze(1)` is, and ONNX knows no such thing."""
+    code = write("Squeezed")
+    refusal(InputRefused, lambda: know_own_network(code, SIDES), "shape (2,) for 2 images", ".squeeze()")
+    code = write("Loose")
+    refusal(InputRefused, lambda: read(code, network(code)), "the shape (4,) for a batch of 1", ".squeeze()")
 
 
 def test_all_names_may_begin_with_the_networks_own_prefix_and_with_a_wrapper(write: Write) -> None:
