@@ -97,10 +97,8 @@ def _imported(code: OwnCode) -> ModuleType:
     for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
         del sys.modules[name]
     importlib.invalidate_caches()
-    sys.path.insert(0, str(code.root))
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the user's code
     try:
-        with redirect_stdout(sys.stderr):  # what it prints is no result of ours
+        with _running(code):
             return importlib.import_module(code.module)
     except (Exception, SystemExit) as error:  # foreign code may raise anything
         raise InputRefused(
@@ -110,6 +108,16 @@ def _imported(code: OwnCode) -> ModuleType:
             "Correct it, keep training and reading of arguments below `if __name__ == '__main__':`, and read no other "
             "files.",
         ) from error
+
+
+@contextmanager
+def _running(code: OwnCode) -> Iterator[None]:
+    """Inside, the user's code finds what lies beside it, leaves nothing there, and prints beside our results."""
+    sys.path.insert(0, str(code.root))
+    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         sys.path.remove(str(code.root))
         sys.dont_write_bytecode = written
@@ -148,7 +156,7 @@ def _network(code: OwnCode, factory: Callable[..., Any], num_classes: int, in_ch
         takes = {}  # type: ignore[assignment]
     offered = {"num_classes": num_classes, "in_channels": in_channels}
     try:
-        with redirect_stdout(sys.stderr):
+        with _running(code):
             network = factory(**{name: value for name, value in offered.items() if name in takes})
     except (Exception, SystemExit) as error:
         raise InputRefused(

@@ -234,6 +234,13 @@ def test_changed_code_is_read_again_and_nothing_is_left_beside_it(write: Write) 
     assert str(renamed.root) not in sys.path
 
 
+def test_a_factory_may_import_when_it_is_called(write: Write) -> None:
+    (write("Net").root / "beside_a_test.py").write_text("from net_of_a_test import Net")
+    code = write("late", "def late():\n    from beside_a_test import Net\n    return Net()\n", module="late_net")
+    assert code.files == ("late_net.py", "beside_a_test.py", "net_of_a_test.py")
+    assert know_own_network(code, SIDES).classifier_layer == "fc"
+
+
 # What is refused
 
 
