@@ -11,7 +11,8 @@ from compressor.inputs.card import TeacherCard
 from compressor.inputs.card_facts import Facts
 from compressor.inputs.own_code import ARCHIVE, module_path, own_code, packed_code
 from compressor.students.architectures import build_network
-from compressor.students.own_networks import DROP_NOTHING, know_own_network
+from compressor.students.last_layer import DROP_NOTHING
+from compressor.students.own_networks import know_own_network
 from exporters.causes import one_line
 
 

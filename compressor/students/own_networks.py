@@ -3,8 +3,7 @@
 A factory is called without arguments, but with `num_classes` and `in_channels` where it has parameters of these names.
 Where it takes no number of classes, its last layer is made anew with as many outputs as are asked for.
 
-Which layer is the last is seen by passing two images through: the one linear layer, or 1x1 convolution, whose output is
-the network's own. As with timm's networks, what it reads is taken as the feature map, of one position; a map of a 1x1
+As with timm's networks, what the last layer reads is taken as the feature map, of one position; the map of a 1x1
 convolution whose average is the output is one of class scores, as SqueezeNet's.
 """
 
@@ -15,32 +14,22 @@ import importlib
 import inspect
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from compressor.errors import InputRefused, UsageFault
 from compressor.inputs.nearest import did_you_mean
 from compressor.inputs.own_code import OwnCode
 from compressor.students.architecture import Architecture
+from compressor.students.last_layer import CHANNELS, described, last_layer
 from compressor.students.timm_networks import without_layer
-from exporters.causes import one_line
 
-NUM_TRACED = 2  # images: with one, a network that drops its batch dimension would not be seen
-CHANNELS = (3, 1, 4)  # tried in this order on a network without a convolution
-CLOSE = {"rtol": 1e-4, "atol": 1e-6}  # an average is summed in another order
-SHOWN = 3
-DROP_NOTHING = "Take what follows the last layer, such as .squeeze() or .view(), out of forward: it has no weights."
-RETURN_ONE = (
-    "Write a class that inherits from the network's and returns that one tensor from its forward, and name it in "
-    "--arch: its weights keep their names."
-)
 CONTRACT = "A function or a class was expected that gives an untrained network, called without arguments."
 
 
@@ -102,7 +91,7 @@ def _imported(code: OwnCode) -> ModuleType:
             return importlib.import_module(code.module)
     except (Exception, SystemExit) as error:  # foreign code may raise anything
         raise InputRefused(
-            f"The code of the teacher, {code.files[0]}, does not run: {_said(error)}.",
+            f"The code of the teacher, {code.files[0]}, does not run: {described(error)}.",
             "A file was expected that can be imported and defines the network. A run keeps a copy of it and of the "
             "Python files that it imports from beside itself, and of no others.",
             "Correct it, keep training and reading of arguments below `if __name__ == '__main__':`, and read no other "
@@ -160,7 +149,7 @@ def _network(code: OwnCode, factory: Callable[..., Any], num_classes: int, in_ch
             network = factory(**{name: value for name, value in offered.items() if name in takes})
     except (Exception, SystemExit) as error:
         raise InputRefused(
-            f"The factory {code.name} failed: {_said(error)}.",
+            f"The factory {code.name} failed: {described(error)}.",
             "It is called without arguments, but with num_classes and in_channels where it has parameters of these "
             "names.",
             "Give all other parameters a default, or write a function that calls it with yours.",
@@ -171,27 +160,14 @@ def _network(code: OwnCode, factory: Callable[..., Any], num_classes: int, in_ch
             "A torch.nn.Module was expected.",
             "Return the network itself, untrained; its weights come from --teacher.",
         )
-    return network.cpu().eval()
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {one_line(error)}".rstrip(".: ")
+    return network.cpu().float().eval()
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Last:
-    """The layer whose output is the network's."""
-
-    name: str
-    is_linear: bool
-    in_channels: int  # of the image
-
-
 def _architecture(code: OwnCode, factory: Callable[..., Any], sides: tuple[int, int]) -> Architecture:
-    last = _last_layer(code, factory, sides)
+    last = last_layer(code.name, _network(code, factory, 2, CHANNELS[0]), sides)
 
     def build(num_classes: int, in_channels: int, _width: float) -> nn.Module:
         network = _network(code, factory, num_classes, in_channels)
@@ -230,86 +206,3 @@ class _Features(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.network(x)
         return features.flatten(1)[:, :, None, None]
-
-
-def _last_layer(code: OwnCode, factory: Callable[..., Any], sides: tuple[int, int]) -> _Last:
-    """Found on random images.
-
-    Raises:
-        InputRefused: the network does not take the images, gives no logits, or does something to its last layer's.
-    """
-    network = _network(code, factory, 2, CHANNELS[0])
-    stem = next((layer.in_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
-    faults = []
-    for channels in CHANNELS if stem is None else (stem,):
-        images = torch.rand(NUM_TRACED, channels, *sides, generator=torch.Generator().manual_seed(0))
-        try:
-            with torch.no_grad(), _recorded(network) as outputs:
-                logits = network(images)
-        except (Exception, SystemExit) as error:
-            faults.append(_said(error))
-            continue
-        name = _whose_output(code, _checked(code, logits), outputs)
-        return _Last(name, isinstance(network.get_submodule(name), nn.Linear), channels)
-    height, width = sides
-    shape = "" if stem is None else f" of {stem} channel{'s' * (stem != 1)}"
-    raise InputRefused(
-        f"The network {code.name} does not take images of {height}x{width} pixels{shape}: {faults[0]}.",
-        "A network was expected that takes a batch of images, (B, C, H, W), of the teacher's input size.",
-        "State the size that it was trained on with --input-size, or correct its forward.",
-    )
-
-
-@contextmanager
-def _recorded(network: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """By name, in the order of their calls, what linear layers and 1x1 convolutions put out in the forward inside."""
-    found: dict[str, Tensor] = {}
-    handles = [
-        layer.register_forward_hook(lambda _layer, _inputs, output, name=name: found.update({name: output.clone()}))
-        for name, layer in network.named_modules()
-        if name and (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)))
-    ]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _checked(code: OwnCode, output: object) -> Tensor:
-    """The output (B, K) of two images.
-
-    Raises:
-        InputRefused: it is anything else.
-    """
-    if isinstance(output, Tensor) and output.ndim == 2 and len(output) == NUM_TRACED:
-        return output
-    if isinstance(output, Tensor):
-        gave = f"gives a tensor of shape {tuple(output.shape)} for {NUM_TRACED} images"
-    elif isinstance(output, Mapping):
-        gave = f"gives a dictionary ({', '.join(map(str, list(output)[:SHOWN]))})"
-    elif isinstance(output, tuple | list):
-        gave = f"gives a {type(output).__name__} of {len(output)} outputs"
-    else:
-        gave = f"gives a {type(output).__name__}"
-    flat = isinstance(output, Tensor) and output.ndim < 2
-    raise InputRefused(
-        f"The network {code.name} {gave}.",
-        "One tensor (B, K) was expected: K logits, or K numbers, for each image.",
-        DROP_NOTHING if flat else RETURN_ONE,
-    )
-
-
-def _whose_output(code: OwnCode, logits: Tensor, outputs: Mapping[str, Tensor]) -> str:
-    """The last of the layers whose output, averaged over positions where it has any, is the network's."""
-    for name, output in reversed(list(outputs.items())):
-        own = output.flatten(2).mean(dim=2) if output.ndim > 2 else output
-        if own.shape == logits.shape and torch.allclose(own, logits, equal_nan=True, **CLOSE):
-            return name
-    last = ", ".join(list(outputs)[-SHOWN:])
-    raise InputRefused(
-        f"The output of the network {code.name} is that of none of its "
-        f"{'layers' if not last else f'linear layers or 1x1 convolutions, of which the last are {last}'}.",
-        "The logits of a last linear layer, as it gives them, were expected: no softmax, sigmoid or scaling after it.",
-        "Return these logits from forward; softmax and sigmoid have no weights, so the same file of weights fits.",
-    )
