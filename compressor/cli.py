@@ -513,12 +513,15 @@ def compare(
 @app.command()
 def verify(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a finished run")],
+    run_code: Annotated[
+        bool, typer.Option("--run-code", help="let the code of a network of the user's own, in that folder, run")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Check that a run folder still is what its report says. Hashes, renderings, parity; writes nothing."""
     from compressor.verifying import verify_run
 
-    checks = verify_run(run_folder)
+    checks = verify_run(run_folder, run_code=run_code)
     if as_json:
         _print_json([asdict(check) for check in checks])
     else:

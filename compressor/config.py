@@ -31,6 +31,8 @@ from compressor import __version__
 from compressor.deprecated import SETTINGS as FORMER
 from compressor.durations import seconds_of, written
 from compressor.errors import UsageFault
+from compressor.inputs.card import CHANNELS, MULTI_LABEL, MULTI_LABEL_EXPECTED
+from compressor.inputs.own_code import is_own_name, module_path
 from compressor.stages import atomic_write_text
 from compressor.yaml_files import read_yaml
 
@@ -66,6 +68,17 @@ def _square(value: object) -> object:
     return parts * 2 if isinstance(parts, tuple) and len(parts) == 1 else parts
 
 
+def _no_multi_label(value: object) -> object:
+    """Refused with its reason: it is no misspelling of a task."""
+    if value in MULTI_LABEL:
+        raise ValueError(
+            f"--task is {value!r}",
+            f"{MULTI_LABEL_EXPECTED}; --task regression distils the logits as numbers, and the sigmoid is applied to "
+            "those of the student",
+        )
+    return value
+
+
 def _duration(value: object) -> str:
     """`90m`, `1h30m` and `5400s` are one budget: the same text, and the same fingerprint of what it decides."""
     try:
@@ -98,7 +111,9 @@ class TeacherConfig(Section):
 
     file: AbsolutePath = Field(description="the trained teacher: our checkpoint, or weights of a known architecture")
     architecture: str | None = Field(
-        None, description="architecture of bare weights, such as resnet18; default: the one that they fit"
+        None,
+        description="architecture of bare weights, such as resnet18, or module:factory of your own code, which then "
+        "runs, such as mynet:build; default: the one that they fit",
     )
     weights: str | None = Field(
         None, min_length=1, description="where in a training checkpoint the weights are, such as model_ema"
@@ -106,7 +121,9 @@ class TeacherConfig(Section):
     trust_pickle: bool = Field(
         False, description="let the teacher's file run code while it is read, to get its weights"
     )
-    code: AbsolutePath | None = Field(None, description="Python file with the classes of a teacher of --trust-pickle")
+    code: AbsolutePath | None = Field(
+        None, description="Python file with the factory of --arch, or with the classes of a teacher of --trust-pickle"
+    )
     card: AbsolutePath | None = Field(None, description="YAML card of a bare state dict; default: t.yaml beside t.pt")
     feature_layer: str | None = Field(None, description="module whose output is the last feature map")
     classifier_layer: str | None = Field(None, description="the final linear layer")
@@ -114,21 +131,24 @@ class TeacherConfig(Section):
     std: PerChannel | None = Field(None, description="what the teacher then divides by per channel")
     input_size: Size | None = Field(None, description="height and width of the teacher's input, such as 32x32")
     class_names: AbsolutePath | None = Field(None, description="text file, one class per line in index order")
-    task: Literal["classification", "segmentation", "regression"] | None = Field(
-        None, description="what its outputs mean; default: what its card or its architecture says"
-    )
+    task: Annotated[
+        Literal["classification", "segmentation", "regression"] | None, BeforeValidator(_no_multi_label)
+    ] = Field(None, description="what its outputs mean; default: what its card or its architecture says")
 
     @model_validator(mode="after")
     def _consistent(self) -> TeacherConfig:
-        if self.code is not None and not self.trust_pickle:
-            raise ValueError("--code is given without --trust-pickle", "--code goes with --trust-pickle, as it runs")
+        if self.code is not None and not self.trust_pickle and not is_own_name(self.architecture):
+            raise ValueError(
+                "--code is given without --trust-pickle and without --arch module:factory",
+                "--code goes with one of them, as it runs",
+            )
         if (self.mean is None) != (self.std is None):
             raise ValueError("only one of --mean and --std is given", "--mean and --std go together")
         if self.mean is not None and self.std is not None:
-            if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            if len(self.mean) != len(self.std) or len(self.mean) not in CHANNELS.values():
                 raise ValueError(
                     f"--mean has {len(self.mean)} and --std has {len(self.std)} numbers",
-                    "--mean and --std have one number per channel, 1 or 3",
+                    "--mean and --std have one number per channel, 1, 3 or 4",
                 )
             if min(self.std) <= 0:
                 raise ValueError(f"--std has {min(self.std)}", "every number of --std is above 0")
@@ -491,6 +511,7 @@ def resolve(flags: Mapping[str, object], file: Path | None) -> Resolved:
         flag = FLAGS.get(dotted, FLAGS[_OPTIONS])
         label = flag if dotted in FLAGS else f"{flag} {_option(dotted)}"
         given[dotted] = _Given(value, flag, label)
+    _name_the_code(given, file)
     try:
         config = RunConfig.model_validate(_nest(given))
     except ValidationError as error:
@@ -505,6 +526,15 @@ def resolve(flags: Mapping[str, object], file: Path | None) -> Resolved:
     names = [name for name in FIELDS if name != _OPTIONS or not config.distill.options]
     origins = {name: given[name].origin if name in given else "default" for name in names}
     return Resolved(config, origins | {name: entry.origin for name, entry in given.items()}, tuple(warnings))
+
+
+def _name_the_code(given: dict[str, _Given], file: Path | None) -> None:
+    """The file of `--arch module:factory`, by its whole path: a run may go on from another folder."""
+    named = given.get("teacher.architecture")
+    if named is not None and is_own_name(named.value) and "teacher.code" not in given:
+        folder = file.absolute().parent if file is not None and named.origin == file.name else Path.cwd()
+        path = module_path(folder, str(named.value))
+        given["teacher.code"] = _Given(str(path), named.origin, named.label)
 
 
 def save_resolved(resolved: Resolved, path: Path) -> None:

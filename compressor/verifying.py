@@ -19,6 +19,8 @@ from torch import nn
 from compressor.deploy.variants import Variant
 from compressor.gates.releases import differing
 from compressor.inputs.card import TeacherCard
+from compressor.inputs.own_code import ARCHIVE, is_own_name
+from compressor.inputs.own_teacher import know_packed_network
 from compressor.inputs.teacher import Classifier, load_teacher
 from compressor.provenance.manifest import MANIFEST, read_manifest, run_manifest
 from compressor.report.leaks import checked_image_sets
@@ -55,8 +57,11 @@ class Check:
     found: str
 
 
-def verify_run(path: Path) -> tuple[Check, ...]:
+def verify_run(path: Path, *, run_code: bool = False) -> tuple[Check, ...]:
     """All checks of a run folder, in their order.
+
+    Args:
+        run_code: the code of a teacher of the user's own network, which lies in the run folder, may run.
 
     Raises:
         UsageFault: there is no report.
@@ -69,8 +74,8 @@ def verify_run(path: Path) -> tuple[Check, ...]:
         "manifest": lambda: _manifest(report, folder),
         "renderings": lambda: _renderings(report, folder),
         "held-out images": lambda: _held_out(report, folder),
-        "parity": lambda: _parity(folder),
-        "agreement": lambda: _agreement(report, folder),
+        "parity": lambda: _with_code(folder, run_code) or _parity(folder),
+        "agreement": lambda: _with_code(folder, run_code) or _agreement(report, folder),
     }
     return tuple(_checked(name, check) for name, check in checks.items())
 
@@ -179,6 +184,18 @@ def _held_out(report: Report, folder: Path) -> Found:
 
 
 # --- what the files compute -------------------------------------------------------------------------------------------
+
+
+def _with_code(folder: Path, run_code: bool) -> Found | None:
+    """Why the teacher cannot be asked; None where it can. A run folder may come from anybody, and its code with it."""
+    card = _card(folder)
+    if not is_own_name(card.architecture):
+        return None
+    if not run_code:
+        said = f"the teacher is made by code in the run folder, {card.architecture}, which --run-code lets run"
+        return Found((), said, "skipped")
+    know_packed_network(card, folder / "teacher" / ARCHIVE)
+    return None
 
 
 def _parity(folder: Path) -> Found:

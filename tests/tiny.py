@@ -37,9 +37,9 @@ def card(
         "num_classes": num_classes,
         "class_names": tuple(f"class {k}" for k in range(num_classes)),
         "input_shape": image_shape,
-        "channel_order": "L" if channels == 1 else "RGB",
-        "mean": (0.45, 0.5, 0.55)[:channels],
-        "std": (0.2, 0.25, 0.3)[:channels],
+        "channel_order": {1: "L", 3: "RGB", 4: "RGBA"}[channels],
+        "mean": (0.45, 0.5, 0.55, 0.6)[:channels],
+        "std": (0.2, 0.25, 0.3, 0.35)[:channels],
     }
     return TeacherCard(**{**fields, **changes})
 

@@ -28,6 +28,7 @@ from exporters.onnx_normalisation import normalise_inside
 from exporters.onnx_to_int8 import PER_CHANNEL_OPSET, check_quantisable
 from exporters.tensorrt_operators import check_operators
 
+ORDERS = {1: "L", 3: "RGB", 4: "RGBA"}  # how images of so many channels are read
 REDUCED = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 # What `read_samples` says of folders named like a teacher's classes; an ONNX file has no names for its classes.
@@ -53,8 +54,8 @@ def read_classifier(request: ExportRequest) -> Classifier:
     """Read the source and refuse what cannot become an export.
 
     Raises:
-        InputRefused: it is no fp32 classifier or segmenter of images with one or three channels that ONNX Runtime can
-            run.
+        InputRefused: it is no fp32 classifier or segmenter of images with one, three or four channels that ONNX Runtime
+            can run.
         UsageFault: its opset is above what the target reads, or --mean and --std are for other images.
     """
     name = request.source.name
@@ -141,10 +142,10 @@ def _check_fit(request: ExportRequest, interface: ClassifierInterface, opset: in
             "Export the model again with that opset, or choose another --target.",
         )
     channels, *sides = interface.image_shape
-    if channels not in (1, 3):
+    if channels not in ORDERS:
         raise InputRefused(
             f"{request.source.name} takes images of {channels} channels.",
-            "Folders hold images of 1 or 3 channels.",
+            "Folders hold images of 1, 3 or 4 channels.",
             "Export a model for such images.",
         )
     if interface.num_classes < 2 or not all(MIN_SIDE <= side <= MAX_SIDE for side in sides):
@@ -194,7 +195,7 @@ def _card(interface: ClassifierInterface) -> TeacherCard:
         num_classes=interface.num_classes,
         class_names=tuple(str(index) for index in range(interface.num_classes)),
         input_shape=interface.image_shape,
-        channel_order="L" if channels == 1 else "RGB",
+        channel_order=ORDERS[channels],
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
     )

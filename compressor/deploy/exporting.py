@@ -62,8 +62,8 @@ def export_classifier(request: ExportRequest, reporter: Reporter) -> Export:
     An export that is in the folder already is replaced as a whole, or stays as it was.
 
     Raises:
-        InputRefused: the file is no fp32 ONNX classifier or segmenter of images with one or three channels that ONNX
-            Runtime can run, or no image is usable.
+        InputRefused: the file is no fp32 ONNX classifier or segmenter of images with one, three or four channels that
+            ONNX Runtime can run, or no image is usable.
         UsageFault: the file's opset is above what the target reads, or the folder is not ours or cannot be written.
     """
     check_out(request.out)

@@ -14,6 +14,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 Task = Literal["classification", "segmentation", "regression"]
 """What the output means: logits of K classes (K,), logits of K classes for every pixel (K, H, W), or K numbers (K,)."""
 
+CHANNELS = {"L": 1, "RGB": 3, "BGR": 3, "RGBA": 4}
+"""Channels of an image by their order; of four, whatever the files' own four bands are."""
+
+MULTI_LABEL = ("multilabel", "multi-label", "multi_label")
+"""What a task is called that is none of ours."""
+MULTI_LABEL_EXPECTED = (
+    "Several labels for one image are not distilled as classes: the losses compare softmaxes and the report the first "
+    "class, and of independent labels both would be wrong"
+)
+
 CARD_VERSION: Literal[1] = 1
 VOID = 255  # in a mask: no class; so a segmentation has at most 255 of them
 MIN_SIDE, MAX_SIDE = 4, 4096  # pixels
@@ -47,7 +57,7 @@ class TeacherCard(BaseModel):
     )
     crop: Literal["centre", "none"] = "centre"
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
-    channel_order: Literal["RGB", "BGR", "L"] = "RGB"
+    channel_order: Literal["RGB", "BGR", "L", "RGBA"] = "RGB"
     value_range: tuple[float, float] = Field(
         default=(0.0, 1.0), description="what black and white become before mean and std"
     )
@@ -60,9 +70,9 @@ class TeacherCard(BaseModel):
     def _consistent(self) -> TeacherCard:
         channels, height, width = self.input_shape
         problems = []
-        if channels not in (1, 3) or any(not MIN_SIDE <= side <= MAX_SIDE for side in (height, width)):
+        if channels not in CHANNELS.values() or any(not MIN_SIDE <= side <= MAX_SIDE for side in (height, width)):
             problems.append(
-                f"input_shape {self.input_shape} must be 1 or 3 channels of {MIN_SIDE} to {MAX_SIDE} pixels"
+                f"input_shape {self.input_shape} must be 1, 3 or 4 channels of {MIN_SIDE} to {MAX_SIDE} pixels"
             )
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize,)
         if any(side is not None and not MIN_SIDE <= side <= MAX_SIDE for side in sides):
@@ -75,7 +85,7 @@ class TeacherCard(BaseModel):
             problems.append(f"{len(self.class_names)} class_names for {self.num_classes} classes")
         if len(set(self.class_names)) != len(self.class_names):
             problems.append("class_names must differ from each other")
-        if (channels == 1) != (self.channel_order == "L"):
+        if channels in CHANNELS.values() and CHANNELS[self.channel_order] != channels:
             problems.append(f"channel_order {self.channel_order} does not fit {channels} channels")
         if len(self.mean) != channels or len(self.std) != channels:
             problems.append(f"mean and std need {channels} numbers each")

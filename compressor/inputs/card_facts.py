@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from compressor.errors import CompressError, InputRefused, UsageFault
-from compressor.inputs.card import Task, TeacherCard
+from compressor.inputs.card import CHANNELS, MULTI_LABEL, MULTI_LABEL_EXPECTED, Task, TeacherCard
 from compressor.inputs.nearest import did_you_mean
 from compressor.students.architectures import ARCHITECTURES, teacher_architectures
 
@@ -90,6 +90,12 @@ class Facts:
             self.state("task", tasks[0], DEFAULT)
         stated, source = self.values["task"], self.origin["task"]
         error: type[CompressError] = UsageFault if source == FROM_FLAG else InputRefused
+        if stated in MULTI_LABEL:
+            raise error(
+                f"The task of the teacher {self.file} is '{stated}' in {source}.",
+                f"{MULTI_LABEL_EXPECTED}.",
+                "Distil its logits as numbers with --task regression, and apply the sigmoid to the student's.",
+            )
         if stated not in get_args(Task):
             raise error(
                 f"The task of the teacher {self.file} is '{stated}' in {source}.",
@@ -121,9 +127,10 @@ class Facts:
             numbers = self.values.get("task") == "regression"  # what they are called matters to nobody but the reader
             self.state("class_names", [f"out{k}" if numbers else str(k) for k in range(num_classes)], ASSUMED)
             if not numbers:
+                span = "0 and 1" if num_classes == 2 else f"0 to {num_classes - 1}"
                 warnings.append(
-                    f"No class names are stated: the classes of {self.file} are called 0 to {num_classes - 1}, "
-                    "in the order of its outputs."
+                    f"No class names are stated: the classes of {self.file} are called {span}, in the order of its "
+                    "outputs."
                 )
         if input_size is not None:
             sides = input_size if isinstance(input_size, list | tuple) else (input_size, input_size)
@@ -135,8 +142,8 @@ class Facts:
                 f"No input size is stated: {usual}x{usual} pixels, usual for {self.values['architecture']}, "
                 "were assumed; --input-size or the card states another."
             )
-        if "channel_order" not in self.values and channels == 1:
-            self.state("channel_order", "L", FROM_WEIGHTS)
+        if "channel_order" not in self.values and channels in (1, 4):
+            self.state("channel_order", "L" if channels == 1 else "RGBA", FROM_WEIGHTS)
         return warnings
 
     def card(self) -> TeacherCard:
@@ -155,7 +162,7 @@ class Facts:
             )
         values = dict(self.values)
         if not self.are_normalised:
-            channels = 1 if values.get("channel_order") == "L" else 3
+            channels = CHANNELS.get(str(values.get("channel_order")), 3)
             values |= {"mean": [0.0] * channels, "std": [1.0] * channels}
         try:
             return TeacherCard.model_validate(values)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 
 from torch import Tensor, nn
 
 from compressor.inputs.known_forms import KnownForm, Shapes, form_of, known_forms, nearest_names, proposals
+from compressor.inputs.own_code import is_own_name
 from compressor.students.architectures import ARCHITECTURES, build_network, teacher_architectures
 from compressor.students.unallocated import Unallocated
 
@@ -97,7 +99,10 @@ def class_count(tensors: Mapping[str, Tensor], architecture: str) -> int | None:
 
 def channel_count(tensors: Mapping[str, Tensor], architecture: str) -> int | None:
     """Image channels that the first convolution of `architecture` takes; None where its weight is not there."""
-    stem = next(name for name, form in expected_forms(architecture, 2, 3, 1.0).items() if len(form.shape) == 4)
+    forms = expected_forms(architecture, 2, 3, 1.0)
+    stem = next((name for name, form in forms.items() if len(form.shape) == 4), None)
+    if stem is None:
+        return ARCHITECTURES[architecture].only_channels
     weight = tensors.get(stem)
     return weight.shape[1] if weight is not None and weight.ndim == 4 else None
 
@@ -177,16 +182,28 @@ def computed_form(architecture: str) -> KnownForm:
     return form_of(small, large)
 
 
-@lru_cache(maxsize=64)
 def expected_forms(architecture: str, num_classes: int, in_channels: int, width: float) -> Mapping[str, Form]:
     """The form of every tensor of an architecture, in its order."""
-    with Unallocated():
+    # The user's own code may have changed since this name was last asked for.
+    look = remembered_forms.__wrapped__ if is_own_name(architecture) else remembered_forms
+    return look(architecture, num_classes, in_channels, width)
+
+
+@lru_cache(maxsize=64)
+def remembered_forms(architecture: str, num_classes: int, in_channels: int, width: float) -> Mapping[str, Form]:
+    """`expected_forms` of a network of ours or of a package's, which is the same each time."""
+    with _sketching(architecture):
         network = build_network(architecture, num_classes, in_channels, width)
     return {name: Form.of(tensor) for name, tensor in network.state_dict().items()}
 
 
+def _sketching(architecture: str) -> AbstractContextManager[object]:
+    """Networks without memory for their weights, but for the user's own: their code may read what it has drawn."""
+    return nullcontext() if is_own_name(architecture) else Unallocated()
+
+
 def layer_types(architecture: str) -> Mapping[str, type[nn.Module]]:
     """Class of every named layer of an architecture."""
-    with Unallocated():
+    with _sketching(architecture):
         network = build_network(architecture, 2)
     return {name: type(module) for name, module in network.named_modules() if name}

@@ -1,6 +1,6 @@
 """One image file to the pixels that a teacher sees.
 
-    bytes -> decode -> upright (EXIF) -> RGB or grey -> resize -> crop -> uint8 (C, H, W)
+    bytes -> decode -> upright (EXIF) -> RGB, grey or four bands -> resize -> crop -> uint8 (C, H, W)
 
 Resizing is Pillow's, on 8-bit pixels, with its antialiasing filter (`nearest` has none), which is what torchvision does
 to PIL images. With the card's resize r and the input size h x w:
@@ -30,6 +30,7 @@ FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
+FOUR_BANDS = ("RGBA", "RGBa", "RGBX", "CMYK")
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
 
 
@@ -82,7 +83,12 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _in_mode(image: Image.Image, channel_order: str) -> Image.Image:
-    """RGB (a BGR teacher turns the channels round itself) or grey; alpha over white, 16 bits scaled to 8."""
+    """RGB (a BGR teacher turns the channels round itself) or grey; alpha over white, 16 bits scaled to 8.
+
+    For a teacher of four channels the file's own four bands, whatever they are.
+    """
+    if channel_order == "RGBA":
+        return _four_bands(image)
     mode = "L" if channel_order == "L" else "RGB"
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         wide = np.asarray(image).astype(np.uint32)
@@ -94,6 +100,14 @@ def _in_mode(image: Image.Image, channel_order: str) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image if image.mode == mode else image.convert(mode)
+
+
+def _four_bands(image: Image.Image) -> Image.Image:
+    """The bands as numbers: Pillow resizes what it knows as alpha with weights, so it is told that it is ink."""
+    if image.mode not in FOUR_BANDS:
+        count = len(image.getbands())
+        raise UnusableImage(f"it has {count} band{'s' * (count != 1)}, and the teacher takes images of 4")
+    return Image.frombytes("CMYK", image.size, image.tobytes())
 
 
 def resized_and_cropped(image: Image.Image, card: TeacherCard, resample: Image.Resampling) -> Image.Image:

@@ -37,6 +37,9 @@ from compressor.inputs.identify import (
     without_auxiliary,
 )
 from compressor.inputs.nearest import did_you_mean
+from compressor.inputs.one_logit import ONE_LOGIT, with_two_logits
+from compressor.inputs.own_code import is_own_name
+from compressor.inputs.own_teacher import check_own_output, know_the_own_network
 from compressor.inputs.refusals import KNOWN, existing_file, listed, refuse_kind, way_forward
 from compressor.inputs.trusted_file import TRUSTED_KINDS, read_trusted
 from compressor.inputs.wrapped import network_tensors
@@ -187,7 +190,8 @@ def read_teacher(
         classifier_layer: the final layer, likewise.
         weights_key: where in a training checkpoint the weights are; without it `training_file` chooses.
         trust_pickle: the file may run code.
-        code: Python file with the classes that the file was saved from.
+        code: Python file with the classes that the file was saved from, or with the factory that `architecture` names;
+            without it that is looked for in the current folder.
         overrides: card fields from flags, and `input_size` (pixels, or height and width); None counts as not given.
 
     Raises:
@@ -196,10 +200,6 @@ def read_teacher(
     """
     path = existing_file(path)
     contents, warnings = _weights(path, weights_key, code, trust_pickle=trust_pickle)
-    tensors, said = network_tensors(path.name, contents.tensors, architecture)
-    warnings += said
-    tensors, num_auxiliary = without_auxiliary(tensors)
-
     flags = {
         "architecture": architecture,
         "feature_layer": feature_layer,
@@ -216,6 +216,11 @@ def read_teacher(
     if card_file is not None:
         facts.state_all(read_card_file(card_file), card_file.name)
     facts.state_all(stated, FROM_FLAG)
+    if is_own_name(architecture):
+        warnings.append(know_the_own_network(facts, code, input_size))
+    tensors, said = network_tensors(path.name, contents.tensors, architecture)
+    warnings += said
+    tensors, num_auxiliary = (tensors, 0) if is_own_name(architecture) else without_auxiliary(tensors)
     name = _known_architecture(facts, tensors)
 
     task = facts.settle_task(name)
@@ -226,20 +231,26 @@ def read_teacher(
             "training."
         )
     classes, channels = class_count(tensors, name), channel_count(tensors, name)
+    if classes == 1 and task == "classification":
+        tensors, classes = with_two_logits(facts, tensors, ARCHITECTURES[name].classifier_layer), 2
+        warnings.append(ONE_LOGIT)
     if classes is not None and classes < 2 and task != "regression":
         raise InputRefused(
             f"The teacher {path.name} has {classes} classes.",
             f"A {task} of at least 2 classes was expected.",
-            "Give a teacher whose final layer has one output per class, and two for a yes-or-no question"
-            + ("; a teacher of one number is one of --task regression." if task == "classification" else "."),
+            "Give a teacher whose final layer has one output per class, and two for a yes-or-no question.",
         )
-    warnings += facts.complete(ARCHITECTURES[name].family, classes or 2, channels or 3, input_size)
+    warnings += facts.complete(
+        ARCHITECTURES[name].family, classes or 2, channels or ARCHITECTURES[name].only_channels or 3, input_size
+    )
     card = facts.card()
     if differences := compare(name, tensors, card.width):
         _refuse_architecture(facts, str(differences), tensors)
     _check_size(facts, card)
     _check_against_weights(facts, card, classes, channels)
     _check_layers(facts, card)
+    if is_own_name(name):
+        check_own_output(card)
     if bad := _non_finite(tensors):
         raise InputRefused(
             f"The teacher {path.name} holds NaN or infinity in {listed(bad)}.",
@@ -320,6 +331,12 @@ def _known_architecture(facts: Facts, tensors: Mapping[str, Tensor]) -> str:
         )
     source = facts.origin["architecture"]
     error: type[CompressError] = UsageFault if source == FROM_FLAG else InputRefused
+    if is_own_name(name):
+        raise error(
+            f"The architecture '{name}' from {source} names code, which would have to run.",
+            "Code runs where the flag --arch names it, and not because a card or a checkpoint does.",
+            f"Where it is your own, add --arch {name}.",
+        )
     if str(name).startswith(TIMM):
         raise error(
             f"The architecture '{name}' from {source} is not to be had here.",
@@ -347,6 +364,8 @@ def _refuse_architecture(facts: Facts, differences: str, tensors: Mapping[str, T
         f"The keys and shapes of {name} were expected.",
         f"The weights fit {fits[0]}: name that one with --arch {fits[0]}."
         if fits
+        else "Name the factory of the very network that these weights were saved from, with the same arguments."
+        if is_own_name(name)
         else f"They fit no other architecture either ({_nearest(tensors)}), so give a teacher of a known one.",
     )
 

@@ -49,6 +49,12 @@ GREY: dict[str, Constants] = {
     "none": ((0.0,), (1.0,), UNIT),
     "raw bytes": ((0.0,), (1.0,), BYTES),
 }
+FOUR: dict[str, Constants] = {
+    "half": ((0.5,) * 4, (0.5,) * 4, UNIT),
+    "none": ((0.0,) * 4, (1.0,) * 4, UNIT),
+    "raw bytes": ((0.0,) * 4, (1.0,) * 4, BYTES),
+}
+TABLES = {1: GREY, 3: COLOUR, 4: FOUR}
 OWN = "samples"
 
 
@@ -96,7 +102,7 @@ def choose_normalisation(
         make_teacher: (mean, std, value_range) -> teacher with that normalisation.
         images: uint8 (N, C, H, W).
         labels: int64 (N,), -1 where unknown.
-        channels: C, 1 or 3.
+        channels: C, 1, 3 or 4.
 
     Raises:
         InputRefused: the teacher has no batch norm, so that the samples cannot tell.
@@ -108,7 +114,7 @@ def choose_normalisation(
     pixels = images[chosen].float() / 255
     truth = labels[chosen] if labelled else None
 
-    table = (COLOUR if channels == 3 else GREY) | {OWN: _own_constants(pixels)}
+    table = TABLES[channels] | {OWN: _own_constants(pixels)}
     tried = [_try(name, make_teacher(*constants), constants, pixels, truth) for name, constants in table.items()]
     ranking = sorted(tried, key=lambda candidate: _merit(candidate, tried, len(chosen)))
     best = ranking[0]

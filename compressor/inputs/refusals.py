@@ -15,7 +15,8 @@ from compressor.students.architectures import ARCHITECTURES
 OUR_FAMILIES = ("cifar_", "lenet", "unet", "deeplab", "lraspp")
 KNOWN = (
     "Known are torchvision's classifiers by their names there, such as resnet18, efficientnet_b0 or vit_b_16, and "
-    f"{', '.join(name for name in ARCHITECTURES if name.startswith(OUR_FAMILIES))}."
+    f"{', '.join(name for name in ARCHITECTURES if name.startswith(OUR_FAMILIES))}; your own network is named as "
+    "module:factory, such as mynet:build."
 )
 
 SHOWN = 3  # names that a message gives
@@ -96,7 +97,7 @@ def way_forward(path: Path, contents: Contents, architectures: tuple[str, ...]) 
         case _ if contents.tensors and fits:
             return f"Use it with --teacher {path}{fits}."
         case _ if contents.tensors:
-            return f"It fits none of the known architectures, so it cannot be a teacher yet. {KNOWN}"
+            return f"It fits none of the known architectures, so its own has to be named with --arch. {KNOWN}"
         case "ONNX":
             return (
                 "Save the weights of the PyTorch model it was exported from with "

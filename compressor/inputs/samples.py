@@ -163,7 +163,7 @@ def read_samples(
         notes.append(f"{_images(len(kept))} can be used{_left_out(skipped)}.")
     if card.channel_order == "L" and num_grey < len(kept):
         notes.append(f"{_images(len(kept) - num_grey)} in colour: seen in grey.")
-    if card.channel_order != "L" and num_grey:
+    if card.channel_order in ("RGB", "BGR") and num_grey:
         notes.append(f"{_images(num_grey)} in grey: seen with three equal channels.")
     return SampleSet(
         images=images,

@@ -92,12 +92,13 @@ class Teacher(nn.Module):
         self.network = network
         feature_layer, classifier_layer = layer_names(card)
         self.classifier: nn.Linear | nn.Conv2d
-        if ARCHITECTURES[card.architecture].pools_scores:
+        pools_scores = ARCHITECTURES[card.architecture].pools_scores
+        if pools_scores:
             self.classifier = _identity(card.num_classes)
         else:
             object.__setattr__(self, "classifier", network.get_submodule(classifier_layer))
         self._feature_layer = feature_layer
-        self._reads_input = feature_layer == classifier_layer
+        self._reads_input = feature_layer == classifier_layer and not pools_scores
         self.requires_grad_(False)
         super().train(False)
 

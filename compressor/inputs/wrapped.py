@@ -8,6 +8,7 @@ from torch import Tensor
 
 from compressor.errors import InputRefused
 from compressor.inputs.identify import below, class_count, compare, networks_within, without_auxiliary, without_wrapper
+from compressor.inputs.own_code import is_own_name
 from compressor.inputs.refusals import listed
 from compressor.inputs.training_file import AVERAGE
 from compressor.students.architectures import ARCHITECTURES, is_architecture
@@ -28,6 +29,8 @@ def network_tensors(
     Raises:
         InputRefused: several networks are found, and none is the average of another.
     """
+    if architecture is not None and is_own_name(architecture):
+        return _of_own(file, dict(tensors), architecture)
     plain, prefix = without_wrapper(tensors)
     said = [f"Every key in {file} begins with '{prefix}', which was dropped."] if prefix else []
     found = {start: name for start, name in networks_within(plain).items() if architecture in (None, name)}
@@ -58,6 +61,17 @@ def network_tensors(
             f"dropped: {they} to no layer of the network."
         )
     return below(plain, chosen), said
+
+
+def _of_own(file: str, tensors: dict[str, Tensor], architecture: str) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of a network of the user's own: only the prefixes that it does not itself give to all names go."""
+    plain, dropped = tensors, ""
+    while compare(architecture, plain):
+        start = next(iter(plain), "").partition(".")[0] + "."
+        if not all(name.startswith(start) for name in plain):  # no prefix helps: what came is what is refused
+            return tensors, []
+        plain, dropped = below(plain, start), dropped + start
+    return plain, [f"Every key in {file} begins with '{dropped}', which was dropped."] if dropped else []
 
 
 def _named(plain: dict[str, Tensor], architecture: str) -> dict[str, Tensor]:

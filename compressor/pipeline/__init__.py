@@ -42,6 +42,8 @@ from compressor.inputs.card import VOID, TeacherCard
 from compressor.inputs.evaluation import evaluation_set
 from compressor.inputs.masks import check_masks, read_masks
 from compressor.inputs.near_copies import thumbnails
+from compressor.inputs.own_code import ARCHIVE, pack
+from compressor.inputs.own_teacher import know_packed_network
 from compressor.inputs.pool import read_pool
 from compressor.inputs.samples import UNKNOWN, SampleSet, no_samples, read_samples, split_samples
 from compressor.inputs.settle import checked_identity, provisional_card, settled_card
@@ -52,7 +54,7 @@ from compressor.methods import check_fit, load_method, method_names, trains_on_p
 from compressor.pipeline.budget import plan_choices, plan_warnings, schedule_in_words, settings_within_budget
 from compressor.pipeline.choices import check_options, check_the_named_student, method_for, search_for_student
 from compressor.pipeline.judging import Judged, judge, judge_disturbed
-from compressor.pipeline.run import Run, student_limits, teacher_source
+from compressor.pipeline.run import Run, own_code_of, student_limits, teacher_source
 from compressor.pipeline.together import order_of, training_together
 from compressor.report import text
 from compressor.report.candidate_picture import candidate_picture
@@ -121,7 +123,9 @@ def declare(run: Run) -> tuple[Stage, ...]:
             "precision": expected_precision(target, config.precision.precisions),
         }
     beside = config.teacher.file.with_suffix(".yaml")
-    about = (config.teacher.card or beside, config.teacher.class_names, config.teacher.code)
+    own = own_code_of(config)
+    code = (config.teacher.code,) if own is None else own.paths()
+    about = (config.teacher.card or beside, config.teacher.class_names, *code)
     about_teacher = [file for file in about if file and file.exists()]
     evaluation = () if config.report.eval is None else (config.report.eval,)
     seed = {"seed": config.seed}
@@ -148,6 +152,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
             (config.teacher.file, *about_teacher, *few_folder),
             ("weights.safetensors", "card.json"),
             section_settings(config, "teacher"),
+            optional_outputs=(ARCHIVE,),
         ),
         stage(
             "samples",
@@ -252,7 +257,7 @@ def method_versions(method: str) -> dict[str, int]:
 
 def read_the_teacher(run: Run, folder: Path) -> None:
     """The checkpoint, without running its code; its card; and whether its classifier can be shared."""
-    config = run.config.teacher
+    config, own = run.config.teacher, own_code_of(run.config)
     source = teacher_source(run)
     few = None
     if run.config.samples.folder is not None:
@@ -262,6 +267,9 @@ def read_the_teacher(run: Run, folder: Path) -> None:
     card, origin, warnings = settled_card(source, few)
     if card.task == "segmentation" and run.config.report.eval is not None:
         check_masks(run.config.report.eval)
+    if own is not None:  # from now on the teacher is made from this copy, wherever the run folder goes
+        pack(own, folder / ARCHIVE)
+        know_packed_network(card, folder / ARCHIVE)
     teacher = load_teacher(source.state_dict, card)
     identity_error = checked_identity(teacher, few)
     save_tensors(source.state_dict, folder / "weights.safetensors")

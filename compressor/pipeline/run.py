@@ -25,6 +25,8 @@ from compressor.inputs.card import TeacherCard
 from compressor.inputs.intake import TeacherSource, read_teacher
 from compressor.inputs.masks import check_masks
 from compressor.inputs.named import check_image_folder, read_class_names
+from compressor.inputs.own_code import ARCHIVE, OwnCode, is_own_name, own_code
+from compressor.inputs.own_teacher import know_packed_network
 from compressor.inputs.pixels import StoredImages, whole
 from compressor.inputs.refusals import existing_file
 from compressor.inputs.teacher import Teacher, load_teacher
@@ -74,7 +76,10 @@ class Run:
         return self.config.out / stage / name
 
     def card(self) -> TeacherCard:
-        return TeacherCard.model_validate_json(self.path("teacher", "card.json").read_text(encoding="utf-8"))
+        card = TeacherCard.model_validate_json(self.path("teacher", "card.json").read_text(encoding="utf-8"))
+        if is_own_name(card.architecture) and card.architecture == self.config.teacher.architecture:
+            know_packed_network(card, self.path("teacher", ARCHIVE))
+        return card
 
     def teacher(self) -> Teacher:
         return load_teacher(load_tensors(self.path("teacher", "weights.safetensors")), self.card()).to(self.device)
@@ -102,6 +107,7 @@ class Run:
         return place(self.part("train"), self.pool(), device, with_pool=with_pool, num_processes=number)
 
     def student(self) -> Student:
+        self.card()  # of the user's own network a pruned student is made
         return load_student(self.path("distill", "student.safetensors"), self.path("distill", "student.json"))
 
     def generator(self) -> Generator | None:
@@ -203,6 +209,7 @@ def prepare(
             "Name some of these, or leave the flag out.",
         )
     existing_file(config.teacher.file)
+    own_code_of(config)
     gates = config.gates
     asked = asked_gates(gates.file, gates.limits, gates.baseline, require_measured=gates.require_measured)
     if config.board is not None:
@@ -216,6 +223,16 @@ def prepare(
     device = training_device(config.device)
     check_gpus(ranks.local_size, device)
     return Run(config, target, device, reporter or Reporter(quiet=True), stop or StopRequest(), ranks, asked)
+
+
+def own_code_of(config: RunConfig) -> OwnCode | None:
+    """The files of the user's own network, which has not run yet; None where --arch names no code.
+
+    Raises:
+        UsageFault, InputRefused: they are not there, or no Python.
+    """
+    name, file = config.teacher.architecture, config.teacher.code
+    return own_code(name, file) if name is not None and file is not None and is_own_name(name) else None
 
 
 def teacher_source(run: Run) -> TeacherSource:

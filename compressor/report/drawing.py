@@ -18,13 +18,14 @@ INK, FAINT, PAPER = "#1a1a1a", "#6b6b6b", "#ffffff"
 
 
 def tile(image: Tensor, longest: int = TILE, *, smooth: bool = True) -> Image:
-    """(C, H, W) uint8, C 1 or 3, as an RGB picture whose longer side is at most about `longest` pixels.
+    """(C, H, W) uint8 as an RGB picture whose longer side is at most about `longest` pixels.
 
-    Small ones are enlarged by a whole factor without smoothing; where `smooth` is off none is smoothed.
+    Of four channels the first three are shown. Small ones are enlarged by a whole factor without smoothing; where
+    `smooth` is off none is smoothed.
     """
     from PIL import Image
 
-    picture = Image.fromarray(image.permute(1, 2, 0).expand(-1, -1, 3).contiguous().cpu().numpy())
+    picture = Image.fromarray(image[:3].permute(1, 2, 0).expand(-1, -1, 3).contiguous().cpu().numpy())
     longer = max(picture.size)
     if longer > longest:
         width, height = (max(1, side * longest // longer) for side in picture.size)

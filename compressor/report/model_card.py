@@ -131,13 +131,16 @@ def _uses(_: Report) -> Iterator[str]:
     )
 
 
+_CHANNELS = {1: "grey", 3: "RGB", 4: "the four bands of a file"}
+
+
 def _running(report: Report) -> Iterator[str]:
     source = report.teacher_source
     channels, height, width = source.input_shape
     yield "## How to run it"
     yield _bullets(
         [
-            f"Input `image`: float32 (B, {channels}, {height}, {width}), {'grey' if channels == 1 else 'RGB'}, values "
+            f"Input `image`: float32 (B, {channels}, {height}, {width}), {_CHANNELS[channels]}, values "
             "from 0 to 1. The file normalises them itself; do not do it again.",
             f"Output `logits`: {_OUTPUTS[report.task]}.",
             f"{'Outputs' if report.task == 'regression' else 'Classes'} in the order of the logits: "

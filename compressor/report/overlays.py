@@ -105,7 +105,7 @@ def _parts(image: Tensor, teacher: Tensor, student: Tensor) -> Iterator[Tensor]:
     """The four pictures of a row, uint8 (3, H, W) each."""
     import torch
 
-    image = image.cpu().expand(3, -1, -1)
+    image = image[:3].cpu().expand(3, -1, -1)
     grey = image.float().mean(dim=0, keepdim=True).expand(3, -1, -1)
     ground = MIDDLE + CONTRAST * (grey - MIDDLE)
     table = torch.tensor([colour(index) for index in range(256)], dtype=torch.float32)

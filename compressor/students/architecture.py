@@ -29,6 +29,7 @@ class Architecture:
         pools_scores: the feature map already is one of class scores, made by `classifier_layer` and averaged with
             nothing after it, so that the classifier of the average is the identity.
         only_size: side in pixels of the one square that it takes; None where it takes any.
+        only_channels: image channels that it takes, where no convolution's weight says so.
         is_candidate: whether `--student` takes its name and `--student auto` looks at it; of others a student can be a
             pruned copy alone.
     """
@@ -44,4 +45,5 @@ class Architecture:
     full_size: bool = False
     pools_scores: bool = False
     only_size: int | None = None
+    only_channels: int | None = None
     is_candidate: bool = True

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from compressor.students import dense
 from compressor.students.architecture import Architecture
+from compressor.students.own_networks import own_architecture
 from compressor.students.small_images import CifarMobileNetV2, CifarResNet, LeNet5, WideResNet
 from compressor.students.timm_networks import timm_architecture
 from compressor.students.torchvision_classifiers import torchvision_classifiers
@@ -158,10 +159,10 @@ def _unet(base: int) -> Architecture:
 
 
 class _Architectures(dict[str, Architecture]):
-    """By name; a name such as `timm:resnet18` is looked up in timm, and not among the others."""
+    """By name; `timm:resnet18` is looked up in timm, and `mynet:build` in the user's own code where it was named."""
 
     def __missing__(self, name: object) -> Architecture:
-        found = timm_architecture(name) if isinstance(name, str) else None
+        found = _elsewhere(name)
         if found is None:
             raise KeyError(name)
         return found
@@ -209,7 +210,11 @@ def teacher_architectures() -> tuple[str, ...]:
 
 def is_architecture(name: object) -> bool:
     """Whether networks of this name can be built here."""
-    return isinstance(name, str) and (name in ARCHITECTURES or timm_architecture(name) is not None)
+    return isinstance(name, str) and (name in ARCHITECTURES or _elsewhere(name) is not None)
+
+
+def _elsewhere(name: object) -> Architecture | None:
+    return (own_architecture(name) or timm_architecture(name)) if isinstance(name, str) else None
 
 
 def build_network(name: str, num_classes: int, in_channels: int = 3, width: float = 1.0) -> nn.Module:

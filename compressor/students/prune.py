@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import InputRefused
+from compressor.inputs.own_code import is_own_name
 from compressor.inputs.teacher import Teacher, layer_names
-from compressor.students.architectures import split_backbone
+from compressor.students.architectures import ARCHITECTURES, build_network, match_shapes, split_backbone
 from compressor.students.importance import (
     BATCH,
     DENSE_BATCH_PIXELS,
@@ -57,6 +58,7 @@ def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int, im
     few = None if images is None or len(images) < 2 else _few(teacher, images)
     if few is not None:
         importance = LogitImportance(logit_changes(network, few, _batch(teacher)), otherwise=importance)
+    otherwise = f"Use --student {'width:0.5' if ARCHITECTURES[card.architecture].scales else 'auto'}"
     example = torch.zeros(1, card.input_shape[0], *_traced_sides(teacher))
     try:
         pruner = tp.pruner.MagnitudePruner(
@@ -71,22 +73,39 @@ def pruned_backbone(teacher: Teacher, ratio: float, *, channel_multiple: int, im
         pruner.step()
         with torch.no_grad():
             network.eval()(example)
+        body = split_backbone(network, card.architecture)
+        if is_own_name(card.architecture):
+            _check_rebuilt(body, teacher, example)
     except Exception as error:  # torch-pruning raises whatever its tracing met
         raise InputRefused(
             f"Pruning {card.architecture} by {ratio} failed: {type(error).__name__}: {one_line(error)}.",
             "Pruning needs a network whose channel groups torch-pruning can trace.",
-            "Use --student width:0.5, or name a smaller architecture.",
+            f"{otherwise}, or name a smaller architecture.",
         ) from error
     if _num_channels(network) == _num_channels(teacher.network):
         raise NothingPruned(
             f"Pruning {card.architecture} by {ratio} removes no channel.",
             f"Channels leave down to a multiple of {channel_multiple}, the target's own, and no layer keeps fewer.",
-            "Use a larger ratio, or --student width:0.5.",
+            f"{otherwise}, or a larger ratio.",
         )
     if few is not None:
         reestimate_batch_norms(network, few.cpu())
-    body = split_backbone(network, card.architecture)
     return Backbone(body, architecture=card.architecture, width=card.width, pruned=True)
+
+
+def _check_rebuilt(body: nn.Sequential, teacher: Teacher, example: Tensor) -> None:
+    """Of code that is not ours: whether the pruned body can be made again from its shapes, as every later stage does.
+
+    Raises:
+        Exception: it cannot, in whatever way.
+    """
+    card, weights = teacher.card, body.state_dict()
+    network = build_network(card.architecture, card.num_classes, card.input_shape[0])
+    rebuilt = match_shapes(split_backbone(network, card.architecture), weights)
+    rebuilt.load_state_dict(weights, strict=True)
+    with torch.no_grad():
+        if not torch.allclose(rebuilt.eval()(example), body.eval()(example), rtol=1e-4, atol=1e-5):
+            raise ValueError("the network made again from the shapes of its tensors answers differently")
 
 
 def rows_to_look_at(teacher: Teacher, num_images: int) -> Tensor:

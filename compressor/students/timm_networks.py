@@ -23,18 +23,18 @@ class _Features(nn.Module):
 
     def __init__(self, network: nn.Module, classifier_layer: str) -> None:
         super().__init__()
-        self.network: Any = _without(network, classifier_layer)
+        self.network: Any = without_layer(network, classifier_layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network.forward_features(x)  # type: ignore[no-any-return]
 
 
-def _without(network: nn.Module, layer: str) -> nn.Module:
+def without_layer(network: nn.Module, layer: str) -> nn.Module:
     """The same network, weights shared, with nothing in the place of one layer."""
     name, _, rest = layer.partition(".")
     other = copy.copy(network)
     other._modules = dict(network._modules)
-    other._modules[name] = _without(network.get_submodule(name), rest) if rest else nn.Identity()
+    other._modules[name] = without_layer(network.get_submodule(name), rest) if rest else nn.Identity()
     return other
 
 

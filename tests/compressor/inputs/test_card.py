@@ -28,7 +28,7 @@ def test_a_card_survives_json() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"input_shape": [2, 8, 8]}, "must be 1 or 3 channels of 4"),
+        ({"input_shape": [2, 8, 8]}, "must be 1, 3 or 4 channels of 4"),
         ({"input_shape": [3, 3, 8]}, "4 to 4096 pixels"),
         ({"input_shape": [3, 8, 5000]}, "4 to 4096 pixels"),
         ({"resize": 0}, "resize 0 must be 4 to 4096 pixels"),

@@ -17,6 +17,7 @@ from compressor.inputs.identify import (
     layer_types,
     matching_architectures,
     nearest_architectures,
+    remembered_forms,
     without_wrapper,
 )
 from compressor.inputs.known_forms import known_forms, written_forms
@@ -81,7 +82,7 @@ def test_strange_tensors_have_no_nearest() -> None:
 
 def test_comparing_allocates_nothing_and_leaves_the_random_state_alone() -> None:
     before = torch.get_rng_state()
-    expected_forms.cache_clear()
+    remembered_forms.cache_clear()
     assert expected_forms("cifar_resnet8", 3, 3, 1.0)["fc.weight"].shape == (3, 64)
     layer_types("cifar_resnet8")
     assert torch.equal(torch.get_rng_state(), before)

@@ -14,14 +14,14 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from compressor.inputs import images
-from compressor.inputs.card import TeacherCard
+from compressor.inputs.card import CHANNELS, TeacherCard
 from compressor.inputs.images import UnusableImage, read_image
 
 WHITE, RED = [255, 255, 255], [255, 0, 0]
 
 
 def card(height: int = 8, width: int = 8, **fields: Any) -> TeacherCard:
-    channels = 1 if fields.get("channel_order") == "L" else 3
+    channels = CHANNELS[fields.get("channel_order", "RGB")]
     return TeacherCard(
         architecture="cifar_resnet8",
         num_classes=2,
@@ -199,3 +199,28 @@ def test_numbers_without_a_white_are_refused() -> None:
 
 def test_decoders_that_are_not_asked_for_stay_shut() -> None:
     assert reason(encoded(random_image(8, 8), "PPM")) == "it is not an image of a known format"
+
+
+# Four bands
+
+
+@pytest.mark.parametrize(("mode", "file_format"), [("RGBA", "PNG"), ("RGBA", "TIFF"), ("CMYK", "TIFF")])
+def test_four_bands_are_taken_as_they_are(mode: str, file_format: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    pixels[0, 0] = [10, 20, 30, 0]  # under an alpha of 0 colours count as well
+    data = encoded(Image.fromarray(pixels, mode), file_format)
+    assert np.array_equal(pixels_of(data, card(channel_order="RGBA")), pixels.transpose(2, 0, 1))
+
+
+def test_four_bands_are_resized_each_by_itself() -> None:
+    pixels = np.zeros((16, 16, 4), dtype=np.uint8)
+    pixels[:, :8, 0] = 200  # Pillow, told that the fourth is alpha, would leave nothing of it
+    resized = pixels_of(encoded(Image.fromarray(pixels)), card(channel_order="RGBA"))
+    assert resized[0, :, :3].min() == 200
+    assert resized[1:].max() == 0
+
+
+@pytest.mark.parametrize(("mode", "count"), [("RGB", "3 bands"), ("L", "1 band"), ("LA", "2 bands"), ("P", "1 band")])
+def test_fewer_bands_are_no_image_for_a_teacher_of_four(mode: str, count: str) -> None:
+    found = reason(encoded(random_image(8, 8, mode)), card(channel_order="RGBA"))
+    assert found == f"it has {count}, and the teacher takes images of 4"

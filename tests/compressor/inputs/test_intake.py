@@ -205,8 +205,6 @@ def test_a_regression_may_have_one_output_whose_name_nobody_needs_to_state(tmp_p
     source = read_teacher(path, architecture=ARCH, overrides={"task": "regression", "input_size": 16})
     assert source.card_facts["class_names"] == ("out0",)
     assert source.warnings == ()
-    found = refusal(InputRefused, path, "has 1 classes", architecture=ARCH)
-    assert found.action.endswith("a teacher of one number is one of --task regression.")
 
 
 def test_torchvisions_auxiliary_classifier_is_dropped_and_reported(tmp_path: Path) -> None:
@@ -349,11 +347,31 @@ def test_another_architecture_shows_the_differences_and_what_fits(tmp_path: Path
     refusal(InputRefused, stranger, "2 unexpected (a, b)", "fit no other architecture", architecture="resnet18")
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_too_few_classes(tmp_path: Path, count: int) -> None:
-    tensors = weights() | {"fc.weight": torch.zeros(count, 64), "fc.bias": torch.zeros(count)}
+def test_too_few_classes(tmp_path: Path) -> None:
+    tensors = weights() | {"fc.weight": torch.zeros(0, 64), "fc.bias": torch.zeros(0)}
     path = saved(tmp_path / "t.pt", tensors)
-    refusal(InputRefused, path, f"has {count} classes", "at least 2", "two for a yes-or-no", architecture=ARCH)
+    refusal(InputRefused, path, "has 0 classes", "at least 2", "two for a yes-or-no", architecture=ARCH)
+
+
+@pytest.mark.parametrize("name", ["multilabel", "multi-label"])
+def test_several_labels_for_one_image_are_refused_with_the_reason(tmp_path: Path, name: str) -> None:
+    path = bare(tmp_path)
+    (tmp_path / "t.yaml").write_text(f"task: {name}\n")
+    refusal(InputRefused, path, f"is '{name}' in t.yaml", "compare softmaxes", "--task regression", architecture=ARCH)
+
+
+def test_a_card_does_not_make_code_run(tmp_path: Path) -> None:
+    path = bare(tmp_path)
+    (tmp_path / "t.yaml").write_text("architecture: mynet:build\n")
+    refusal(InputRefused, path, "from t.yaml names code", "Where it is your own, add --arch mynet:build.")
+
+
+def test_four_channels_are_read_off_the_weights(tmp_path: Path) -> None:
+    source = read_teacher(bare(tmp_path, in_channels=4), overrides={"input_size": 16})
+    assert source.card_facts["input_shape"] == (4, 16, 16)
+    assert source.card_facts["channel_order"] == "RGBA"
+    card = source.card_with((0.5,) * 4, (0.25,) * 4)
+    assert load_teacher(source.state_dict, card)(torch.rand(2, 4, 16, 16)).logits.shape == (2, 3)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

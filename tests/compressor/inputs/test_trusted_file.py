@@ -116,5 +116,5 @@ def test_trust_changes_nothing_for_files_that_need_none(tmp_path: Path) -> None:
 
 def test_code_goes_with_trust(tmp_path: Path) -> None:
     settings = {"teacher.file": tmp_path / "t.pt", "teacher.code": tmp_path / "model.py"}
-    with pytest.raises(UsageFault, match="--code goes with --trust-pickle"):
+    with pytest.raises(UsageFault, match="--code is given without --trust-pickle and without --arch module:factory"):
         resolve(settings, None)

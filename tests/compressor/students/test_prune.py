@@ -168,7 +168,7 @@ def test_pruning_that_removes_nothing_is_refused() -> None:
     assert isinstance(refused.value, NothingPruned)
     assert refused.value.received == "Pruning cifar_resnet8 by 0.5 removes no channel."
     assert "a multiple of 64" in refused.value.expected
-    assert refused.value.action == "Use a larger ratio, or --student width:0.5."
+    assert refused.value.action == "Use --student width:0.5, or a larger ratio."
 
 
 def test_torch_prunings_own_error_becomes_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
