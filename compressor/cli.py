@@ -5,6 +5,7 @@ torch is imported only inside commands that need it, so that `compress --help` a
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import json
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
 
 SENTENCE_LIMIT = 2_000
+NAME_SHOWN = 200
 
 # What a first run needs stands first in --help.
 FIRST = (
@@ -96,7 +98,10 @@ def invoke(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted\n")
         return EXIT_INTERRUPTED
-    except Exception:
+    except Exception as error:
+        if (fault := _path_fault(error)) is not None:
+            _refuse(fault.received, fault.expected, fault.action)
+            return fault.exit_code
         traceback.print_exc()
         sys.stderr.write(
             "This is a bug in compress. Nothing was released. "
@@ -110,6 +115,17 @@ def _refuse(received: str, expected: str, action: str) -> None:
     # They may quote names from a checkpoint or a folder, and with them an escape sequence.
     lines = [without_commands(printable(sentence, SENTENCE_LIMIT)) for sentence in (received, expected, action)]
     sys.stderr.write("error: {}\n       {}\n       {}\n".format(*lines))
+
+
+def _path_fault(error: Exception) -> UsageFault | None:
+    """What the system says of a path that no file can have, wherever it was first looked at."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+        return None
+    return UsageFault(
+        f"The path {str(error.filename)[:NAME_SHOWN]} cannot be used: {error.strerror}.",
+        "A path of at most 4,095 letters was expected, with at most 255 in each part, and without links in a circle.",
+        "Check the flag that names it.",
+    )
 
 
 def _usage_fault(error: Any) -> UsageFault:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from compressor.errors import CompressError, InputRefused, UsageFault
 from compressor.inputs.card import Task, TeacherCard
 from compressor.inputs.nearest import did_you_mean
+from compressor.inputs.nesting import is_plain
 from compressor.students.architectures import ARCHITECTURES, teacher_architectures
 
 FROM_CHECKPOINT, FROM_FLAG, FROM_WEIGHTS, ASSUMED, DEFAULT = (
@@ -64,6 +65,12 @@ class Facts:
             raise InputRefused(
                 f"The card of the teacher {self.file} in {source} is a {type(card).__name__}.",
                 "A mapping of fields such as `mean: [0.5, 0.5, 0.5]` was expected.",
+                "Write one field per line, or leave the card out.",
+            )
+        if not is_plain(card):
+            raise InputRefused(
+                f"The card of the teacher {self.file} in {source} holds something that no card has.",
+                "Texts, numbers and lists of them were expected.",
                 "Write one field per line, or leave the card out.",
             )
         for name, value in card.items():

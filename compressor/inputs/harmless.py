@@ -11,7 +11,6 @@ before it twice, forty times over, fills any memory.
 from __future__ import annotations
 
 import argparse
-import pathlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,13 +27,7 @@ _NUMBERS = frozenset(
     for kind, sizes in {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8)}.items()
     for size in sizes
 )
-_PATHS = {
-    "Path": pathlib.PurePosixPath,
-    "PosixPath": pathlib.PurePosixPath,
-    "PurePosixPath": pathlib.PurePosixPath,
-    "WindowsPath": pathlib.PureWindowsPath,
-    "PureWindowsPath": pathlib.PureWindowsPath,
-}
+_PATHS = ("Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
 _ATTRIBUTE_DICTS = (
     "lightning.fabric.utilities.data.AttributeDict",
     "lightning_fabric.utilities.data.AttributeDict",
@@ -62,6 +55,12 @@ class _Array:
     def __setstate__(self, state: object) -> None:
         if not (isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], _Type)):
             raise ValueError("it holds an array of something else than plain numbers")
+
+
+class _Path:
+    """Some path, of which nothing is kept: a real one is as long as all its parts, and they may be paths."""
+
+    def __init__(self, *_parts: object) -> None: ...
 
 
 def _number(kind: object, data: object) -> Any:
@@ -105,7 +104,7 @@ def _globals() -> dict[str, Callable[..., Any]]:
         found[f"{core}.multiarray.scalar"] = _number
         found[f"{core}.multiarray._reconstruct"] = _Array
     for module in ("pathlib", "pathlib._local"):
-        found |= {f"{module}.{name}": kind for name, kind in _PATHS.items()}
+        found |= {f"{module}.{name}": _Path for name in _PATHS}
     found |= {name: OrderedDict for name in _ATTRIBUTE_DICTS}
     # They stand in a file as what a `defaultdict` makes, or as the type of an option.
     return found | {f"builtins.{kind.__name__}": _no_call for kind in (dict, float, int, list, str, tuple)}
