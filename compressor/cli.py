@@ -205,16 +205,18 @@ def _method_options(pairs: list[str] | None) -> dict[str, Any] | None:
         return None
     import yaml
 
+    from profiles.plain_yaml import load_plain
+
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         try:
-            value = text if text in ("on", "off") else yaml.safe_load(text)
+            value = text if text in ("on", "off") else load_plain(text)
         except yaml.YAMLError:
             value = None
         if not equals or not name or not isinstance(value, bool | int | float | str):
             raise UsageFault(
-                f"--option got {pair!r}.",
+                f"--option got {pair[:NAME_SHOWN]!r}.",
                 "It takes a setting of the method as NAME=VALUE.",
                 "Write for example --option student_steps=2000.",
             )

@@ -22,6 +22,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 UNVERIFIED = "unverified:"
 NO_SOURCE = f"{UNVERIFIED} no source given"
 
+# No figure of a device is outside of these, in any unit; what is computed from them then has an end.
+LEAST, MOST = 1e-6, 1e9
+
 Precision = Literal["fp32", "fp16", "int8"]
 Setting = Literal["compute_capability", "precisions", "opset_ceiling", "channel_multiple", "workspace_mib"]
 
@@ -52,7 +55,7 @@ class Figure(_Frozen):
     In a file a bare number is accepted and is marked as having no source.
     """
 
-    value: float = Field(gt=0, allow_inf_nan=False, strict=True)
+    value: float = Field(ge=LEAST, le=MOST, allow_inf_nan=False, strict=True)
     source: str = Field(default=NO_SOURCE, min_length=1)
 
     @model_validator(mode="before")

@@ -19,6 +19,7 @@ from compressor.inputs.card import Task, TeacherCard
 from compressor.inputs.nearest import did_you_mean
 from compressor.inputs.nesting import is_plain
 from compressor.students.architectures import ARCHITECTURES, teacher_architectures
+from profiles.plain_yaml import load_plain
 
 FROM_CHECKPOINT, FROM_FLAG, FROM_WEIGHTS, ASSUMED, DEFAULT = (
     "the checkpoint",
@@ -196,10 +197,10 @@ def read_card_file(path: Path) -> object:
         InputRefused: the file cannot be read.
     """
     try:
-        if path.stat().st_size > MAX_CARD_BYTES:
-            raise ValueError(f"{path.stat().st_size:,} bytes are too many for a card")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_CARD_BYTES):
+            raise ValueError(f"it is no text file of at most {MAX_CARD_BYTES // 2**20} MiB")
+        content = load_plain(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputRefused(
             f"The card {path} cannot be read ({' '.join(str(error).split())[:200]}).",
             "A YAML file of card fields was expected.",

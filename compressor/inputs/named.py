@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from compressor.errors import InputRefused
 from compressor.inputs.image_files import find_images
 from compressor.inputs.images import SUFFIXES
 from compressor.inputs.nearest import did_you_mean
+
+MOST_BYTES = 2**20
 
 
 def check_image_folder(flag: str, folder: Path) -> None:
@@ -39,6 +42,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         InputRefused: the file cannot be read as text.
     """
     try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_BYTES):
+            raise OSError(errno.EINVAL, f"it is no text file of at most {MOST_BYTES // 2**20} MiB")
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"

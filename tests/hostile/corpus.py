@@ -20,6 +20,7 @@ TAKEN = (5,)  # harmless, or nothing of it is used: `child` ends a run after its
 SHORT = (
     *("--latency-warmup-s", "0.01", "--latency-window-s", "0.01", "--latency-max-s", "0.1"),
     *("--student", "width:0.5", "--method", "vanilla", "--precisions", "fp32", "--skip-robustness"),
+    *("--target", "jetson"),  # it has a kit, and so a result that comes back
     *("--option", "student_steps=4", "--option", "student_batch_size=4"),
 )
 """Settings with which a whole run takes as little as it can."""
@@ -90,7 +91,8 @@ def commands(entry: Entry, place: Place, made: Made) -> Iterator[Command]:
     refused_at_once = entry.attacks in ("what is no file", "names")
     match entry.given:
         case "--teacher":
-            yield Command(("inspect", text), entry.codes if refused_at_once else DONE)
+            if entry.attacks not in ("code in a pickle", "a pickle by hand", "damage"):
+                yield Command(("inspect", text), entry.codes if refused_at_once else DONE)
             yield Command(("inspect", text, "--json"), entry.codes if refused_at_once else DONE)
             yield Command(_run(place, text), entry.codes)
         case "--card":

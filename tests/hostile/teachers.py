@@ -168,7 +168,7 @@ def _shared_dicts(_: Place) -> bytes:
     return b"\x80\x02" + b"".join(level) + b"."
 
 
-def _nested(opening: bytes, closing: bytes, depth: int = 100_000) -> Callable[[Place], bytes]:
+def _nested(opening: bytes, closing: bytes, depth: int = 20_000) -> Callable[[Place], bytes]:
     return lambda _: b"\x80\x02" + opening * depth + closing * (depth - 1) + b"."
 
 
@@ -219,11 +219,11 @@ def _pickles() -> list[Entry]:
         "tuples that double, as a key": _tuples_as_key,
         "dicts that are shared": _shared_dicts,
         "lists in lists": _nested(b"]", b"a"),
-        "tuples in tuples": lambda _: b"\x80\x02)" + b"\x85" * 100_000 + b".",
+        "tuples in tuples": lambda _: b"\x80\x02)" + b"\x85" * 20_000 + b".",
         "a list that holds itself": lambda _: b"\x80\x02]q\x00h\x00a.",
         "a dict that holds itself": lambda _: b"\x80\x02}q\x00" + _text("a") + b"h\x00s.",
         "a card that doubles": _unfolding("num_classes", 60, True),
-        "a card in lists": _unfolding("num_classes", 50_000, False),
+        "a card in lists": _unfolding("num_classes", 10_000, False),
         "a name that doubles": _unfolding("architecture", 60, True),
         "an extension": lambda _: b"\x80\x02\x82\x01)R.",
         "a persistent name": lambda place: b"\x80\x02" + _text(_touch(place)) + b"Q.",
@@ -312,7 +312,7 @@ def _tensors() -> list[Entry]:
                                   for k, v in _weights(place).items()},
         "names with escapes": lambda place: {f"\x1b[31m{k}\n::error::x": v for k, v in _weights(place).items()},
         "a name of a million letters": lambda place: {**_weights(place), "x" * 1_000_000: torch.zeros(1)},
-        "20,000 tensors": lambda _: dict.fromkeys((f"t{k}" for k in range(20_000)), torch.zeros(1)),
+        "5,000 tensors": lambda _: dict.fromkeys((f"t{k}" for k in range(5_000)), torch.zeros(1)),
     }
     return made + [Entry(name, "a tensor that lies", "--teacher", INPUT, _saved(make)) for name, make in payloads.items()]
 
@@ -401,9 +401,9 @@ def _end_lies(place: Place) -> Path:
 ARCHIVES = [
     Entry("a gigabyte of zeros", "a bomb of zip", "--teacher", INPUT, _ratio),
     Entry("a size that lies", "a bomb of zip", "--teacher", INPUT, _claims),
-    Entry("20,000 records", "a bomb of zip", "--teacher", TAKEN,
-          _with({f"archive/data/x{k}": b"" for k in range(20_000)})),
-    Entry("records that lead outside", "a path of an archive", "--teacher", TAKEN,
+    Entry("5,000 records", "a bomb of zip", "--teacher", TAKEN,
+          _with({f"archive/data/x{k}": b"" for k in range(5_000)})),
+    Entry("records that lead outside", "a path of an archive", "--teacher", INPUT,
           _with({f"{up}escaped": b"x" for up in ("../" * 5, "/tmp/../", "archive/../../../")})),
     Entry("a record twice", "a path of an archive", "--teacher", INPUT, _duplicated),
     Entry("a record that is a link", "a path of an archive", "--teacher", TAKEN, _linked),
