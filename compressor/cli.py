@@ -74,6 +74,8 @@ def main() -> None:
     """Entry point: run the command line of this process and exit with its documented code."""
     # OpenMP threads that spin while they wait slow a busy machine down many times over. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # ONNX Runtime keeps an identity of the machine and a queue of events in the user's home. Read when it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without "×" gets "?" and not a traceback
     ranks = this_process()

@@ -526,7 +526,7 @@ def _beside(file: Path, dotted: str, value: object) -> object:
     """A relative path in a file starts at the folder of that file; other values stay as they are."""
     if not isinstance(value, str) or value.startswith("~"):
         return value
-    is_path = dotted in _PATHS or (dotted == "target" and _target(value) != value)
+    is_path = dotted in _PATHS or (dotted == "target" and "\0" not in value and _target(value) != value)
     return str(file.absolute().parent / value) if is_path else value
 
 

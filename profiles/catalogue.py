@@ -9,6 +9,7 @@ replaced whole, so that no figure ever inherits the source of another one.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import reprlib
 from functools import cache
@@ -83,7 +84,7 @@ def _aliases(devices: Path) -> dict[str, str]:
 
 def _locate(target: str, folder: Path, asked_by: str = "") -> Path:
     """The file of a target; a relative path starts at `folder`, the place of the file that names it."""
-    if target.endswith(SUFFIXES) or "/" in target or "\\" in target:
+    if "\0" not in target and (target.endswith(SUFFIXES) or "/" in target or "\\" in target):
         return folder / target
     aliases = _aliases(DEVICES)
     name = aliases.get(target, target)
@@ -103,7 +104,7 @@ def _resolve(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     """The document at `path` with everything that it extends merged in; `chain` holds the files that led
     here.
     """
-    if path.resolve() in [earlier.resolve() for earlier in chain]:
+    if _real(path) in map(_real, chain):
         raise ProfileError(
             f"The profile {chain[0]} extends itself: {' -> '.join(str(step) for step in (*chain, path))}.",
             "A chain of 'extends' must end in a profile that extends nothing.",
@@ -133,7 +134,12 @@ def _shipped_root(path: Path) -> str | None:
 
 
 def _ships(path: Path) -> bool:
-    return path.resolve().parent == DEVICES.resolve()
+    return _real(path).parent == _real(DEVICES)
+
+
+def _real(path: Path) -> Path:
+    """Links followed, as far as they lead anywhere; `Path.resolve` raises where they lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,18 @@ def check_image_folder(flag: str, folder: Path) -> None:
     )
 
 
+def check_file(flag: str, file: Path) -> None:
+    """Refuse what would be waited for, or has no end, before it is hashed; that it is not there, its reader says.
+
+    Raises:
+        InputRefused: it is a folder, a pipe or a device.
+    """
+    if file.exists() and not file.is_file():
+        raise InputRefused(
+            f"{file}, given to {flag}, is no file.", "An ordinary file was expected.", f"Check the path given to {flag}."
+        )
+
+
 def read_class_names(path: Path) -> tuple[str, ...]:
     """The non-empty lines of a text file, in order.
 

@@ -131,6 +131,8 @@ def snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):
+            if name == ".lock":  # written to by whoever holds a run folder
+                continue
             path = os.path.join(root, name)  # noqa: PTH118
             about = os.lstat(path)
             is_folder = name in folders and not os.path.islink(path)  # noqa: PTH114

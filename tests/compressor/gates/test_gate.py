@@ -143,7 +143,7 @@ def test_aliases_by_the_billion_cost_nothing(tmp_path: Path) -> None:
     for key in ("metric", "min", "name", "min_samples", "severity"):
         entry = {"metric": "agreement", "min": "1", key: "*a24"}
         gate = ", ".join(f"{name}: {value}" for name, value in entry.items())
-        with pytest.raises(UsageFault, match="stands for more than 100,000 values") as refusal:
+        with pytest.raises(UsageFault, match="stands for more than 50,000 values") as refusal:
             of_text(tmp_path, "\n".join([*lines, f"gates: [{{{gate}}}]"]))
         assert len(refusal.value.received) < 5_000
 
