@@ -91,7 +91,7 @@ def commands(entry: Entry, place: Place, made: Made) -> Iterator[Command]:
     refused_at_once = entry.attacks in ("what is no file", "names")
     match entry.given:
         case "--teacher":
-            if entry.attacks not in ("code in a pickle", "a pickle by hand", "damage"):
+            if entry.attacks in ("a card", "names"):
                 yield Command(("inspect", text), entry.codes if refused_at_once else DONE)
             yield Command(("inspect", text, "--json"), entry.codes if refused_at_once else DONE)
             yield Command(_run(place, text), entry.codes)
@@ -105,7 +105,6 @@ def commands(entry: Entry, place: Place, made: Made) -> Iterator[Command]:
             yield Command(("plan", "--config", text), entry.codes)
         case "--target":
             yield Command(("targets", "show", text), entry.codes)
-            yield Command(("plan", "--teacher", teacher, "--samples", few, f"--target={text}"), entry.codes)
         case "--board":
             yield Command(("plan", "--teacher", teacher, "--samples", few, f"--board={text}"), entry.codes)
         case "--gates" | "--gate" | "--baseline":

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,24 @@ def result_of(run: Path) -> dict[str, Any]:
         assert file is not None
         content = file.read()
     manifest = json.loads(content)
+    rows = [(row["name"], row["precision"], row["file"], row["sha256"]) for row in manifest["models"]]
+    return a_result(hashlib.sha256(content).hexdigest(), manifest["target"], rows)
+
+
+def a_result(kit_sha256: str, target: str, rows: Sequence[tuple[str, str, str, str]]) -> dict[str, Any]:
+    """Every field of it; rows are name, precision, file and hash of a model."""
     latency = {"p50_ms": 1.0, "p90_ms": 1.1, "p99_ms": 1.2, "mean_ms": 1.0, "count": 100, "batch_size": 1,
                "throughput_ips": 1000.0, "what": "gpu compute"}
     parity = {"count": 4, "max_abs": 1e-6, "max_rel": 1e-6, "top1_agreement": 1.0}
     models = [
-        {"name": row["name"], "precision": row["precision"], "file": row["file"], "sha256": row["sha256"],
+        {"name": name, "precision": precision, "file": file, "sha256": sha256,
          "status": "ok", "reason": None, "parity": parity, "build_s": 1.0, "engine_bytes": 1000, "latency": latency,
          "warnings": []}
-        for row in manifest["models"]
+        for name, precision, file, sha256 in rows
     ]
     board = {"model": "NVIDIA Jetson Orin Nano", "jetpack": "6.2", "l4t": "36.4.3", "os": "Ubuntu 22.04",
              "architecture": "aarch64", "cpu": "x", "power_mode": None, "clocks": {}, "clocks_locked": None}
-    return {"schema_version": "1.0", "kit_sha256": hashlib.sha256(content).hexdigest(), "target": manifest["target"],
+    return {"schema_version": "1.0", "kit_sha256": kit_sha256, "target": target,
             "simulated": False, "mismatches": [], "started": "2026-01-01T00:00:00Z", "board": board,
             "runtime": {"name": "tensorrt", "version": "10.3"}, "models": models, "digest": "0" * 64}
 
