@@ -101,9 +101,9 @@ def invoke(arguments: Sequence[str]) -> int:
         sys.stderr.write("interrupted\n")
         return EXIT_INTERRUPTED
     except Exception as error:
-        if (fault := _path_fault(error)) is not None:
-            _refuse(fault.received, fault.expected, fault.action)
-            return fault.exit_code
+        if (impossible := _path_fault(error)) is not None:
+            _refuse(impossible.received, impossible.expected, impossible.action)
+            return impossible.exit_code
         traceback.print_exc()
         sys.stderr.write(
             "This is a bug in compress. Nothing was released. "

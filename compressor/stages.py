@@ -406,7 +406,10 @@ def _read_record(path: Path) -> dict[str, Any] | None:
         and isinstance(record.get("environment", {}), dict)
         and isinstance(record.get("seconds", 0.0), int | float)
         and isinstance(inputs, list)
-        and all(isinstance(entry, dict) and {"name", "sha256"} <= entry.keys() for entry in inputs)
+        and all(
+            isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("name", "sha256"))
+            for entry in inputs
+        )
         and isinstance(outputs, dict)
         and all(isinstance(sha256, str) and _is_inside(name) for name, sha256 in outputs.items())
     )

@@ -166,7 +166,7 @@ def _check_own_name(name: str, path: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for, a device has no end
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for, a device has no end
             raise ValueError("it is no file")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)

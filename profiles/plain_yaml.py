@@ -26,7 +26,7 @@ class _Loader(yaml.SafeLoader):
         self.depth += 1
         if self.num_nodes > MOST_VALUES or self.depth > MOST_DEPTH:
             much = f"{MOST_VALUES:,} values" if self.num_nodes > MOST_VALUES else f"{MOST_DEPTH} levels"
-            raise yaml.MarkedYAMLError(problem=f"it has more than {much}", problem_mark=self.peek_event().start_mark)
+            raise yaml.MarkedYAMLError(problem=f"it has more than {much}", problem_mark=self.get_mark())
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -47,7 +47,13 @@ def load_plain(text: str) -> Any:
         return loader.construct_document(root)
     except RecursionError:
         raise yaml.YAMLError("it is nested too deep") from None
-    except (ValueError, TypeError, OverflowError, KeyError, AttributeError) as error:  # a 13th month, an !!int of letters
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        KeyError,
+        AttributeError,
+    ) as error:  # a 13th month, an !!int of letters
         raise yaml.YAMLError(f"a value is not what it says it is ({error})") from error
     finally:
         loader.dispose()

@@ -46,6 +46,12 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
+def _not_tiny(value: float) -> float:
+    if value < LEAST:
+        raise ValueError(f"should be at least {LEAST:g}")
+    return value
+
+
 def _line(text: str) -> str:
     if len(text) > LONGEST or not text.isprintable():
         raise ValueError(f"must be one line of at most {LONGEST} letters, without control characters")
@@ -65,7 +71,7 @@ class Figure(_Frozen):
     In a file a bare number is accepted and is marked as having no source.
     """
 
-    value: float = Field(ge=LEAST, le=MOST, allow_inf_nan=False, strict=True)
+    value: Annotated[float, AfterValidator(_not_tiny)] = Field(gt=0, le=MOST, allow_inf_nan=False, strict=True)
     source: str = Field(default=NO_SOURCE, min_length=1)
 
     @model_validator(mode="before")

@@ -254,7 +254,16 @@ def _held_by(run_folder: Path) -> _Held:
         variants = read_facts(run_folder / "precision")["variants"]
         files = {(variant["model"], variant["precision"]): variant["sha256"] for variant in variants}
         return _Held(hashlib.sha256(manifest).hexdigest(), json.loads(manifest)["target"], files)
-    except (OSError, EOFError, tarfile.TarError, StopIteration, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (
+        OSError,
+        EOFError,
+        tarfile.TarError,
+        StopIteration,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:
         problem = "is damaged" if archive.is_file() else "is not there"
         raise StaleResult(
             f"{run_folder} holds no kit that a result could be of: {archive} {problem}.",

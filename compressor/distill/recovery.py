@@ -76,7 +76,8 @@ class Checkpoint:
         if self.world.size > 1:
             kept = (self._start or file.read_bytes()) if self.world.first else b""
             source = BytesIO(self.world.send(kept))
-        return read_checkpoint(source, device, file)
+        loaded: dict[str, Any] = read_checkpoint(source, device, file)
+        return loaded
 
 
 class DamagedCheckpoint(StageFailed):

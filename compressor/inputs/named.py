@@ -43,7 +43,9 @@ def check_file(flag: str, file: Path) -> None:
     """
     if file.exists() and not file.is_file():
         raise InputRefused(
-            f"{file}, given to {flag}, is no file.", "An ordinary file was expected.", f"Check the path given to {flag}."
+            f"{file}, given to {flag}, is no file.",
+            "An ordinary file was expected.",
+            f"Check the path given to {flag}.",
         )
 
 

@@ -41,11 +41,12 @@ def main(folder: Path, results: Path, names: list[str]) -> None:
     os.environ |= {"HOME": f"{folder}/home", "TMPDIR": f"{folder}/tmp", "CUDA_VISIBLE_DEVICES": ""}
     os.chdir(folder / "work")
 
-    from compressor import pipeline
-    from compressor.errors import StageFailed
     from hostile.corpus import ENOUGH, Place, entries
     from hostile.good import write_good
     from tiny_run import failing
+
+    from compressor import pipeline
+    from compressor.errors import StageFailed
 
     if not (folder / "good").exists():
         write_good(folder / "good")

@@ -202,21 +202,40 @@ def _entries() -> list[Entry]:
         codes = (2, 4)
         made.append(Entry(f"configuration: {name}", "settings", "--config", codes, _document("x.yaml", text)))
     for name, no_file in NO_FILES.items():
-        for given, codes in (("--config", (2,)), ("--card", (2, 4)), ("--gates", (2,)), ("--target", (2,)),
-                             ("--baseline", (2,)), ("--class-names", (2, 4)), ("report.json", (2,)),
-                             ("--samples", (2, 4)), ("--eval", (2, 4)), ("--pool", (2, 4)), ("profile", (2, 4)),
-                             ("--from", (2, 4))):
+        for given, codes in (
+            ("--config", (2,)),
+            ("--card", (2, 4)),
+            ("--gates", (2,)),
+            ("--target", (2,)),
+            ("--baseline", (2,)),
+            ("--class-names", (2, 4)),
+            ("report.json", (2,)),
+            ("--samples", (2, 4)),
+            ("--eval", (2, 4)),
+            ("--pool", (2, 4)),
+            ("profile", (2, 4)),
+            ("--from", (2, 4)),
+        ):
             if not (name == "a folder" and given == "report.json"):
                 made.append(Entry(f"{given} is {name}", "what is no file", given, codes, no_file))
-    made += [Entry(f"profile: {name}", "a device", "--target", codes, _document("x.yaml", text))
-             for name, (text, codes) in PROFILES.items()]
-    made += [Entry(f"gate: {name}", "a gate", "--gate", USAGE, lambda _, text=text: text) for name, text in GATES.items()]
-    made += [Entry(f"board: {name}", "options of ssh", "--board", USAGE, lambda _, text=text: text)
-             for name, text in BOARDS.items()]
-    made += [Entry(f"option: {name}", "YAML", "--option", USAGE, lambda _, text=text: text)
-             for name, text in OPTIONS.items()]
-    made += [Entry(f"class names: {name}", "names", "--class-names", codes, _document("names.txt", content))
-             for name, (content, codes) in CLASS_NAMES.items()]
+    made += [
+        Entry(f"profile: {name}", "a device", "--target", codes, _document("x.yaml", text))
+        for name, (text, codes) in PROFILES.items()
+    ]
+    made += [
+        Entry(f"gate: {name}", "a gate", "--gate", USAGE, lambda _, text=text: text) for name, text in GATES.items()
+    ]
+    made += [
+        Entry(f"board: {name}", "options of ssh", "--board", USAGE, lambda _, text=text: text)
+        for name, text in BOARDS.items()
+    ]
+    made += [
+        Entry(f"option: {name}", "YAML", "--option", USAGE, lambda _, text=text: text) for name, text in OPTIONS.items()
+    ]
+    made += [
+        Entry(f"class names: {name}", "names", "--class-names", codes, _document("names.txt", content))
+        for name, (content, codes) in CLASS_NAMES.items()
+    ]
     return made
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tiny_run import write_inputs
-
 from hostile.corpus import SHORT
+from tiny_run import write_inputs
 
 
 def write_good(folder: Path) -> None:

@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto, helper
-
 from hostile.corpus import Entry, Place
 from hostile.teachers import CUTS, cut, flipped
+from onnx import TensorProto, helper
 
 REFUSED = (2, 4)
 
@@ -62,8 +61,13 @@ def _in_a_branch(attribute: str) -> Callable[[Place], Path]:
         (place.folder / "secret").write_bytes(bytes(2**20))
         tensor = helper.make_tensor("inner", TensorProto.FLOAT, [4], bytes(16), raw=True)
         _external(tensor, "../secret")
-        inner = helper.make_graph([helper.make_node("Identity", ["inner"], ["got"])], "g", [],
-                                  [helper.make_tensor_value_info("got", TensorProto.FLOAT, [4])], [tensor])
+        inner = helper.make_graph(
+            [helper.make_node("Identity", ["inner"], ["got"])],
+            "g",
+            [],
+            [helper.make_tensor_value_info("got", TensorProto.FLOAT, [4])],
+            [tensor],
+        )
         condition = helper.make_tensor("condition", TensorProto.BOOL, [], [True])
         proto.graph.initializer.append(condition)
         node = helper.make_node("If", ["condition"], ["chosen"], then_branch=inner, else_branch=inner)
@@ -71,7 +75,9 @@ def _in_a_branch(attribute: str) -> Callable[[Place], Path]:
             del node.attribute[:]
             node.op_type = "Constant"
             del node.input[:]
-            sparse = helper.make_sparse_tensor(tensor, helper.make_tensor("i", TensorProto.INT64, [4], [0, 1, 2, 3]), [9])
+            sparse = helper.make_sparse_tensor(
+                tensor, helper.make_tensor("i", TensorProto.INT64, [4], [0, 1, 2, 3]), [9]
+            )
             node.attribute.append(helper.make_attribute("sparse_value", sparse))
         proto.graph.node.insert(0, node)
 
@@ -138,7 +144,8 @@ def _input(*shape: int | str, name: str = "image") -> Callable[[Place], Path]:
 
     def write(place: Place) -> Path:
         graph = helper.make_graph(
-            [helper.make_node("ReduceMean", [name], ["logits"], keepdims=0, axes=[2, 3])], "g",
+            [helper.make_node("ReduceMean", [name], ["logits"], keepdims=0, axes=[2, 3])],
+            "g",
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)],
             [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [shape[0], shape[1]])],
         )

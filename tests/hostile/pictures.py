@@ -1,4 +1,4 @@
-"""Image files that mean harm: bombs, broken ones, and what only looks like a file. None is used, and none stops a run."""
+"""Image files that mean harm: bombs, broken ones, and what only looks like a file. None stops a run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from PIL import Image
-
 from hostile.corpus import INPUT, TAKEN, Entry, Place
+from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -81,7 +80,9 @@ FILES: Mapping[str, Callable[[], bytes]] = {
     "returns.tiff": _tiff_that_returns,
     "bomb.tiff": lambda: _tiff_of(2**31, 2**31),
     "bomb.bmp": lambda: _saved("BMP")[:18] + struct.pack("<ii", 2**31 - 1, 2**31 - 1) + _saved("BMP")[26:],
-    "bomb.webp": lambda: b"RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00/\xff\xff\xff\xff\x07\x10\x11\x11\x88\x88\xfe\x07\x00",
+    "bomb.webp": lambda: (
+        b"RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00/\xff\xff\xff\xff\x07\x10\x11\x11\x88\x88\xfe\x07\x00"
+    ),
     "cut-header.png": lambda: GOOD[:12],
     "cut-middle.png": lambda: GOOD[: len(GOOD) // 2],
     "cut-tail.jpg": lambda: _saved("JPEG", (64, 64))[:-100],

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from profiles.board_result import content_digest
-
 from hostile.corpus import UNREACHABLE, USAGE, Entry, Place
 from hostile.teachers import CUTS, cut, flipped
+
+from profiles.board_result import content_digest
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
@@ -36,20 +36,56 @@ def result_of(run: Path) -> dict[str, Any]:
 
 def a_result(kit_sha256: str, target: str, rows: Sequence[tuple[str, str, str, str]]) -> dict[str, Any]:
     """Every field of it; rows are name, precision, file and hash of a model."""
-    latency = {"p50_ms": 1.0, "p90_ms": 1.1, "p99_ms": 1.2, "mean_ms": 1.0, "count": 100, "batch_size": 1,
-               "throughput_ips": 1000.0, "what": "gpu compute"}
+    latency = {
+        "p50_ms": 1.0,
+        "p90_ms": 1.1,
+        "p99_ms": 1.2,
+        "mean_ms": 1.0,
+        "count": 100,
+        "batch_size": 1,
+        "throughput_ips": 1000.0,
+        "what": "gpu compute",
+    }
     parity = {"count": 4, "max_abs": 1e-6, "max_rel": 1e-6, "top1_agreement": 1.0}
     models = [
-        {"name": name, "precision": precision, "file": file, "sha256": sha256,
-         "status": "ok", "reason": None, "parity": parity, "build_s": 1.0, "engine_bytes": 1000, "latency": latency,
-         "warnings": []}
+        {
+            "name": name,
+            "precision": precision,
+            "file": file,
+            "sha256": sha256,
+            "status": "ok",
+            "reason": None,
+            "parity": parity,
+            "build_s": 1.0,
+            "engine_bytes": 1000,
+            "latency": latency,
+            "warnings": [],
+        }
         for name, precision, file, sha256 in rows
     ]
-    board = {"model": "NVIDIA Jetson Orin Nano", "jetpack": "6.2", "l4t": "36.4.3", "os": "Ubuntu 22.04",
-             "architecture": "aarch64", "cpu": "x", "power_mode": None, "clocks": {}, "clocks_locked": None}
-    return {"schema_version": "1.0", "kit_sha256": kit_sha256, "target": target,
-            "simulated": False, "mismatches": [], "started": "2026-01-01T00:00:00Z", "board": board,
-            "runtime": {"name": "tensorrt", "version": "10.3"}, "models": models, "digest": "0" * 64}
+    board = {
+        "model": "NVIDIA Jetson Orin Nano",
+        "jetpack": "6.2",
+        "l4t": "36.4.3",
+        "os": "Ubuntu 22.04",
+        "architecture": "aarch64",
+        "cpu": "x",
+        "power_mode": None,
+        "clocks": {},
+        "clocks_locked": None,
+    }
+    return {
+        "schema_version": "1.0",
+        "kit_sha256": kit_sha256,
+        "target": target,
+        "simulated": False,
+        "mismatches": [],
+        "started": "2026-01-01T00:00:00Z",
+        "board": board,
+        "runtime": {"name": "tensorrt", "version": "10.3"},
+        "models": models,
+        "digest": "0" * 64,
+    }
 
 
 def signed(content: bytes) -> bytes:
@@ -160,6 +196,7 @@ def _reports() -> list[Entry]:
     """A report.json by itself."""
     made = []
     for name, change in CHANGES.items():
+
         def write(place: Place, change: Callable[[bytes], bytes] = change) -> Path:
             path = place.given / "report.json"
             path.write_bytes(change((place.good / "run" / "report.json").read_bytes()))

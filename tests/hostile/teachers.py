@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-
 from hostile.corpus import INPUT, TAKEN, Entry, Place
+from safetensors.torch import save_file
 
 # --- pickles that run -------------------------------------------------------------------------------------------------
 
@@ -41,13 +40,31 @@ def _unfolding(field: str, depth: int, twice: bool) -> Callable[[Place], bytes]:
     """
 
     def program(place: Place) -> bytes:
-        names = b"".join(b"j" + struct.pack("<I", 10 + k) + b"]r" + struct.pack("<I", 11 + k) + b"a"
-                         + (b"j" + struct.pack("<I", 10 + k) + b"j" + struct.pack("<I", 11 + k) + b"a") * twice
-                         for k in range(depth))
+        names = b"".join(
+            b"j"
+            + struct.pack("<I", 10 + k)
+            + b"]r"
+            + struct.pack("<I", 11 + k)
+            + b"a"
+            + (b"j" + struct.pack("<I", 10 + k) + b"j" + struct.pack("<I", 11 + k) + b"a") * twice
+            for k in range(depth)
+        )
         weight = _tensor_program([4], [1])
         card = _text(field) + b"j" + struct.pack("<I", 10)
-        return (b"\x80\x02]r" + struct.pack("<I", 10) + names + b"}(" + _text("state_dict") + b"}" + weight + b"s"
-                + _text("card") + b"}" + card + b"su.")
+        return (
+            b"\x80\x02]r"
+            + struct.pack("<I", 10)
+            + names
+            + b"}("
+            + _text("state_dict")
+            + b"}"
+            + weight
+            + b"s"
+            + _text("card")
+            + b"}"
+            + card
+            + b"su."
+        )
 
     return program
 
@@ -192,21 +209,38 @@ def _pickles() -> list[Entry]:
     made = []
     for name in ("os.system", "eval", "exec", "subprocess", "partial", "getattr", "runpy", "a state that is set"):
         made.append(
-            Entry(f"{name} in place of the weights", "code in a pickle", "--teacher", INPUT,
-                  _saved(lambda place, name=name: _executing(place)[name]))
+            Entry(
+                f"{name} in place of the weights",
+                "code in a pickle",
+                "--teacher",
+                INPUT,
+                _saved(lambda place, name=name: _executing(place)[name]),
+            )
         )
     for name in ("os.system", "eval", "torch.load within", "open"):
         for legacy in (False, True):
             made.append(
-                Entry(f"{name} in a training checkpoint, {'old' if legacy else 'new'} format", "code in a pickle",
-                      "--teacher", INPUT,
-                      _saved(lambda place, name=name: {"state_dict": _weights(place), "opt": _executing(place)[name]},
-                             legacy=legacy), says="would run code while it is read")
+                Entry(
+                    f"{name} in a training checkpoint, {'old' if legacy else 'new'} format",
+                    "code in a pickle",
+                    "--teacher",
+                    INPUT,
+                    _saved(
+                        lambda place, name=name: {"state_dict": _weights(place), "opt": _executing(place)[name]},
+                        legacy=legacy,
+                    ),
+                    says="would run code while it is read",
+                )
             )
     for protocol in (0, 1, 2, 3, 4, 5):
         made.append(
-            Entry(f"os.system in protocol {protocol}", "code in a pickle", "--teacher", INPUT,
-                  _saved(lambda place: {"x": _executing(place)["os.system"]}, protocol=protocol))
+            Entry(
+                f"os.system in protocol {protocol}",
+                "code in a pickle",
+                "--teacher",
+                INPUT,
+                _saved(lambda place: {"x": _executing(place)["os.system"]}, protocol=protocol),
+            )
         )
     programs: dict[str, Callable[[Place], bytes]] = {
         "names composed on the stack": _built_name,
@@ -251,8 +285,13 @@ def _pickles() -> list[Entry]:
         "a name with half a letter": {"class_names": ["\ud800", "b", "c", "d"]},
     }
     return made + [
-        Entry(name, "a card", "--teacher", INPUT,
-              _saved(lambda place, change=change: {"state_dict": _weights(place), "card": _good_card(place, **change)}))
+        Entry(
+            name,
+            "a card",
+            "--teacher",
+            INPUT,
+            _saved(lambda place, change=change: {"state_dict": _weights(place), "card": _good_card(place, **change)}),
+        )
         for name, change in changed.items()
     ]
 
@@ -308,13 +347,16 @@ def _tensors() -> list[Entry]:
         "weights of truth values": lambda place: {
             k: v.to(torch.bool) if v.is_floating_point() else v for k, v in _weights(place).items()
         },
-        "one NaN": lambda place: {k: v.index_fill(0, torch.tensor([0]), torch.nan) if v.ndim == 4 else v
-                                  for k, v in _weights(place).items()},
+        "one NaN": lambda place: {
+            k: v.index_fill(0, torch.tensor([0]), torch.nan) if v.ndim == 4 else v for k, v in _weights(place).items()
+        },
         "names with escapes": lambda place: {f"\x1b[31m{k}\n::error::x": v for k, v in _weights(place).items()},
         "a name of a million letters": lambda place: {**_weights(place), "x" * 1_000_000: torch.zeros(1)},
         "5,000 tensors": lambda _: dict.fromkeys((f"t{k}" for k in range(5_000)), torch.zeros(1)),
     }
-    return made + [Entry(name, "a tensor that lies", "--teacher", INPUT, _saved(make)) for name, make in payloads.items()]
+    return made + [
+        Entry(name, "a tensor that lies", "--teacher", INPUT, _saved(make)) for name, make in payloads.items()
+    ]
 
 
 # --- archives ---------------------------------------------------------------------------------------------------------
@@ -344,10 +386,8 @@ def _claims(place: Place) -> Path:
     """A record that says it unfolds to 4 GiB, in both places that say so."""
     path = archive(place.given / "t.pt", {"archive/data.pkl": pickle.dumps({}, 2)})
     data = path.read_bytes()
-    size = struct.pack("<II", 5, 5)
     length = len(pickle.dumps({}, 2))
     data = data.replace(struct.pack("<II", length, length), struct.pack("<II", length, 0xFFFFFFF0))
-    assert size
     path.write_bytes(data)
     return path
 
@@ -401,10 +441,16 @@ def _end_lies(place: Place) -> Path:
 ARCHIVES = [
     Entry("a gigabyte of zeros", "a bomb of zip", "--teacher", INPUT, _ratio),
     Entry("a size that lies", "a bomb of zip", "--teacher", INPUT, _claims),
-    Entry("5,000 records", "a bomb of zip", "--teacher", TAKEN,
-          _with({f"archive/data/x{k}": b"" for k in range(5_000)})),
-    Entry("records that lead outside", "a path of an archive", "--teacher", INPUT,
-          _with({f"{up}escaped": b"x" for up in ("../" * 5, "/tmp/../", "archive/../../../")})),
+    Entry(
+        "5,000 records", "a bomb of zip", "--teacher", TAKEN, _with({f"archive/data/x{k}": b"" for k in range(5_000)})
+    ),
+    Entry(
+        "records that lead outside",
+        "a path of an archive",
+        "--teacher",
+        INPUT,
+        _with({f"{up}escaped": b"x" for up in ("../" * 5, "/tmp/../", "archive/../../../")}),
+    ),
     Entry("a record twice", "a path of an archive", "--teacher", INPUT, _duplicated),
     Entry("a record that is a link", "a path of an archive", "--teacher", TAKEN, _linked),
     Entry("a .pt2 that leads outside", "a path of an archive", "--teacher", INPUT, _pt2),
@@ -514,11 +560,25 @@ def _damaged(file: str, name: str, change: Callable[[bytes], bytes]) -> Callable
 def _damage() -> list[Entry]:
     made = []
     for part, share in CUTS.items():
-        made.append(Entry(f"our checkpoint, cut in its {part}", "damage", "--teacher", INPUT,
-                          _damaged("t.pt", "t.pt", partial(cut, share=share))))
+        made.append(
+            Entry(
+                f"our checkpoint, cut in its {part}",
+                "damage",
+                "--teacher",
+                INPUT,
+                _damaged("t.pt", "t.pt", partial(cut, share=share)),
+            )
+        )
     for part in ("header", "pickle", "tensor data", "zip directory"):
-        made.append(Entry(f"our checkpoint, one byte of its {part} turned", "damage", "--teacher", INPUT,
-                          _damaged("t.pt", "t.pt", partial(_turned, part=part))))
+        made.append(
+            Entry(
+                f"our checkpoint, one byte of its {part} turned",
+                "damage",
+                "--teacher",
+                INPUT,
+                _damaged("t.pt", "t.pt", partial(_turned, part=part)),
+            )
+        )
 
     def of_safetensors(change: Callable[[bytes], bytes]) -> Callable[[Place], Path]:
         def write(place: Place) -> Path:
@@ -529,11 +589,25 @@ def _damage() -> list[Entry]:
         return write
 
     for part, share in CUTS.items():
-        made.append(Entry(f"safetensors, cut in its {part}", "damage", "--teacher", INPUT,
-                          of_safetensors(partial(cut, share=share))))
+        made.append(
+            Entry(
+                f"safetensors, cut in its {part}",
+                "damage",
+                "--teacher",
+                INPUT,
+                of_safetensors(partial(cut, share=share)),
+            )
+        )
     for where in (0, 9, 60):
-        made.append(Entry(f"safetensors, byte {where} turned", "damage", "--teacher", INPUT,
-                          of_safetensors(partial(flipped, place=where))))
+        made.append(
+            Entry(
+                f"safetensors, byte {where} turned",
+                "damage",
+                "--teacher",
+                INPUT,
+                of_safetensors(partial(flipped, place=where)),
+            )
+        )
     return made
 
 
@@ -560,12 +634,22 @@ FILES = [
     Entry("a teacher that is a device", "what is no file", "--teacher", INPUT, lambda _: "/dev/zero"),
     Entry("a teacher that is a folder", "what is no file", "--teacher", INPUT, lambda place: place.given),
     Entry("a teacher with a name of 5,000 letters", "names", "--teacher", (2, 4), lambda _: "x" * 5_000),
-    Entry("a teacher with escapes in its name", "names", "--teacher", INPUT,
-          lambda place: place.given / "\x1b[31m\n::error::x\u202e.pt"),
+    Entry(
+        "a teacher with escapes in its name",
+        "names",
+        "--teacher",
+        INPUT,
+        lambda place: place.given / "\x1b[31m\n::error::x\u202e.pt",
+    ),
     Entry("a teacher with a dash before its name", "names", "words", INPUT, _dash),
     Entry("a teacher with a NUL in its name", "names", "--teacher", (2, 4), lambda place: f"{place.given}/a\0b.pt"),
-    Entry("a teacher whose name is no text", "names", "--teacher", INPUT,
-          lambda place: f"{place.given}/" + os.fsdecode(b"\xff\xfe.pt")),
+    Entry(
+        "a teacher whose name is no text",
+        "names",
+        "--teacher",
+        INPUT,
+        lambda place: f"{place.given}/" + os.fsdecode(b"\xff\xfe.pt"),
+    ),
 ]
 
 # `inspect` of these is refused as a run is; for all others it says what it found.

@@ -191,7 +191,9 @@ def test_gates(folder: Path, document: Any, flags: list[str]) -> None:
 @HOSTILE
 @given(
     st.one_of(changed(CONFIG), VALUES),
-    st.dictionaries(st.sampled_from(["seed", "target", "budget", "teacher.mean", "distill.options"]), VALUES, max_size=2),
+    st.dictionaries(
+        st.sampled_from(["seed", "target", "budget", "teacher.mean", "distill.options"]), VALUES, max_size=2
+    ),
 )
 def test_a_configuration(folder: Path, document: Any, flags: dict[str, Any]) -> None:
     try:
