@@ -74,6 +74,7 @@ class Watched:
         self.folder = folder
         self.events: list[str] = []
         self.listening = False
+        self.last = snapshot(folder)
         sys.addaudithook(self._hear)
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -89,7 +90,11 @@ class Watched:
     def _one(self, entry: Any, place: Any, command: Any) -> dict[str, Any]:
         from compressor.cli import invoke
 
-        before, environment = snapshot(self.folder), dict(os.environ)
+        own = f"{place.folder.relative_to(self.folder)}"
+        rest = {path: about for path, about in self.last.items() if not _below(path, "entries")}
+        before = rest | {f"{own}/{path}": about for path, about in snapshot(place.folder).items()}
+        before |= {"entries": (), own: ()}
+        environment = dict(os.environ)
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         start_kib = _peak_kib()
         self.events.clear()
@@ -106,7 +111,7 @@ class Watched:
         finally:
             self.listening = False
             signal.alarm(0)
-        after = snapshot(self.folder)
+        after = self.last = snapshot(self.folder)
         allowed = f"{place.out.relative_to(self.folder)}"
         return {
             "name": entry.name,

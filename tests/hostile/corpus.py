@@ -93,7 +93,8 @@ def commands(entry: Entry, place: Place, made: Made) -> Iterator[Command]:
         case "--teacher":
             if entry.attacks in ("a card", "names"):
                 yield Command(("inspect", text), entry.codes if refused_at_once else DONE)
-            yield Command(("inspect", text, "--json"), entry.codes if refused_at_once else DONE)
+            if entry.attacks != "code in a pickle":
+                yield Command(("inspect", text, "--json"), entry.codes if refused_at_once else DONE)
             yield Command(_run(place, text), entry.codes)
         case "--card":
             yield Command(_run(place, f"{place.good}/weights.pt", "--card", text), entry.codes)
