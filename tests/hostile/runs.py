@@ -203,7 +203,7 @@ def _reports() -> list[Entry]:
             path.write_bytes(change((place.good / "run" / "report.json").read_bytes()))
             return path
 
-        made.append(Entry(f"report.json, {name}", "damage", "report.json", (0, 1, 2), write))
+        made.append(Entry(f"a report alone, {name}", "damage", "report.json", (0, 1, 2), write))
         made.append(Entry(f"baseline, {name}", "damage", "--baseline", (0, 1, 2), write))
     return made
 
