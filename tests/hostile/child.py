@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -57,7 +58,7 @@ def main(folder: Path, results: Path, names: list[str]) -> None:
         for entry in entries():
             if names and entry.name not in names:
                 continue
-            place = Place(folder / "entries" / entry.name.replace(" ", "_"), folder / "good", folder / "canary")
+            place = Place(folder / "entries" / re.sub(r"[^\w.-]", "_", entry.name), folder / "good", folder / "canary")
             place.given.mkdir(parents=True)
             file.write(json.dumps({"name": entry.name, "begun": True}) + "\n")
             file.flush()

@@ -116,7 +116,7 @@ def test_a_handful_as_a_user_would_start_them(tmp_path: Path) -> None:
     for entry in entries():
         if entry.name not in REAL:
             continue
-        place = Place(tmp_path / entry.name.replace(" ", "_"), good, tmp_path / "canary")
+        place = Place(tmp_path / re.sub(r"[^\w.-]", "_", entry.name), good, tmp_path / "canary")
         place.given.mkdir(parents=True)
         command = list(commands(entry, place, entry.make(place)))[-1]
         words = [sys.executable, "-m", "compressor", *command.words]
