@@ -5,6 +5,7 @@ torch is imported only inside commands that need it, so that `compress --help` a
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import json
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
 
 SENTENCE_LIMIT = 2_000
+NAME_SHOWN = 200
 
 # What a first run needs stands first in --help.
 FIRST = (
@@ -74,6 +76,8 @@ def main() -> None:
     _speak_utf8()
     # OpenMP threads that spin while they wait slow a busy machine down many times over. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # ONNX Runtime keeps an identity of the machine and a queue of events in the user's home. Read when it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without "×" gets "?" and not a traceback
     ranks = this_process()
@@ -108,7 +112,10 @@ def invoke(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted\n")
         return EXIT_INTERRUPTED
-    except Exception:
+    except Exception as error:
+        if (impossible := _path_fault(error)) is not None:
+            _refuse(impossible.received, impossible.expected, impossible.action)
+            return impossible.exit_code
         traceback.print_exc()
         sys.stderr.write(
             "This is a bug in compress. Nothing was released. "
@@ -127,6 +134,17 @@ def _refuse(received: str, expected: str, action: str) -> None:
     # They may quote names from a checkpoint or a folder, and with them an escape sequence.
     lines = [without_commands(printable(sentence, SENTENCE_LIMIT)) for sentence in (received, expected, action)]
     sys.stderr.write("error: {}\n       {}\n       {}\n".format(*lines))
+
+
+def _path_fault(error: Exception) -> UsageFault | None:
+    """What the system says of a path that no file can have, wherever it was first looked at."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+        return None
+    return UsageFault(
+        f"The path {str(error.filename)[:NAME_SHOWN]} cannot be used: {error.strerror}.",
+        "A path of at most 4,095 letters was expected, with at most 255 in each part, and without links in a circle.",
+        "Check the flag that names it.",
+    )
 
 
 def _usage_fault(error: Any) -> UsageFault:
@@ -206,16 +224,18 @@ def _method_options(pairs: list[str] | None) -> dict[str, Any] | None:
         return None
     import yaml
 
+    from profiles.plain_yaml import load_plain
+
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         try:
-            value = text if text in ("on", "off") else yaml.safe_load(text)
+            value = text if text in ("on", "off") else load_plain(text)
         except yaml.YAMLError:
             value = None
         if not equals or not name or not isinstance(value, bool | int | float | str):
             raise UsageFault(
-                f"--option got {pair!r}.",
+                f"--option got {pair[:NAME_SHOWN]!r}.",
                 "It takes a setting of the method as NAME=VALUE.",
                 "Write for example --option student_steps=2000.",
             )

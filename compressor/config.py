@@ -34,11 +34,13 @@ from compressor.errors import UsageFault
 from compressor.inputs.card import CHANNELS, MULTI_LABEL, MULTI_LABEL_EXPECTED
 from compressor.inputs.own_code import is_own_name, module_path
 from compressor.stages import atomic_write_text
-from compressor.yaml_files import read_yaml
+from compressor.yaml_files import brief, read_yaml
 
 
 def _absolute(path: Path) -> Path:
     """Absolute without following links: a teacher keeps the name that the user gave it."""
+    if "\0" in str(path):
+        raise ValueError("a path has the character NUL in it", "a path is a name that the system takes")
     with suppress(RuntimeError):  # `~` before something that is no user's name is part of a file's name
         path = path.expanduser()
     return path.absolute()
@@ -87,7 +89,7 @@ def _duration(value: object) -> str:
         number = isinstance(value, int | float) or (isinstance(value, str) and value.replace(".", "").isdigit())
         missing = ", a number without a unit" if number else ""
         raise ValueError(
-            f"--budget is {value!r}{missing}",
+            f"--budget is {brief(value)}{missing}",
             "--budget is whole hours, minutes and seconds with their units, such as 90s, 30m or 1h30m",
         ) from None
 
@@ -433,6 +435,7 @@ CONFIGURATION = {
     "expected": "A configuration is a YAML file of settings by section, such as `distill: {method: hidfd}`.",
     "flag": "--config",
 }
+MOST_PROBLEMS = 50  # more than anyone reads; a hint for each of a million keys takes hours
 _PATHS = {dotted for dotted, field in FIELDS.items() if holds_path(field.annotation)}
 _OPTIONS = "distill.options"
 _SECTIONS = (*dict.fromkeys(dotted.partition(".")[0] for dotted in FIELDS if "." in dotted), _OPTIONS)
@@ -565,7 +568,7 @@ def _beside(file: Path, dotted: str, value: object) -> object:
     """A relative path in a file starts at the folder of that file; other values stay as they are."""
     if not isinstance(value, str) or value.startswith("~"):
         return value
-    is_path = dotted in _PATHS or (dotted == "target" and _target(value) != value)
+    is_path = dotted in _PATHS or (dotted == "target" and "\0" not in value and _target(value) != value)
     return str(file.absolute().parent / value) if is_path else value
 
 
@@ -582,11 +585,13 @@ def _flatten(
 ) -> Iterator[tuple[str, object]]:
     """Yield every setting that is or was known with its value; append the unknown ones to `problems`."""
     for key, value in values.items():
+        if len(problems) >= MOST_PROBLEMS:
+            return
         dotted = f"{prefix}{key}"
         if dotted in _SECTIONS and value is None:  # its lines are all commented out
             continue
         if dotted in _SECTIONS and not isinstance(value, Mapping):
-            received = f"{dotted!r} in {source} is {value!r} and not a section"
+            received = f"{dotted!r} in {source} is {brief(value)} and not a section"
             problems.append(_Problem(received, f"{dotted} holds {_siblings(dotted)}"))
         elif dotted not in _SECTIONS and (dotted in FIELDS or dotted in FORMER or _is_option(dotted)):
             yield dotted, value
@@ -649,5 +654,5 @@ def _explain(error: ValidationError, given: Mapping[str, _Given]) -> list[_Probl
             entry = given[dotted]
             should = "should be a number, a text, true or false" if _is_option(dotted) else item["msg"]
             should = re.sub(r"^\w+ should", "should", should)
-            problems[dotted] = _Problem(f"{entry.label} is {entry.value!r}", f"{entry.label} {should}")
+            problems[dotted] = _Problem(f"{entry.label} is {brief(entry.value)}", f"{entry.label} {should}")
     return list(problems.values())

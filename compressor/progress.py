@@ -20,13 +20,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from compressor.report.text import duration, size
-from compressor.report.untrusted import without_commands, without_controls
+from compressor.report.untrusted import ELLIPSIS, without_commands, without_controls
 
 if TYPE_CHECKING:
     from compressor.distill.training import Forecast
 
 SECONDS_BETWEEN_LINES = 10.0
 SPEED_WINDOW_S = 600.0  # long runs report once in twenty seconds or so
+
+LONGEST_LINE = 2_000  # letters; a name from outside may have millions
 
 
 class Reporter:
@@ -134,7 +136,8 @@ class Reporter:
     def _print(self, text: str, style: str = "") -> None:
         # Names of files and classes are the user's: an escape sequence in one would reach the terminal, and a workflow
         # command the server that reads the log.
-        self.console.print(Text(without_commands(without_controls(text)), style=style))
+        line = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}{ELLIPSIS}"
+        self.console.print(Text(without_commands(without_controls(line)), style=style))
 
 
 class _Bar:

@@ -47,6 +47,7 @@ from compressor.stages import (
     Status,
     atomic_write_text,
     create_run_folder,
+    edited_outputs,
     exclusive,
     execute,
     recorded_fingerprint,
@@ -234,12 +235,23 @@ def rebuilt_report(folder: Path, report: Report) -> Report:
 def _kept(folder: Path) -> tuple[RunConfig, DeviceProfile]:
     """Settings and target of a run, from its folder, wherever that lies now."""
     config = resolve({}, folder / "config.yaml").config.model_copy(update={"out": folder})
-    return config, DeviceProfile.model_validate_json((folder / TARGET).read_text(encoding="utf-8"))
+    try:
+        return config, DeviceProfile.model_validate_json((folder / TARGET).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageFault(
+            f"{folder / TARGET} cannot be read: {' '.join(str(error).split())[:200]}.",
+            "The file that the run wrote was expected.",
+            "Run the run's own command again, which writes it anew.",
+        ) from error
 
 
 def _check_whole(folder: Path, report: Report) -> None:
     """Refuse a run that went on, or lost a stage, since its report: its files and the report are of two students."""
-    changed = [stage.name for stage in report.stages if recorded_fingerprint(folder / stage.name) != stage.fingerprint]
+    changed = [
+        stage.name
+        for stage in report.stages
+        if recorded_fingerprint(folder / stage.name) != stage.fingerprint or edited_outputs(folder / stage.name)
+    ]
     if changed:
         raise StaleResult(
             f"{folder} has other stages than its report: {', '.join(changed)}.",

@@ -190,7 +190,7 @@ def execute(stage: Stage, run_folder: Path, on_event: Callable[[str, Status], No
 
 def recorded_fingerprint(folder: Path) -> str | None:
     """The fingerprint of the result that a stage's folder holds; None where it holds none that is finished."""
-    return (_read_json(folder / MANIFEST) or {}).get("fingerprint")
+    return (_read_record(folder / MANIFEST) or {}).get("fingerprint")
 
 
 def edited_outputs(folder: Path) -> str:
@@ -199,7 +199,7 @@ def edited_outputs(folder: Path) -> str:
     Raises:
         FileNotFoundError: the folder holds no finished stage.
     """
-    manifest = _read_json(folder / MANIFEST)
+    manifest = _read_record(folder / MANIFEST)
     if manifest is None:
         raise FileNotFoundError(folder / MANIFEST)
     return _changed((), folder, manifest.get("outputs", {}))
@@ -278,11 +278,11 @@ def _hash_or_unreadable(path: Path) -> str:
 
 
 def _compare(stage: Stage, current: Mapping[str, Any], folder: Path) -> Status:
-    finished = _read_json(folder / MANIFEST)
+    finished = _read_record(folder / MANIFEST)
     if finished is not None and finished.get("fingerprint") == current["fingerprint"]:
         changed = _changed(stage.outputs, folder, finished.get("outputs", {}))
         return Status("run", changed) if changed else Status("cached", "unchanged")
-    started = _read_json(folder / IN_PROGRESS)
+    started = _read_record(folder / IN_PROGRESS)
     if started is not None and started.get("fingerprint") == current["fingerprint"]:
         return Status("resume", "stopped before it finished")
     earlier = finished or started
@@ -399,11 +399,37 @@ def _write_json(path: Path, value: JSON) -> None:
     atomic_write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """What a stage recorded; None where that is not as it was written, so that the stage runs again."""
+    record = _read_json(path)
+    if record is None:
+        return None
+    config, inputs, outputs = record.get("config", {}), record.get("inputs", []), record.get("outputs", {})
+    whole = (
+        isinstance(config, dict)
+        and isinstance(record.get("environment", {}), dict)
+        and isinstance(record.get("seconds", 0.0), int | float)
+        and isinstance(inputs, list)
+        and all(
+            isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("name", "sha256"))
+            for entry in inputs
+        )
+        and isinstance(outputs, dict)
+        and all(isinstance(sha256, str) and _is_inside(name) for name, sha256 in outputs.items())
+    )
+    return record if whole else None
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name that a record gives is one below the folder that the record lies in."""
+    return bool(name) and "\0" not in name and not name.startswith("/") and ".." not in name.split("/")
+
+
 def _read_json(path: Path) -> dict[str, Any] | None:
     """The mapping in a JSON file; None where there is no such file or it holds anything else."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from compressor.errors import UsageFault
 
-if TYPE_CHECKING:
-    import yaml
-
-
 MOST_BYTES = 2**20
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
 
 def read_yaml(file: Path, *, kind: str, expected: str, flag: str) -> Mapping[str, object]:
@@ -28,7 +27,9 @@ def read_yaml(file: Path, *, kind: str, expected: str, flag: str) -> Mapping[str
     """
     import yaml
 
-    if file.exists() and not (file.is_file() and file.stat().st_size <= MOST_BYTES):
+    from profiles.plain_yaml import load_plain
+
+    if "\0" in str(file) or (file.exists() and not (file.is_file() and file.stat().st_size <= MOST_BYTES)):
         raise UsageFault(
             f"The {kind} {file} is no text file of at most 1 MiB.",
             expected,
@@ -36,8 +37,7 @@ def read_yaml(file: Path, *, kind: str, expected: str, flag: str) -> Mapping[str
         )
     try:
         text = file.read_text(encoding="utf-8")
-        _refuse_duplicates(yaml.compose(text, Loader=yaml.SafeLoader))
-        values = yaml.safe_load(text)
+        values = load_plain(text)
     except OSError as error:
         raise UsageFault(
             f"The {kind} {file} cannot be read: {error.strerror}.",
@@ -52,7 +52,7 @@ def read_yaml(file: Path, *, kind: str, expected: str, flag: str) -> Mapping[str
             expected,
             "Correct that line and run the same command again.",
         ) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageFault(
             f"{file} is not plain YAML in UTF-8.", expected, f"Give a text file to {flag}, or leave it out."
         ) from error
@@ -67,32 +67,9 @@ def read_yaml(file: Path, *, kind: str, expected: str, flag: str) -> Mapping[str
     return values
 
 
-def _refuse_duplicates(root: yaml.Node | None) -> None:
-    """Raise YAML's own error where a mapping gives a key twice, of which `safe_load` would drop the first, and where a
-    node holds itself.
-
-    A node that aliases name many times is looked at once: a small file can name one a billion times.
-    """
-    import yaml
-
-    done, above = set[int](), set[int]()
-
-    def look(node: yaml.Node | None) -> None:
-        if id(node) in above:
-            raise yaml.YAMLError("a value holds itself")
-        if id(node) in done or not isinstance(node, yaml.CollectionNode):
-            return
-        above.add(id(node))
-        seen: set[str] = set()
-        for entry in node.value:
-            key, value = entry if isinstance(node, yaml.MappingNode) else (None, entry)
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    problem = f"{key.value!r} is given twice"
-                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-                seen.add(key.value)
-            look(value)
-        above.remove(id(node))
-        done.add(id(node))
-
-    look(root)
+def brief(value: object) -> str:
+    """A value for a message. In full it may have a billion letters, and a number more than Python writes."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"

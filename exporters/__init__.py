@@ -18,3 +18,8 @@ Converters are named target_from_source (`onnx_from_torch`). Every exported clas
 (batch, C, H, W) in [0, 1], and gives `logits`, float32 (batch, K), in every precision. This package works without
 `compressor`: docs/export_alone.py is an example.
 """
+
+import os
+
+# ONNX Runtime 1.31 keeps an identity of the machine and a queue of events in the user's home; read when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

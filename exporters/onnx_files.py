@@ -6,7 +6,7 @@ In: any file that claims to be ONNX. Out: a ModelProto that is whole, or an Expo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -19,6 +19,7 @@ from exporters.errors import ExportError
 from exporters.files import write_atomically
 
 Exporter = Literal["dynamo", "torchscript"]
+MOST_BYTES = 2**31
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -165,6 +166,8 @@ def unreadable(path: Path, reason: str) -> ExportError:
 
 
 def _parse(path: Path) -> onnx.ModelProto:
+    if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_BYTES):
+        raise unreadable(path, "it is no file of at most 2 GiB, which is what protobuf reads")
     try:
         proto = onnx.load(path, load_external_data=False)
     except (OSError, DecodeError) as error:
@@ -180,9 +183,20 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 
 def _external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    constants = [attribute.t for node in proto.graph.node for attribute in node.attribute if attribute.HasField("t")]
-    tensors = [*proto.graph.initializer, *constants]
-    return [tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    return [tensor for tensor in _tensors(proto.graph) if tensor.data_location == onnx.TensorProto.EXTERNAL]
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor that a graph holds, also within the branches and loops of its nodes."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner) if inner.node or inner.initializer else ()
 
 
 def _check_location(path: Path, tensor: str, location: str) -> None:

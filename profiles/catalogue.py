@@ -9,7 +9,9 @@ replaced whole, so that no figure ever inherits the source of another one.
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import reprlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from profiles.errors import ProfileError
+from profiles.plain_yaml import load_plain
 from profiles.schema import Budget, DeviceProfile, Peaks, PowerMode, known_keys
 
 DEVICES = Path(__file__).parent / "devices"
 SUFFIXES = (".yaml", ".yml")
 NOT_INHERITED = ("name", "title", "aliases")
+MOST_PROBLEMS = 50  # more than anyone reads
 MOST_BYTES = 2**20  # the longest that ships has 5 KiB; parsing a large file takes minutes
 
 # The mapping in which each key of a profile belongs; other mappings hold figures and ranges of versions.
@@ -80,7 +84,7 @@ def _aliases(devices: Path) -> dict[str, str]:
 
 def _locate(target: str, folder: Path, asked_by: str = "") -> Path:
     """The file of a target; a relative path starts at `folder`, the place of the file that names it."""
-    if target.endswith(SUFFIXES) or "/" in target or "\\" in target:
+    if "\0" not in target and (target.endswith(SUFFIXES) or "/" in target or "\\" in target):
         return folder / target
     aliases = _aliases(DEVICES)
     name = aliases.get(target, target)
@@ -100,7 +104,7 @@ def _resolve(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     """The document at `path` with everything that it extends merged in; `chain` holds the files that led
     here.
     """
-    if path.resolve() in [earlier.resolve() for earlier in chain]:
+    if _real(path) in map(_real, chain):
         raise ProfileError(
             f"The profile {chain[0]} extends itself: {' -> '.join(str(step) for step in (*chain, path))}.",
             "A chain of 'extends' must end in a profile that extends nothing.",
@@ -130,7 +134,12 @@ def _shipped_root(path: Path) -> str | None:
 
 
 def _ships(path: Path) -> bool:
-    return path.resolve().parent == DEVICES.resolve()
+    return _real(path).parent == _real(DEVICES)
+
+
+def _real(path: Path) -> Path:
+    """Links followed, as far as they lead anywhere; `Path.resolve` raises where they lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -157,6 +166,8 @@ def _check_own_name(name: str, path: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for, a device has no end
+            raise ValueError("it is no file")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
@@ -165,7 +176,7 @@ def _read(path: Path) -> dict[str, Any]:
                 "A profile is a YAML text file of a few KiB.",
                 "Check the path, or take out what is no part of a profile.",
             )
-        document = yaml.safe_load(content.decode("utf-8"))
+        document = load_plain(content.decode("utf-8"))
     except (OSError, ValueError) as error:  # ValueError: no UTF-8 text, or an impossible date or number
         reason = error.strerror if isinstance(error, OSError) else error
         raise ProfileError(
@@ -173,7 +184,7 @@ def _read(path: Path) -> dict[str, Any]:
             "A profile is a YAML text file.",
             "Check the path; `compress targets list` shows the names that need no file.",
         ) from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise ProfileError(
             f"The profile {path} is not valid YAML: {_one_line(str(error))}.",
             "A profile is a YAML file of 'key: value' lines.",
@@ -192,7 +203,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _refusal(path: Path, error: ValidationError) -> ProfileError:
     """All that is wrong with a profile, in one error; unknown keys come with the nearest known one."""
     problems = []
-    for issue in error.errors(include_url=False):
+    for issue in error.errors(include_url=False)[:MOST_PROBLEMS]:
         place = ".".join(str(part) for part in issue["loc"])
         if issue["type"] == "extra_forbidden":
             near = _nearest(issue["loc"])
@@ -201,7 +212,7 @@ def _refusal(path: Path, error: ValidationError) -> ProfileError:
             problems.append(issue["msg"].removeprefix("Value error, "))
         else:
             message = issue["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            received = "" if issue["type"] == "missing" else f" (received {_one_line(repr(issue['input']))})"
+            received = "" if issue["type"] == "missing" else f" (received {_one_line(reprlib.repr(issue['input']))})"
             problems.append(f"{place}: {message[0].lower()}{message[1:]}{received}{_as_number(issue['input'])}")
     return ProfileError(
         f"The profile {path} is wrong: {'; '.join(problems)}.",

@@ -17,10 +17,14 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 UNVERIFIED = "unverified:"
 NO_SOURCE = f"{UNVERIFIED} no source given"
+
+# No figure of a device is outside of these, in any unit; what is computed from them then has an end.
+LEAST, MOST = 1e-6, 1e9
+LONGEST = 200  # letters of a name that people read
 
 Precision = Literal["fp32", "fp16", "int8"]
 Setting = Literal["compute_capability", "precisions", "opset_ceiling", "channel_multiple", "workspace_mib"]
@@ -42,6 +46,21 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
+def _not_tiny(value: float) -> float:
+    if value < LEAST:
+        raise ValueError(f"should be at least {LEAST:g}")
+    return value
+
+
+def _line(text: str) -> str:
+    if len(text) > LONGEST or not text.isprintable():
+        raise ValueError(f"must be one line of at most {LONGEST} letters, without control characters")
+    return text
+
+
+Line = Annotated[str, Field(min_length=1), AfterValidator(_line)]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +71,7 @@ class Figure(_Frozen):
     In a file a bare number is accepted and is marked as having no source.
     """
 
-    value: float = Field(gt=0, allow_inf_nan=False, strict=True)
+    value: Annotated[float, AfterValidator(_not_tiny)] = Field(gt=0, le=MOST, allow_inf_nan=False, strict=True)
     source: str = Field(default=NO_SOURCE, min_length=1)
 
     @model_validator(mode="before")
@@ -97,7 +116,7 @@ class Peaks(_Frozen):
 class PowerMode(_Frozen):
     """One way to run the device; latency follows its clocks and the units that it leaves on."""
 
-    name: str = Field(min_length=1, description="as the device itself spells it (`nvpmodel -q`)")
+    name: Line = Field(description="as the device itself spells it (`nvpmodel -q`)")
     nvpmodel_id: int | None = Field(default=None, ge=0, description="number for `nvpmodel -m`")
     watts: Figure | None = None
     gpu_mhz: Figure | None = None
@@ -136,7 +155,7 @@ class DeviceProfile(_Frozen):
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", description="the file's name without .yaml")
-    title: str = Field(min_length=1)
+    title: Line
     extends: str | None = Field(
         default=None, description="of a user's own profile: the shipped device that it builds on"
     )
@@ -153,8 +172,8 @@ class DeviceProfile(_Frozen):
     tensorrt: VersionRange | None = None
     cuda: VersionRange | None = None
     precisions: tuple[Precision, ...] = Field(min_length=1)
-    opset_ceiling: int = Field(ge=9, strict=True, description="highest that every version in range reads")
-    channel_multiple: int = Field(ge=1, strict=True, description="fills the hardware's vectors")
+    opset_ceiling: int = Field(ge=9, le=1000, strict=True, description="highest that every version in range reads")
+    channel_multiple: int = Field(ge=1, le=1024, strict=True, description="fills the hardware's vectors")
     workspace_mib: int | None = Field(default=None, gt=0, strict=True, description="TensorRT's scratch memory")
     sources: dict[Setting, Annotated[str, Field(min_length=1)]] = {}
     budget: Budget | None = None

@@ -27,6 +27,8 @@ MERGED = "merged"
 ARCHIVE = Path("kit", "kit.tar.gz")
 MANIFEST = "manifest.json"
 
+MOST_MANIFEST_BYTES = 16 * 2**20
+
 _RUNTIMES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT"}
 
 
@@ -248,11 +250,20 @@ def _held_by(run_folder: Path) -> _Held:
         with tarfile.open(archive, "r:gz") as content:
             member = next(member for member in content if member.name.partition("/")[2] == MANIFEST)
             file = content.extractfile(member)
-            manifest = file.read() if file is not None else b""
+            manifest = file.read(MOST_MANIFEST_BYTES) if file is not None else b""
         variants = read_facts(run_folder / "precision")["variants"]
         files = {(variant["model"], variant["precision"]): variant["sha256"] for variant in variants}
         return _Held(hashlib.sha256(manifest).hexdigest(), json.loads(manifest)["target"], files)
-    except (OSError, EOFError, tarfile.TarError, StopIteration, ValueError, KeyError) as error:
+    except (
+        OSError,
+        EOFError,
+        tarfile.TarError,
+        StopIteration,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:
         problem = "is damaged" if archive.is_file() else "is not there"
         raise StaleResult(
             f"{run_folder} holds no kit that a result could be of: {archive} {problem}.",

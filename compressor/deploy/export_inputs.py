@@ -31,6 +31,8 @@ from exporters.tensorrt_operators import check_operators
 ORDERS = {1: "L", 3: "RGB", 4: "RGBA"}  # how images of so many channels are read
 REDUCED = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
+MOST_VALUES = 2**28  # of all images of one call: 1 GiB
+
 # What `read_samples` says of folders named like a teacher's classes; an ONNX file has no names for its classes.
 ABOUT_CLASSES = re.compile(r"Folder '|No folder is named|\d+ more folders name|.* are one picture in two classes", re.S)
 NO_CLASSES = "Folders are not taken as classes, since an ONNX file does not name its own, so no accuracy is shown."
@@ -154,6 +156,12 @@ def _check_fit(request: ExportRequest, interface: ClassifierInterface, opset: in
             f"{interface.num_classes} numbers for each.",
             f"Sides of {MIN_SIDE} to {MAX_SIDE} pixels and a logit for each of two classes or more were expected.",
             "Export a classifier or segmenter of such images.",
+        )
+    if (interface.batch or 1) * channels * sides[0] * sides[1] > MOST_VALUES:
+        raise InputRefused(
+            f"{request.source.name} takes {interface.batch} images in one call.",
+            f"A call of at most {MOST_VALUES:,} values was expected.",
+            "Export the model for a batch of any size, or for one image.",
         )
     if interface.output_size and interface.num_classes > VOID:
         raise InputRefused(

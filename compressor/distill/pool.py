@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor.distill.recovery import read_checkpoint
 from compressor.distill.training import Context
 from compressor.inputs.pixels import Images
 from compressor.inputs.teacher import Teacher
@@ -51,7 +52,7 @@ def survey(teacher: Teacher, images: Images, num_few: int, context: Context) -> 
     """
     path = context.folder / CACHE
     if path.exists():
-        logits: Tensor = torch.load(path, map_location=context.device, weights_only=True)
+        logits: Tensor = read_checkpoint(path, context.device, path)
     else:
         logits = torch.cat([teacher(_fractions(part, context)).logits.float() for part in images.split(BATCH)])
         if context.world.first:

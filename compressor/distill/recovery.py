@@ -10,6 +10,7 @@ What was done is part of the phase's checkpoint, so that a run that is killed la
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -75,8 +76,37 @@ class Checkpoint:
         if self.world.size > 1:
             kept = (self._start or file.read_bytes()) if self.world.first else b""
             source = BytesIO(self.world.send(kept))
-        loaded: dict[str, Any] = torch.load(source, map_location=device, weights_only=True)
+        loaded: dict[str, Any] = read_checkpoint(source, device, file)
         return loaded
+
+
+class DamagedCheckpoint(StageFailed):
+    """What an interrupted training left is no longer what it wrote."""
+
+
+def read_checkpoint(source: Path | BytesIO, device: torch.device, file: Path) -> Any:
+    """What was saved, if every byte of it is as it was written: torch looks at no checksum.
+
+    Raises:
+        DamagedCheckpoint: it is not; going on from there would train on noise without a word.
+    """
+    try:
+        with zipfile.ZipFile(source) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"its record {damaged} has another checksum")
+        if isinstance(source, BytesIO):
+            source.seek(0)
+        return torch.load(source, map_location=device, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a damaged file can break the reader anywhere, and the file is the cause
+        said = (str(error) or type(error).__name__).splitlines()[0][:200].rstrip(".")
+        raise DamagedCheckpoint(
+            f"The checkpoint {file} of an interrupted training is damaged: {said}.",
+            "The file as the run wrote it was expected.",
+            "Restore it, or delete it: the same command then trains this phase from its start.",
+        ) from error
 
 
 @runtime_checkable

@@ -20,7 +20,7 @@ from compressor.gates.gate import Gate, read_gates
 from compressor.gates.judging import decide, judge
 from compressor.gates.metrics import METRICS
 from compressor.report.gate_record import Baseline
-from compressor.report.schema import Report
+from compressor.report.schema import Report, report_bytes
 from compressor.stages import atomic_write_bytes, atomic_write_text
 
 _GATES = TypeAdapter(tuple[Gate, ...])
@@ -68,7 +68,7 @@ def read_baseline(path: Path) -> Earlier:
     """
     file = path / "report.json" if path.is_dir() else path
     try:
-        content = file.read_bytes()
+        content = report_bytes(file)
         report = Report.model_validate_json(content)
     except OSError as error:
         raise UsageFault(
@@ -152,7 +152,7 @@ def load_asked(folder: Path) -> Asked:
         require_measured = bool(content["require_measured"])
         if not all(gate.metric in METRICS and isfinite(gate.limit) for gate in gates):
             raise ValueError("a metric is unknown, or a limit is no number")
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         said = _first(error) if isinstance(error, ValidationError) else str(error)
         raise UsageFault(
             f"The gates in {path} cannot be read: {said}.",

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from compressor.errors import UsageFault
 from compressor.gates.metrics import METRICS, UNITS, Metric
 from compressor.inputs.nearest import did_you_mean
 from compressor.report.gate_record import Rule, Severity
-from compressor.yaml_files import read_yaml
+from compressor.yaml_files import brief, read_yaml
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 RELATIVE = ("max_drop_relative", "max_regression_relative")
@@ -44,8 +44,8 @@ GATE_FILE = {
 }
 _NUMBER = re.compile(r"([+-]?\d{1,300}(?:\.\d*)?(?:[eE][+-]?\d{1,3})?|[+-]?\.\d+)\s*(\S*)")
 
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring = 2, 80
+MOST_PROBLEMS = 50  # more than anyone reads
+MOST_KEYS = 50
 
 Judge = Literal["interval", "value"]
 
@@ -91,7 +91,7 @@ def read_gates(file: Path | None, flags: Sequence[str] = ()) -> tuple[Gate, ...]
     for flag in flags:
         if entry := _of_flag(flag, problems):
             gates += _gates(entry, f"--gate {flag}", problems)
-    twice = sorted({gate.name for gate in gates if [other.name for other in gates].count(gate.name) > 1})
+    twice = sorted(name for name, count in Counter(gate.name for gate in gates).items() if count > 1)
     problems += [f"two gates are called {name!r}, give one of them a `name`" for name in twice]
     if problems:
         count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -108,7 +108,7 @@ def _entries(file: Path, problems: list[str]) -> Iterator[tuple[str, Mapping[Any
     values = read_yaml(file, **GATE_FILE)
     problems += [f"unknown key {key!r} in {file.name}" for key in values if key not in ("gates", "schema_version")]
     if values.get("schema_version", 1) != 1:
-        problems.append(f"schema_version in {file.name} is {_brief(values['schema_version'])} and not 1")
+        problems.append(f"schema_version in {file.name} is {brief(values['schema_version'])} and not 1")
     listed = values.get("gates")
     if not isinstance(listed, list) or not listed:
         problems.append(f"{file.name} has no list `gates` with a gate in it")
@@ -118,7 +118,7 @@ def _entries(file: Path, problems: list[str]) -> Iterator[tuple[str, Mapping[Any
         if isinstance(entry, Mapping):
             yield where, entry
         else:
-            problems.append(f"{where} is {_brief(entry)} and not a mapping")
+            problems.append(f"{where} is {brief(entry)} and not a mapping")
 
 
 def _of_flag(text: str, problems: list[str]) -> Mapping[str, str]:
@@ -126,7 +126,7 @@ def _of_flag(text: str, problems: list[str]) -> Mapping[str, str]:
     metric, colon, rest = text.partition(":")
     pairs = [pair.partition("=") for pair in rest.split(",")]
     if not colon or not all(equals for _, equals, _ in pairs):
-        problems.append(f"--gate got {_brief(text)} and takes METRIC:RULE=LIMIT, such as agreement:min=97%")
+        problems.append(f"--gate got {brief(text)} and takes METRIC:RULE=LIMIT, such as agreement:min=97%")
         return {}
     keys = [key.strip() for key, _, _ in pairs]
     problems += [f"--gate {text} gives {key} twice" for key in dict.fromkeys(keys) if keys.count(key) > 1]
@@ -136,7 +136,9 @@ def _of_flag(text: str, problems: list[str]) -> Mapping[str, str]:
 def _gates(entry: Mapping[Any, Any], where: str, problems: list[str]) -> Iterator[Gate]:
     """One gate for each limit of an entry."""
     before = len(problems)
-    for key in entry:
+    if before >= MOST_PROBLEMS:
+        return
+    for key in list(entry)[:MOST_KEYS]:
         if key not in KEYS:
             hint = did_you_mean(str(key), KEYS)
             problems.append(f"unknown key {key!r} in {where}{f' ({hint})' if hint else ''}")
@@ -145,7 +147,7 @@ def _gates(entry: Mapping[Any, Any], where: str, problems: list[str]) -> Iterato
     if metric is None:
         hint = did_you_mean(name, METRICS) if isinstance(name, str) else ""
         problems.append(
-            f"{where} has {f'the unknown metric {_brief(name)}' if name else 'no metric'}{f'. {hint}' * bool(hint)}"
+            f"{where} has {f'the unknown metric {brief(name)}' if name else 'no metric'}{f'. {hint}' * bool(hint)}"
         )
     rules = [rule for rule in RULES if rule in entry]
     if not rules:
@@ -160,7 +162,7 @@ def _gates(entry: Mapping[Any, Any], where: str, problems: list[str]) -> Iterato
         problems.append(f"{where} has min_samples, and {metric.name} is not found on any")
     texts = {key: entry.get(key) for key in ("artefact", "name")}
     problems += [
-        f"{key} of {where} is {_brief(text)} and not a text"
+        f"{key} of {where} is {brief(text)} and not a text"
         for key, text in texts.items()
         if text is not None and not (isinstance(text, str) and text)
     ]
@@ -199,35 +201,35 @@ def _limit(value: object, rule: Rule, metric: Metric, where: str, problems: list
     example = "5 %" if rule in RELATIVE else ("1 point" if share and lost else "97 %" if share else f"5 {unit}".strip())
     found = _NUMBER.fullmatch(_text(value))
     if found is None or not math.isfinite(number := float(found[1])):
-        problems.append(f"{rule} of {where} is {_brief(value)} and no limit such as {example}")
+        problems.append(f"{rule} of {where} is {brief(value)} and no limit such as {example}")
         return None
     if metric.reference is None and rule.startswith("max_drop"):
         problems.append(f"{where} has {rule}, and the teacher has no {metric.name} to compare with")
         return None
     if number < 0:
-        problems.append(f"{rule} of {where} is {_brief(value)} and below 0")
+        problems.append(f"{rule} of {where} is {brief(value)} and below 0")
         return None
     given = found[2]
     points = given in ("point", "points")
     if share and (given == "%" if rule in RELATIVE or not lost else points):
         number, most = number / 100, 1.0 if metric.better == "higher" else math.inf
     elif share and lost and rule not in RELATIVE and given == "%":
-        problems.append(f"{rule} of {where} is {_brief(value)}: write {found[1]} points, or use {rule}_relative")
+        problems.append(f"{rule} of {where} is {brief(value)}: write {found[1]} points, or use {rule}_relative")
         return None
     elif not given or given == unit:
         most = 1.0 if share and metric.better == "higher" else math.inf
         # Half a point, or half of all? 0.05 is no likely number of points, and 1 no likely percentage of agreement.
         if metric.unit == "share" and not given and (number >= 0.1 if lost and rule not in RELATIVE else number > 1):
             unit = "%" if not lost else "point" if number == 1 else "points"
-            problems.append(f"{rule} of {where} is {_brief(value)}: write {found[1]} {unit}")
+            problems.append(f"{rule} of {where} is {brief(value)}: write {found[1]} {unit}")
             return None
     else:
         problems.append(
-            f"{rule} of {where} is {_brief(value)}, and its unit is {'points' if share and lost else unit or 'none'}"
+            f"{rule} of {where} is {brief(value)}, and its unit is {'points' if share and lost else unit or 'none'}"
         )
         return None
     if number > most:
-        problems.append(f"{rule} of {where} is {_brief(value)} and above all of them")
+        problems.append(f"{rule} of {where} is {brief(value)} and above all of them")
         return None
     return number
 
@@ -235,24 +237,16 @@ def _limit(value: object, rule: Rule, metric: Metric, where: str, problems: list
 def _one_of(entry: Mapping[Any, Any], key: str, words: Sequence[str], where: str, problems: list[str]) -> Any:
     value = entry.get(key)
     if value is not None and value not in words:
-        problems.append(f"{key} of {where} is {_brief(value)} and not {' or '.join(words)}")
+        problems.append(f"{key} of {where} is {brief(value)} and not {' or '.join(words)}")
     return value
 
 
 def _whole(value: object, where: str, problems: list[str]) -> int:
     text = _text(value)
     if not re.fullmatch(r"\d{1,12}", text):
-        problems.append(f"min_samples of {where} is {_brief(value)} and no number of images")
+        problems.append(f"min_samples of {where} is {brief(value)} and no number of images")
         return 0
     return int(text)
-
-
-def _brief(value: object) -> str:
-    """Of a nest of aliases the plain form may have billions of letters, and of a number more than Python writes."""
-    try:
-        return _SHORT.repr(value)
-    except ValueError:
-        return "a number of thousands of digits"
 
 
 def _text(value: object) -> str:

@@ -17,7 +17,9 @@ from pydantic import ValidationError
 from compressor.errors import CompressError, InputRefused, UsageFault
 from compressor.inputs.card import CHANNELS, MULTI_LABEL, MULTI_LABEL_EXPECTED, Task, TeacherCard
 from compressor.inputs.nearest import did_you_mean
+from compressor.inputs.nesting import is_plain
 from compressor.students.architectures import ARCHITECTURES, teacher_architectures
+from profiles.plain_yaml import load_plain
 
 FROM_CHECKPOINT, FROM_FLAG, FROM_WEIGHTS, ASSUMED, DEFAULT = (
     "the checkpoint",
@@ -64,6 +66,12 @@ class Facts:
             raise InputRefused(
                 f"The card of the teacher {self.file} in {source} is a {type(card).__name__}.",
                 "A mapping of fields such as `mean: [0.5, 0.5, 0.5]` was expected.",
+                "Write one field per line, or leave the card out.",
+            )
+        if not is_plain(card):
+            raise InputRefused(
+                f"The card of the teacher {self.file} in {source} holds something that no card has.",
+                "Texts, numbers and lists of them were expected.",
                 "Write one field per line, or leave the card out.",
             )
         for name, value in card.items():
@@ -196,10 +204,10 @@ def read_card_file(path: Path) -> object:
         InputRefused: the file cannot be read.
     """
     try:
-        if path.stat().st_size > MAX_CARD_BYTES:
-            raise ValueError(f"{path.stat().st_size:,} bytes are too many for a card")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_CARD_BYTES):
+            raise ValueError(f"it is no text file of at most {MAX_CARD_BYTES // 2**20} MiB")
+        content = load_plain(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputRefused(
             f"The card {path} cannot be read ({' '.join(str(error).split())[:200]}).",
             "A YAML file of card fields was expected.",

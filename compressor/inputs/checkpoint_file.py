@@ -16,6 +16,7 @@ import json
 import pickletools
 import re
 import zipfile
+import zlib
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import deque
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from torch import Tensor
 from torch._weights_only_unpickler import _get_allowed_globals
 
 from compressor.inputs.harmless import HARMLESS, reading_harmless
+from compressor.inputs.nesting import PickleSizes, Unfolded, check_nesting, is_plain
 from compressor.inputs.training_file import NoWeights, find_weights, holds_tensors
 
 Kind = Literal[
@@ -47,6 +49,8 @@ MAX_FILE_BYTES = 8 * 2**30
 MAX_PICKLE_STEPS = 10_000_000  # about ten seconds of disassembly; a network of 1,000 tensors has 30,000 steps
 MAX_SHARING = 16  # tensors may claim this many times the file's size, which admits shared weights and no bombs
 
+NO_CARD = "its card is something else than texts, numbers and lists of them"
+MOST_DIMENSIONS = 8
 ZIP_START = b"PK\x03\x04"
 LEGACY_TORCH_NUMBER = bytes.fromhex("8a 0a 6c fc 9c 46 f9 20 6a a8 50 19")  # pickled first, by any protocol
 ONNX_START = re.compile(rb"\x08[\x01-\x1f][\x12\x1a\x22\x3a\x42]")  # protobuf: IR version, then one of its other fields
@@ -128,9 +132,26 @@ def _read_archive(path: Path, weights_key: str | None) -> Contents:
                 return Contents("unreadable", "its records claim more bytes than the file has")
             with archive.open(records["data.pkl"]) as pickle:
                 program = disassemble(pickle)
+            if not program.imports and (damaged := _damaged(archive)):
+                return Contents("unreadable", f"its record {damaged} is damaged: it has another checksum")
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         return Contents("unreadable", f"it is a damaged or truncated archive ({_first_line(error)})")
     return _run_restricted(path, program, weights_key, mapped=True)
+
+
+def _damaged(archive: zipfile.ZipFile) -> str:
+    """The first record whose bytes are not those that were written, which torch's own reader does not look at."""
+    for entry in archive.infolist():
+        if entry.CRC == 0 or not entry.file_size:  # written without a checksum
+            continue
+        found = 0
+        with archive.open(entry) as record:
+            record._expected_crc = None  # type: ignore[attr-defined]  # else the last read raises, without a name
+            while chunk := record.read(2**20):
+                found = zlib.crc32(chunk, found)
+        if found != entry.CRC:
+            return entry.filename[:80]
+    return ""
 
 
 def _read_bare_pickle(path: Path, head: bytes, weights_key: str | None) -> Contents:
@@ -160,16 +181,18 @@ def _read_safetensors(path: Path) -> Contents:
         return Contents("unreadable", f"it looks like safetensors and is damaged or truncated ({_first_line(error)})")
     if not tensors:
         return Contents("not a checkpoint", "it is a safetensors file without tensors")
-    return Contents("safetensors", tensors=tensors, card=card_in_metadata(metadata))
+    contents = Contents("safetensors", tensors=tensors, card=card_in_metadata(metadata))
+    return _within_bounds(contents, path.stat().st_size)
 
 
 def card_in_metadata(metadata: Mapping[str, str]) -> object:
     """The card of a safetensors file: JSON under `card`, or the architecture alone; None where there is neither."""
     if "card" in metadata:
         try:
-            return json.loads(metadata["card"])
+            card = json.loads(metadata["card"])
         except (ValueError, RecursionError):
             return metadata["card"]
+        return card if is_plain(card) else metadata["card"]
     return {"architecture": metadata["architecture"]} if "architecture" in metadata else None
 
 
@@ -188,8 +211,9 @@ def disassemble(pickle: IO[bytes]) -> Program:
     composed in any other way is reported as such.
 
     Raises:
-        ValueError: the pickle is malformed, truncated or longer than MAX_PICKLE_STEPS.
+        ValueError: the pickle is malformed, truncated, longer than MAX_PICKLE_STEPS, or unfolds without end.
     """
+    sizes = PickleSizes()
     imports: set[str] = set()
     memo: dict[int, str | None] = {}
     pushed: deque[str | None] = deque([None, None], maxlen=2)
@@ -198,6 +222,7 @@ def disassemble(pickle: IO[bytes]) -> Program:
         if step > MAX_PICKLE_STEPS:
             raise ValueError(f"more than {MAX_PICKLE_STEPS:,} instructions")
         name = opcode.name
+        sizes.follow(name, argument)
         if len(outermost) < 2 and name not in ("PROTO", "FRAME"):
             outermost.append(f"{name} {argument}")
         if "UNICODE" in name or name.endswith("STRING"):
@@ -243,9 +268,15 @@ def _run_restricted(path: Path, program: Program, weights_key: str | None, *, ma
 
 def classify(payload: Any, file_bytes: int, weights_key: str | None = None) -> Contents:
     """What an object that was in a file of so many bytes is."""
+    try:
+        check_nesting(payload)
+    except Unfolded as error:
+        return Contents("unreadable", str(error))
     if not isinstance(payload, Mapping):
         return Contents("not a checkpoint", f"it holds one {type(payload).__name__} instead of named tensors")
     if "card" in payload and holds_tensors(payload.get("state_dict")):
+        if not is_plain(payload["card"]):
+            return Contents("unreadable", NO_CARD)
         contents = Contents("compress checkpoint", tensors=payload["state_dict"], card=payload["card"])
     elif weights_key is None and holds_tensors(payload):
         contents = Contents("state dict", tensors=payload)
@@ -265,6 +296,10 @@ def _within_bounds(contents: Contents, file_bytes: int) -> Contents:
     for name, tensor in contents.tensors.items():
         if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             return Contents("unreadable", f"its tensor '{name}' is sparse, quantised or without data")
+        if tensor.ndim > MOST_DIMENSIONS:
+            return Contents("unreadable", f"its tensor '{name}' has {tensor.ndim} dimensions")
+        if tensor.is_complex() or tensor.dtype == torch.bool:
+            return Contents("unreadable", f"its tensor '{name}' holds {tensor.dtype} values, which weights never are")
         claimed += tensor.numel() * tensor.element_size()
     if claimed > MAX_SHARING * file_bytes:
         return Contents("unreadable", f"its tensors claim {claimed:,} bytes and the file has {file_bytes:,}")

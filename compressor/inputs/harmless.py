@@ -2,83 +2,130 @@
 
 Torch's restricted reader runs nothing but what is on its list, which has no numpy number, no `argparse.Namespace` and
 no path, so that most checkpoints of a training loop would be refused for a learning rate. These names are added to the
-list while a file is read. Where the real thing can do more than hold data, a stand-in takes its place: nothing of
-Lightning is imported, a `defaultdict` becomes a plain dict, and an array begins empty whatever size the file asks for.
+list while a file is read. Nothing of numpy or Lightning is among them, and no type that copies what it is given:
+stand-ins take their places, which keep a number and forget the rest. The real ones can do more than hold data: a
+numpy type whose state lies takes any eight bytes for the address of an object, and `str` of a list that holds the one
+before it twice, forty times over, fills any memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import pathlib
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+from torch._weights_only_unpickler import _get_allowed_globals
 
 Global = Callable[..., Any] | tuple[Callable[..., Any], str]
 
-_NUMBERS = (
-    "bool",
-    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-    "float16",
-    "float32",
-    "float64",
+_NUMBERS = frozenset(
+    f"{kind}{size}"
+    for kind, sizes in {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8)}.items()
+    for size in sizes
 )
-_PATHS = {
-    "Path": pathlib.PurePosixPath,
-    "PosixPath": pathlib.PurePosixPath,
-    "PurePosixPath": pathlib.PurePosixPath,
-    "WindowsPath": pathlib.PureWindowsPath,
-    "PureWindowsPath": pathlib.PureWindowsPath,
-}
+_PATHS = ("Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
 _ATTRIBUTE_DICTS = (
     "lightning.fabric.utilities.data.AttributeDict",
     "lightning_fabric.utilities.data.AttributeDict",
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
+_CODECS = ("latin1", "latin-1", "utf-8", "ascii")
 
 
-def _numpy_number(*arguments: Any) -> Any:
-    """A numpy scalar from its type and its bytes."""
-    dtype, data = arguments
-    return np.frombuffer(data, dtype, count=1)[0]
+class _Type:
+    """A numpy type by its name alone, such as `f8`; what a file then says of its insides is not listened to."""
+
+    def __init__(self, name: object = "", *_copy: object) -> None:
+        if name not in _NUMBERS:
+            raise ValueError("it holds numpy values that are no plain numbers")
+        self.name = str(name)
+
+    def __setstate__(self, _state: object) -> None: ...
 
 
-def _numpy_array(*_arguments: Any) -> Any:
-    """An empty array, which the file then fills; pickles of arrays ask for no other."""
-    return np.empty(0, np.int8)
+class _Array:
+    """Some array, of which nothing is kept: none is a weight."""
+
+    def __init__(self, *_arguments: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None:
+        if not (isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], _Type)):
+            raise ValueError("it holds an array of something else than plain numbers")
+
+
+class _Path:
+    """Some path, of which nothing is kept: a real one is as long as all its parts, and they may be paths."""
+
+    def __init__(self, *_parts: object) -> None: ...
+
+
+def _number(kind: object, data: object) -> Any:
+    """A number from its type and its bytes."""
+    if not isinstance(kind, _Type):
+        raise ValueError("it holds a number of no type")
+    written = data.encode("latin1") if isinstance(data, str) else data
+    return np.frombuffer(written, kind.name, count=1)[0].item()  # type: ignore[call-overload]
 
 
 def _plain_dict(*_factory: Any) -> dict[Any, Any]:
     return {}
 
 
+def _no_call(*_arguments: Any) -> None:
+    raise ValueError("it calls a type of Python's, which data never does")
+
+
+def _encoded(text: str, encoding: str = "utf-8") -> bytes:
+    """Texts as bytes; of Python's other codecs some double what they are given."""
+    if encoding not in _CODECS:
+        raise ValueError("it encodes text in an unusual way")
+    return text.encode(encoding)
+
+
+def _byte_array(data: bytes | str = b"", encoding: str = "latin1") -> bytearray:
+    """Of the bytes that the file holds; given a number, Python's own would fill the memory with so many zeros."""
+    if not isinstance(data, bytes | str):
+        raise ValueError("it asks for bytes that it does not hold")
+    return bytearray(data if isinstance(data, bytes) else _encoded(data, encoding))
+
+
 def _globals() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {
         "argparse.Namespace": argparse.Namespace,
         "collections.defaultdict": _plain_dict,
-        "numpy.dtype": np.dtype,
-        "numpy.ndarray": np.ndarray,
+        "numpy.dtype": _Type,
+        "numpy.ndarray": _Array,
     }
     for core in ("numpy._core", "numpy.core"):
-        found[f"{core}.multiarray.scalar"] = _numpy_number
-        found[f"{core}.multiarray._reconstruct"] = _numpy_array
+        found[f"{core}.multiarray.scalar"] = _number
+        found[f"{core}.multiarray._reconstruct"] = _Array
     for module in ("pathlib", "pathlib._local"):
-        found |= {f"{module}.{name}": kind for name, kind in _PATHS.items()}
+        found |= {f"{module}.{name}": _Path for name in _PATHS}
     found |= {name: OrderedDict for name in _ATTRIBUTE_DICTS}
-    found |= {f"builtins.{kind.__name__}": kind for kind in (dict, float, int, list, str, tuple)}
-    for name in _NUMBERS:
-        kind = type(np.dtype(name))
-        found[f"numpy.dtypes.{kind.__name__}"] = cast(Callable[..., Any], kind)
-    return found
+    # They stand in a file as what a `defaultdict` makes, or as the type of an option.
+    return found | {f"builtins.{kind.__name__}": _no_call for kind in (dict, float, int, list, str, tuple)}
 
 
 HARMLESS = _globals()
 """What reading a checkpoint may call beyond torch's own list, by the name that stands in the file."""
 
 
-def reading_harmless() -> torch.serialization.safe_globals:
+STRICTER: dict[str, Callable[..., Any]] = {"_codecs.encode": _encoded, "builtins.bytearray": _byte_array}
+"""What stands in for names of torch's own list that could make much out of little."""
+
+
+@contextmanager
+def reading_harmless() -> Iterator[None]:
     """A context in which torch's restricted reader knows these names as well."""
-    return torch.serialization.safe_globals([(kind, name) for name, kind in HARMLESS.items()])
+    allowed = _get_allowed_globals()  # kept by torch, and asked for at every import of a file
+    torchs_own = {name: allowed[name] for name in STRICTER}
+    allowed.update(STRICTER)
+    try:
+        with torch.serialization.safe_globals([(kind, name) for name, kind in HARMLESS.items()]):
+            yield
+    finally:
+        allowed.update(torchs_own)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from compressor.errors import InputRefused
 from compressor.inputs.image_files import find_images
 from compressor.inputs.images import SUFFIXES
 from compressor.inputs.nearest import did_you_mean
+
+MOST_BYTES = 2**20
 
 
 def check_image_folder(flag: str, folder: Path) -> None:
@@ -32,6 +35,20 @@ def check_image_folder(flag: str, folder: Path) -> None:
     )
 
 
+def check_file(flag: str, file: Path) -> None:
+    """Refuse what would be waited for, or has no end, before it is hashed; that it is not there, its reader says.
+
+    Raises:
+        InputRefused: it is a folder, a pipe or a device.
+    """
+    if file.exists() and not file.is_file():
+        raise InputRefused(
+            f"{file}, given to {flag}, is no file.",
+            "An ordinary file was expected.",
+            f"Check the path given to {flag}.",
+        )
+
+
 def read_class_names(path: Path) -> tuple[str, ...]:
     """The non-empty lines of a text file, in order.
 
@@ -39,6 +56,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         InputRefused: the file cannot be read as text.
     """
     try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_BYTES):
+            raise OSError(errno.EINVAL, f"it is no text file of at most {MOST_BYTES // 2**20} MiB")
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"

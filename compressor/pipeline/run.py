@@ -24,7 +24,7 @@ from compressor.gates.asked import NOTHING, Asked, asked_gates
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.intake import TeacherSource, read_teacher
 from compressor.inputs.masks import check_masks
-from compressor.inputs.named import check_image_folder, read_class_names
+from compressor.inputs.named import check_file, check_image_folder, read_class_names
 from compressor.inputs.own_code import ARCHIVE, OwnCode, is_own_name, own_code
 from compressor.inputs.own_teacher import know_packed_network
 from compressor.inputs.pixels import StoredImages, whole
@@ -209,6 +209,13 @@ def prepare(
             "Name some of these, or leave the flag out.",
         )
     existing_file(config.teacher.file)
+    for flag, file in (
+        ("--card", config.teacher.card),
+        ("--class-names", config.teacher.class_names),
+        ("--code", config.teacher.code),
+    ):
+        if file is not None:
+            check_file(flag, file)
     own_code_of(config)
     gates = config.gates
     asked = asked_gates(gates.file, gates.limits, gates.baseline, require_measured=gates.require_measured)

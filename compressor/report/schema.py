@@ -7,6 +7,7 @@ in which nothing was said in the later fields; the run that wrote it renders it 
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,7 @@ from profiles.layer_times import LayerTime
 
 SCHEMA_VERSION: Literal["1.5"] = "1.5"
 EARLIER_VERSIONS = ("1.0", "1.1", "1.2", "1.3", "1.4")
+MOST_BYTES = 64 * 2**20  # that of a thousand classes and all precisions has 2 MiB
 
 
 class Summary(Record):
@@ -354,9 +356,25 @@ def read_report(path: Path) -> Report:
     """Read report.json back.
 
     Raises:
+        OSError: see `report_bytes`.
         pydantic.ValidationError: the file is of another major version, or of a later minor one, or was edited.
     """
-    return Report.model_validate_json(path.read_text(encoding="utf-8"))
+    return Report.model_validate_json(report_bytes(path))
+
+
+def report_bytes(path: Path) -> bytes:
+    """What lies in a file that may be a report.
+
+    Raises:
+        OSError: it is no file, or larger than a report gets.
+    """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, and a device has no end
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {MOST_BYTES // 2**20} MiB", str(path))
+    return content
 
 
 def write_schema(path: Path) -> None:

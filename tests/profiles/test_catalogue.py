@@ -302,7 +302,7 @@ def test_a_key_in_the_wrong_place_is_offered_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("1e3", "1.0e+3"), ("1e300", "1.0e+300"), ("2.5e6", "2.5e+6"), ("'1.5e-3'", "1.5e-3"), ("'15'", "15")],
+    [("1e3", "1.0e+3"), ("1e8", "1.0e+8"), ("2.5e6", "2.5e+6"), ("'1.5e-3'", "1.5e-3"), ("'15'", "15")],
 )
 def test_a_number_that_yaml_reads_as_text_is_shown_as_one(tmp_path: Path, text: str, number: str) -> None:
     error = refused(write(tmp_path, f"extends: jetson\nmemory_gib: {text}\n"))

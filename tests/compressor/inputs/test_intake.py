@@ -427,7 +427,7 @@ def test_card_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_bytes(b"\xff\xfe\x00")
     refusal(InputRefused, path, "t.yaml", "cannot be read", architecture=ARCH)
     (tmp_path / "t.yaml").write_text("#" * (2**20 + 1))
-    refusal(InputRefused, path, "too many for a card", architecture=ARCH)
+    refusal(InputRefused, path, "no text file of at most 1 MiB", architecture=ARCH)
 
 
 def test_an_empty_card_states_nothing(tmp_path: Path) -> None:
