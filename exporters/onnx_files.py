@@ -79,6 +79,20 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     return proto
 
 
+def external_files(path: Path) -> tuple[Path, ...]:
+    """The files beside a model in which it keeps weights; of each it is checked that it lies there.
+
+    Raises:
+        ExportError: as `load_onnx`.
+    """
+    locations: dict[str, None] = {}
+    for tensor in _external_tensors(_parse(path)):
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        _check_location(path, tensor.name, location)
+        locations[location] = None
+    return tuple(path.parent / location for location in locations)
+
+
 def save_onnx(
     proto: onnx.ModelProto,
     path: Path,
@@ -180,8 +194,18 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 
 def _external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    constants = [attribute.t for node in proto.graph.node for attribute in node.attribute if attribute.HasField("t")]
-    tensors = [*proto.graph.initializer, *constants]
+    """Also those in the bodies of If and Loop, and in functions."""
+    tensors: list[onnx.TensorProto] = []
+    graphs, nodes = [proto.graph], [node for function in proto.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            tensors += graph.initializer
+            nodes += graph.node
+        for attribute in (attribute for node in nodes for attribute in node.attribute):
+            tensors += [attribute.t, *attribute.tensors]
+            graphs += [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs
+        nodes = []
     return [tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
 
 

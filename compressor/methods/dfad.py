@@ -37,12 +37,12 @@ from compressor.distill.batch_norm_match import has_batch_norm, recorded_statist
 from compressor.distill.monitor import OutputMonitor
 from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups
 from compressor.errors import InputRefused, UsageFault
-from compressor.inputs.teacher import Teacher
+from compressor.inputs.teacher import Teacher, TeacherPart
 from compressor.methods import Distilled, Need, Task, TrainingImages
 from compressor.students.student import Backbone, Student, own_classifier
 
 VERSION = 1
-USES: tuple[str, ...] = ("logits", "input_gradient")
+USES: tuple[TeacherPart, ...] = ("logits", "input_gradient")
 TASKS: tuple[Task, ...] = ("classification", "segmentation", "regression")
 NEEDS: Need = "nothing"
 LOSS_TERMS: Mapping[str, str] = {
