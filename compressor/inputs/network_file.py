@@ -23,6 +23,7 @@ from compressor.inputs.card import MAX_SIDE, MIN_SIDE, VOID, Task
 NetworkKind = Literal["onnx", "torchscript", "pt2"]
 """What stands in the card for an architecture."""
 
+SizeFrom = Literal["the file", "a flag", "an assumption"]
 NETWORK_KINDS: tuple[NetworkKind, ...] = get_args(NetworkKind)
 RUN_CODE: tuple[NetworkKind, ...] = ("torchscript", "pt2")  # of the file, when they are opened
 FILE = "file"  # the name of the bytes among a teacher's tensors
@@ -55,7 +56,7 @@ class NetworkFile:
     kind: NetworkKind
     content: bytes
     image_shape: tuple[int, int, int]
-    size_from: Literal["the file", "a flag", "an assumption"]
+    size_from: SizeFrom
     num_classes: int
     dense: bool
     notes: tuple[str, ...] = ()

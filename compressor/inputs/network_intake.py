@@ -1,23 +1,31 @@
 """Whether a file is run as it is, and what it is then: the way of a teacher whose layers nobody knows.
 
     ONNX                                          always
-    TorchScript, .pt2, where the user trusts it   unless its weights are those of a known architecture
+    TorchScript, .pt2, where the user trusts it   unless a known architecture with its weights answers as it does
+
+That the weights fit is not enough: around a known network the file may hold its normalisation, or one layer more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
 
 from compressor.errors import CompressError, InputRefused, UsageFault
 from compressor.inputs.card_facts import FROM_FLAG, Facts
 from compressor.inputs.checkpoint_file import Kind
-from compressor.inputs.identify import matching_architectures, without_auxiliary
-from compressor.inputs.network_file import NetworkFile, NetworkKind
+from compressor.inputs.identify import channel_count, class_count, matching_architectures, without_auxiliary
+from compressor.inputs.network_file import NUM_PROBES, SAME, NetworkFile, NetworkKind, open_network
 from compressor.inputs.onnx_network import read_onnx
 from compressor.inputs.torch_network import read_torch
 from compressor.inputs.trusted_file import read_trusted
 from compressor.inputs.wrapped import network_tensors
+from compressor.students.architectures import build_network
 
 KINDS: Mapping[Kind, NetworkKind] = {"ONNX": "onnx", "TorchScript": "torchscript", "pt2 (torch.export)": "pt2"}
 
@@ -47,27 +55,56 @@ def network_in(
     network_kind = KINDS.get(kind)
     if network_kind is None or (network_kind != "onnx" and not trust_pickle):
         return None
-    if network_kind != "onnx" and (weights_key is not None or _is_of_known_layers(path, kind, facts)):
-        return None
-    if weights_key is not None:
-        facts.state("weights", weights_key, FROM_FLAG)
-    _refuse_layers(facts, network_kind)
     if input_size is None and isinstance(shape := facts.values.get("input_shape"), list | tuple) and len(shape) == 3:
         input_size = tuple(shape[1:])
     if network_kind == "onnx":
+        if weights_key is not None:
+            facts.state("weights", weights_key, FROM_FLAG)
+        _refuse_layers(facts, network_kind)
         return read_onnx(path, input_size)
-    return read_torch(path, network_kind, input_size)
+    if weights_key is not None or facts.values.get("architecture") not in (None, network_kind):
+        return None  # the user says what its weights are
+    known = _known_network(path, kind)
+    if known is None:
+        _refuse_layers(facts, network_kind)
+        return read_torch(path, network_kind, input_size)
+    return _more_than(known, path, network_kind, input_size)
 
 
-def _is_of_known_layers(path: Path, kind: Kind, facts: Facts) -> bool:
-    """Whether its weights are those of an architecture that is known here, or that the user says they are."""
-    if facts.values.get("architecture") not in (None, KINDS[kind]):
-        return True
+def _known_network(path: Path, kind: Kind) -> tuple[str, nn.Module] | None:
+    """The architecture that the file's weights are those of, and a network of it with these weights."""
     try:
         tensors, _ = network_tensors(path.name, read_trusted(path, kind).tensors)
     except InputRefused:  # no weights by name, as in frozen TorchScript, or several networks
-        return False
-    return bool(matching_architectures(without_auxiliary(tensors)[0]))
+        return None
+    tensors, _ = without_auxiliary(tensors)
+    fits = matching_architectures(tensors)
+    if not fits:
+        return None
+    network = build_network(fits[0], class_count(tensors, fits[0]) or 2, channel_count(tensors, fits[0]) or 3)
+    network.load_state_dict(tensors, strict=False)  # counters of batch norms may be missing
+    return fits[0], network.eval()
+
+
+def _more_than(
+    known: tuple[str, nn.Module], path: Path, kind: Literal["torchscript", "pt2"], input_size: object
+) -> NetworkFile | None:
+    """The file's own network, where it answers otherwise than the known one within it."""
+    architecture, network = known
+    try:
+        found = read_torch(path, kind, input_size)
+        images = torch.rand(NUM_PROBES, *found.image_shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            own, other = open_network(kind, found.content)(images), network.float()(images)
+    except (CompressError, RuntimeError, ValueError):  # in this form it cannot be run, and its weights can be used
+        return None
+    if own.shape == other.shape and float((own - other).abs().max() / own.abs().max().clamp_min(1e-6)) <= SAME:
+        return None
+    note = (
+        f"{path.name} holds the weights of {architecture} and answers otherwise than that network does, so it is run as "
+        f"it is; --arch {architecture} takes the weights alone."
+    )
+    return replace(found, notes=(*found.notes, note))
 
 
 def _refuse_layers(facts: Facts, kind: NetworkKind) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from compressor.errors import InputRefused, UsageFault
 from compressor.inputs.network_file import (
     NUM_PROBES,
     NetworkFile,
+    SizeFrom,
     as_images,
     check_image_shape,
     checked_answers,
@@ -113,12 +113,9 @@ def read_onnx(path: Path, input_size: object = None) -> NetworkFile:
     except ExportError as error:
         refuse_form(name, "onnx", f"says that it takes any number of images, and fails on {NUM_PROBES}: {error.received}")
     answers = checked_answers(name, "onnx", network, image_shape)
-    notes = () if batch != 1 else (
-        f"{name} takes one image a call, which is slow to learn from; `{line_for(name, 'onnx')}` writes one that takes "
-        "any number.",
-    )  # fmt: skip
-    found = NetworkFile("onnx", content, image_shape, "the file", answers.shape[1], answers.ndim == 4, notes)
-    return replace(found, size_from=size_from)  # type: ignore[arg-type]
+    slow = f"{name} takes one image a call, which is slow; `{line_for(name, 'onnx')}` writes one that takes any number."
+    notes = (slow,) if batch == 1 else ()
+    return NetworkFile("onnx", content, image_shape, size_from, answers.shape[1], answers.ndim == 4, notes)
 
 
 @contextmanager
@@ -206,7 +203,7 @@ def _image_input(proto: onnx.ModelProto, name: str) -> tuple[Dimension, ...]:
     )
 
 
-def _settle_sides(name: str, sides: list[Dimension], input_size: object) -> str:
+def _settle_sides(name: str, sides: list[Dimension], input_size: object) -> SizeFrom:
     """Put the flag where the file leaves a side open; returns who states the size."""
     stated = None if input_size is None else list(sides_of(input_size))
     if all(isinstance(side, int) for side in sides):

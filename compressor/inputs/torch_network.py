@@ -19,6 +19,7 @@ from compressor.inputs.network_file import (
     NUM_PROBES,
     NetworkFile,
     NetworkKind,
+    SizeFrom,
     check_image_shape,
     check_output,
     checked_answers,
@@ -108,9 +109,6 @@ def read_torch(path: Path, kind: Literal["torchscript", "pt2"], input_size: obje
     check_output(name, kind, answers, image_shape)
     answers = checked_answers(name, kind, network, image_shape)
     return NetworkFile(kind, content, image_shape, size_from, answers.shape[1], answers.ndim == 4)
-
-
-SizeFrom = Literal["the file", "a flag", "an assumption"]
 
 
 def _stated_shape(name: str, size: tuple[Any, ...], input_size: object) -> tuple[tuple[int, int, int], SizeFrom]:
