@@ -92,8 +92,9 @@ def _layers(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) -> I
 
 
 def _parameters(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) -> set[str]:
-    """Names of the constants of floats that layers read: no single number, such as a scale, and no running statistic."""
-    statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[STATISTICS]}
+    """Names of the constants of floats that are read: no single number, such as a scale, and no running statistic."""
+    norms = (node for node in graph.node if node.op_type == "BatchNormalization")
+    statistics = {name for node in norms for name in node.input[STATISTICS]}
     read = {name for node in graph.node if node.op_type != "Identity" for name in node.input}
     return {
         name

@@ -15,6 +15,7 @@ from typing import Literal, NoReturn, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compressor.errors import InputRefused
@@ -93,7 +94,7 @@ def checked_answers(name: str, kind: NetworkKind, network: nn.Module, image_shap
     """
     images = torch.rand(NUM_PROBES, *image_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        answers = network(images)
+        answers: Tensor = network(images)
         check_output(name, kind, answers, image_shape)
         again, alone = network(images), torch.cat([network(image[None]) for image in images])
     if not torch.isfinite(answers).all():
@@ -112,8 +113,8 @@ def checked_answers(name: str, kind: NetworkKind, network: nn.Module, image_shap
 def check_output(name: str, kind: NetworkKind, answers: object, image_shape: tuple[int, int, int]) -> None:
     """Refuse what is no float tensor of logits for NUM_PROBES images."""
     if not isinstance(answers, Tensor):
-        what = f"{type(answers).__name__} of {len(answers)}" if isinstance(answers, tuple | list | dict) else "no tensor"
-        refuse_output(name, kind, f"a {what}")
+        several = f" of {len(answers)}" if isinstance(answers, tuple | list | dict) else ""
+        refuse_output(name, kind, f"a {type(answers).__name__}{several}")
     if not answers.is_floating_point():
         refuse_output(name, kind, f"{str(answers.dtype).removeprefix('torch.')} numbers")
     if answers.ndim not in (2, 4) or (answers.ndim == 4 and answers.shape[2:] != image_shape[1:]):
@@ -148,15 +149,15 @@ def line_for(name: str, kind: NetworkKind) -> str:
 _SUFFIX: Mapping[NetworkKind, str] = {"onnx": "onnx", "torchscript": "pt", "pt2": "pt2"}
 
 
-def check_image_shape(name: str, kind: NetworkKind, image_shape: tuple[int, int, int]) -> None:
+def check_image_shape(name: str, image_shape: tuple[int, int, int]) -> None:
     """Refuse images that no folder holds."""
     channels, *sides = image_shape
     if channels not in (1, 3) or not all(MIN_SIDE <= side <= MAX_SIDE for side in sides):
         raise InputRefused(
             f"The teacher {name} takes images of {channels} channels and {sides[0]}x{sides[1]} pixels.",
             f"Images of 1 or 3 channels with sides of {MIN_SIDE} to {MAX_SIDE} pixels were expected.",
-            f"Give a teacher for such images; where the order is (batch, height, width, channels), export it in PyTorch's "
-            f"order: `{line_for(name, kind)}`.",
+            "Give a teacher for such images; where the file has (batch, height, width, channels), export it in the order "
+            "(batch, channels, height, width).",
         )
 
 
@@ -177,7 +178,7 @@ def check_classes(name: str, num_classes: int, task: Task) -> None:
         )
 
 
-def as_images(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+def as_images(array: NDArray[np.float32]) -> Tensor:
     """Numbers that a runtime may go on using, as a tensor of our own."""
     return torch.from_numpy(np.array(array, np.float32))
 

@@ -26,6 +26,8 @@ from compressor.inputs.torch_network import read_torch
 from compressor.inputs.trusted_file import read_trusted
 from compressor.inputs.wrapped import network_tensors
 from compressor.students.architectures import build_network
+from exporters.errors import ExportError
+from exporters.onnx_files import external_files
 
 KINDS: Mapping[Kind, NetworkKind] = {"ONNX": "onnx", "TorchScript": "torchscript", "pt2 (torch.export)": "pt2"}
 
@@ -71,6 +73,14 @@ def network_in(
     return _more_than(known, path, network_kind, input_size)
 
 
+def files_beside(path: Path) -> tuple[Path, ...]:
+    """The files in which an ONNX file keeps weights; none of another file, or of one that will be refused."""
+    try:
+        return tuple(file for file in external_files(path) if file.is_file()) if path.suffix == ".onnx" else ()
+    except ExportError:
+        return ()
+
+
 def _known_network(path: Path, kind: Kind) -> tuple[str, nn.Module] | None:
     """The architecture that the file's weights are those of, and a network of it with these weights."""
     try:
@@ -101,8 +111,8 @@ def _more_than(
     if own.shape == other.shape and float((own - other).abs().max() / own.abs().max().clamp_min(1e-6)) <= SAME:
         return None
     note = (
-        f"{path.name} holds the weights of {architecture} and answers otherwise than that network does, so it is run as "
-        f"it is; --arch {architecture} takes the weights alone."
+        f"{path.name} holds the weights of {architecture} and answers otherwise than that network does, so it is run "
+        f"as it is; --arch {architecture} takes the weights alone."
     )
     return replace(found, notes=(*found.notes, note))
 
@@ -118,5 +128,5 @@ def _refuse_layers(facts: Facts, kind: NetworkKind) -> None:
         raise error(
             f"The teacher {facts.file} is run from its file as it is, and {said} is about its layers.",
             "Such a teacher gives logits alone, and has no layers that are known by name.",
-            "Leave that out; for methods that use layers give the network's weights instead, and name its architecture.",
+            "Leave that out; for methods that use layers give the network's weights, where its architecture is known.",
         )

@@ -1,12 +1,12 @@
 """A teacher in an ONNX file: checked as what it is, a file of unknown origin, and run by ONNX Runtime.
 
-    load (weights from its own folder only) -> operators that exist here -> onnx's own checks -> one image in, one
-    output -> float32 -> numbers, not NaN -> tried on random images
+load (weights from its own folder only) -> operators that exist here -> onnx's own checks -> one image in, one
+output -> float32 -> numbers, not NaN -> tried on random images
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -97,9 +97,9 @@ def read_onnx(path: Path, input_size: object = None) -> NetworkFile:
             f"Export it again from its PyTorch model: `{line_for(name, 'onnx')}`.",
         ) from error
     batch, channels, *sides = _image_input(proto, name)
-    size_from = _settle_sides(name, sides, input_size)
-    image_shape = (channels, sides[0], sides[1])
-    check_image_shape(name, "onnx", image_shape)
+    (height, width), size_from = _settled_sides(name, sides, input_size)
+    image_shape = (int(channels or 0), height, width)
+    check_image_shape(name, image_shape)
     _check_output_type(proto, name)
     _check_precision(proto, name)
     _check_numbers(proto, name)
@@ -111,7 +111,7 @@ def read_onnx(path: Path, input_size: object = None) -> NetworkFile:
     try:
         network(torch.zeros(NUM_PROBES, *image_shape))
     except ExportError as error:
-        refuse_form(name, "onnx", f"says that it takes any number of images, and fails on {NUM_PROBES}: {error.received}")
+        refuse_form(name, "onnx", f"is to take any number of images, and fails on {NUM_PROBES}: {error.received[:-1]}")
     answers = checked_answers(name, "onnx", network, image_shape)
     slow = f"{name} takes one image a call, which is slow; `{line_for(name, 'onnx')}` writes one that takes any number."
     notes = (slow,) if batch == 1 else ()
@@ -203,33 +203,30 @@ def _image_input(proto: onnx.ModelProto, name: str) -> tuple[Dimension, ...]:
     )
 
 
-def _settle_sides(name: str, sides: list[Dimension], input_size: object) -> SizeFrom:
-    """Put the flag where the file leaves a side open; returns who states the size."""
-    stated = None if input_size is None else list(sides_of(input_size))
-    if all(isinstance(side, int) for side in sides):
-        if stated is not None and stated != sides:
-            raise UsageFault(
-                f"--input-size states {stated[0]}x{stated[1]} pixels, and the teacher {name} takes {sides[0]}x{sides[1]}.",
-                "Its file fixes the size of its images.",
-                "Leave --input-size out, or export the file for another size.",
-            )
-        return "the file"
+def _settled_sides(name: str, sides: Sequence[Dimension], input_size: object) -> tuple[tuple[int, int], SizeFrom]:
+    """Height and width, where the file leaves one open by the flag; and who states the size."""
+    stated = None if input_size is None else tuple(sides_of(input_size))
+    height, width = sides
     if stated is None:
-        shown = "x".join("any" if not isinstance(side, int) else str(side) for side in sides)
+        if isinstance(height, int) and isinstance(width, int):
+            return (height, width), "the file"
         raise InputRefused(
-            f"The teacher {name} leaves the size of its images open ({shown}).",
+            f"The teacher {name} leaves the size of its images open ({_size(sides)}).",
             "The height and width that it was trained with were expected.",
             "State them with --input-size, such as --input-size 224.",
         )
-    for index, side in enumerate(sides):
-        if isinstance(side, int) and side != stated[index]:
-            raise UsageFault(
-                f"--input-size states {stated[0]}x{stated[1]} pixels, and the teacher {name} fixes {side} of them.",
-                "The flag and the file were expected to agree.",
-                "Correct --input-size.",
-            )
-    sides[:] = stated
-    return "a flag"
+    if any(isinstance(side, int) and side != wanted for side, wanted in zip(sides, stated, strict=True)):
+        raise UsageFault(
+            f"--input-size states {_size(stated)} pixels.",
+            f"The teacher {name} takes {_size(sides)}, which its file fixes.",
+            "Leave --input-size out, or export the file for another size.",
+        )
+    fixed = isinstance(height, int) and isinstance(width, int)
+    return (stated[0], stated[1]), "the file" if fixed else "a flag"
+
+
+def _size(sides: Sequence[Dimension]) -> str:
+    return "x".join(str(side) if isinstance(side, int) else "any" for side in sides)
 
 
 def _check_output_type(proto: onnx.ModelProto, name: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NoReturn, cast, get_args
+from typing import Literal, NoReturn, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from compressor.distill.batch_norm_match import has_batch_norm
 from compressor.inputs.card import Task, TeacherCard
 from compressor.inputs.folding import folded_batch_norms
-from compressor.inputs.network_file import NETWORK_KINDS, NetworkKind, content_of, open_network
+from compressor.inputs.network_file import NETWORK_KINDS, content_of, open_network
 from compressor.students.architectures import ARCHITECTURES, build_network
 
 __all__ = [
@@ -258,7 +258,7 @@ def load_teacher(state_dict: Mapping[str, Tensor], card: TeacherCard) -> Teacher
     The weights have been checked by intake; a mismatch here is a bug of ours.
     """
     if card.architecture in NETWORK_KINDS:
-        return LogitsTeacher(open_network(cast(NetworkKind, card.architecture), content_of(state_dict)), card)
+        return LogitsTeacher(open_network(card.architecture, content_of(state_dict)), card)
     network = build_network(card.architecture, card.num_classes, card.input_shape[0], card.width)
     # Layers look up the version that wrote their tensors, of which a plain dict says nothing; MNASNet insists on one.
     weights = OrderedDict(state_dict)

@@ -1,8 +1,8 @@
 """The teacher as an ONNX file of our form, and its size: whatever it is run from.
 
-    layers that are known   exported by torch, like a student
-    TorchScript, .pt2       exported by torch, from what the file holds
-    ONNX                    the file itself, its normalisation put inside, its tensors called as ours are
+layers that are known   exported by torch, like a student
+TorchScript, .pt2       exported by torch, from what the file holds
+ONNX                    the file itself, its normalisation put inside, its tensors called as ours are
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ from exporters.onnx_normalisation import give_our_interface, normalise_inside
 from exporters.torch_to_onnx import MAX_OPSET, onnx_from_torch
 
 
-def onnx_from_teacher(
-    teacher: Teacher, path: Path, *, opset_ceiling: int, metadata: Mapping[str, str]
-) -> OnnxFile:
+def onnx_from_teacher(teacher: Teacher, path: Path, *, opset_ceiling: int, metadata: Mapping[str, str]) -> OnnxFile:
     """Write images in [0, 1] to logits as one file, whole or not at all.
 
     Raises:

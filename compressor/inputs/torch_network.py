@@ -59,7 +59,7 @@ class TorchNetwork(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> TorchNetwork:
         """Moved to another device with whatever it is a part of."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.module._apply(fn)
         return self
 
@@ -101,7 +101,7 @@ def read_torch(path: Path, kind: Literal["torchscript", "pt2"], input_size: obje
         image_shape, size_from = _stated_shape(name, network.image_size, input_size)
     else:
         image_shape, size_from = _tried_shape(name, network, input_size)
-    check_image_shape(name, kind, image_shape)
+    check_image_shape(name, image_shape)
     try:
         answers = network(torch.zeros(NUM_PROBES, *image_shape))
     except Exception as error:
@@ -132,8 +132,8 @@ def _stated_shape(name: str, size: tuple[Any, ...], input_size: object) -> tuple
         )
     if stated is not None and any(side not in (None, wanted) for side, wanted in zip(sides, stated, strict=True)):
         raise UsageFault(
-            f"--input-size states {stated[0]}x{stated[1]} pixels, and the teacher {name} takes {sides[0]}x{sides[1]}.",
-            "Its file fixes the size of its images.",
+            f"--input-size states {stated[0]}x{stated[1]} pixels.",
+            f"The teacher {name} takes {sides[0]}x{sides[1]}, which its file fixes.",
             "Leave --input-size out, or export the file for another size.",
         )
     height, width = sides if stated is None else stated
@@ -146,14 +146,14 @@ def _tried_shape(name: str, network: TorchNetwork, input_size: object) -> tuple[
     Where it is not the first of all, the network takes few sizes, and this is one of them.
     """
     sizes = [tuple(sides_of(input_size))] if input_size is not None else [(side, side) for side in USUAL_SIDES]
-    failure: Exception | None = None
+    failure: Exception = RuntimeError("nothing was tried")
     for height, width in sizes:
         for channels in CHANNELS:
             try:
                 with torch.no_grad():
                     network(torch.zeros(1, channels, height, width))
             except Exception as error:  # TorchScript raises whatever its operators do
-                failure = failure or error
+                failure = error if channels == CHANNELS[0] else failure
                 continue
             shape = (channels, height, width)
             if input_size is not None:

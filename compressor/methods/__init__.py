@@ -148,8 +148,8 @@ def check_parts(name: str, teacher: Teacher) -> None:
     raise InputRefused(
         f"Of the teacher ({teacher.card.architecture}) only its {in_words(teacher.gives)} are to be had.",
         f"The method {name} needs its {in_words(missing)} as well.",
-        f"Use --method auto, or one of {', '.join(methods_for(teacher.gives, teacher.task))}; for the other methods give "
-        "the weights of a known architecture.",
+        f"Use --method auto, or one of {', '.join(methods_for(teacher.gives, teacher.task))}; the other methods work "
+        "with the weights of a known architecture.",
     )
 
 

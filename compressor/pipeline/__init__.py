@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import torch
@@ -42,15 +43,24 @@ from compressor.inputs.card import VOID, TeacherCard
 from compressor.inputs.evaluation import evaluation_set
 from compressor.inputs.masks import check_masks, read_masks
 from compressor.inputs.near_copies import thumbnails
+from compressor.inputs.network_intake import files_beside
+from compressor.inputs.onnx_network import as_refusal
 from compressor.inputs.pool import read_pool
 from compressor.inputs.samples import UNKNOWN, SampleSet, no_samples, read_samples, split_samples
 from compressor.inputs.settle import checked_identity, provisional_card, settled_card
-from compressor.inputs.teacher import Classifier, load_teacher
+from compressor.inputs.teacher import Teacher, load_teacher
+from compressor.inputs.teacher_onnx import onnx_from_teacher, teacher_footprint
 from compressor.method_choice import AUTO_METHOD
 from compressor.method_speed import steps_of
 from compressor.methods import check_fit, load_method, method_names, trains_on_pool
 from compressor.pipeline.budget import plan_choices, plan_warnings, schedule_in_words, settings_within_budget
-from compressor.pipeline.choices import check_options, check_the_named_student, method_for, search_for_student
+from compressor.pipeline.choices import (
+    check_options,
+    check_the_named_student,
+    check_what_is_asked,
+    method_for,
+    search_for_student,
+)
 from compressor.pipeline.judging import Judged, judge, judge_disturbed
 from compressor.pipeline.run import Run, student_limits, teacher_source
 from compressor.pipeline.together import order_of, training_together
@@ -63,6 +73,7 @@ from compressor.report.student_search import search_record
 from compressor.report.training_log import curve_points
 from compressor.stage_files import load_tensors, read_facts, save_facts, save_tensors
 from compressor.stages import Choices, Stage, atomic_path, atomic_write_text
+from compressor.students.footprint import footprint
 from compressor.students.prune import rows_to_look_at
 from compressor.students.specification import AUTO, build_backbone
 from compressor.students.student import save_backbone, save_student
@@ -122,7 +133,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
         }
     beside = config.teacher.file.with_suffix(".yaml")
     about = (config.teacher.card or beside, config.teacher.class_names, config.teacher.code)
-    about_teacher = [file for file in about if file and file.exists()]
+    about_teacher = [*(file for file in about if file and file.exists()), *files_beside(config.teacher.file)]
     evaluation = () if config.report.eval is None else (config.report.eval,)
     seed = {"seed": config.seed}
     onnx_version = importlib.metadata.version("onnx")
@@ -263,7 +274,9 @@ def read_the_teacher(run: Run, folder: Path) -> None:
     if card.task == "segmentation" and run.config.report.eval is not None:
         check_masks(run.config.report.eval)
     teacher = load_teacher(source.state_dict, card)
+    check_what_is_asked(run, teacher)
     identity_error = checked_identity(teacher, few)
+    check_export(run, teacher, folder)
     save_tensors(source.state_dict, folder / "weights.safetensors")
     atomic_write_text(folder / "card.json", card.model_dump_json(indent=2) + "\n")
     shape = "x".join(str(side) for side in card.input_shape)
@@ -278,6 +291,18 @@ def read_the_teacher(run: Run, folder: Path) -> None:
         identity_error=identity_error,
         warnings=[*source.warnings, *warnings],
     )
+
+
+def check_export(run: Run, teacher: Teacher, folder: Path) -> None:
+    """Refuse now what could not be exported or counted after hours of training; of known layers that is known.
+
+    Raises:
+        InputRefused: the teacher's file becomes no ONNX file for this target.
+    """
+    if not teacher.has_layers:
+        with as_refusal(), TemporaryDirectory(dir=folder) as scratch:
+            onnx_from_teacher(teacher, Path(scratch, "teacher.onnx"), opset_ceiling=run.opset_ceiling(), metadata={})
+            teacher_footprint(teacher)
 
 
 def read_the_samples(run: Run, folder: Path) -> None:
@@ -478,13 +503,12 @@ def export_the_student(run: Run, folder: Path) -> None:
         "teacher_sha256": read_facts(run.path("teacher"))["sha256"],
         "target": run.target.name,
     }
-    models = {"student": student, "teacher": Classifier(teacher)}
+    ceiling = run.opset_ceiling()
     files = {
-        name: onnx_from_torch(
-            model, shape, folder / f"{name}.onnx", opset_ceiling=run.opset_ceiling(), metadata=provenance
-        )
-        for name, model in models.items()
+        "student": onnx_from_torch(student, shape, folder / "student.onnx", opset_ceiling=ceiling, metadata=provenance),
+        "teacher": onnx_from_teacher(teacher, folder / "teacher.onnx", opset_ceiling=ceiling, metadata=provenance),
     }
+    sizes = {"student": footprint(student, shape), "teacher": teacher_footprint(teacher)}
     pt2_from_torch(student, shape, folder / "student.pt2")
     random = torch.Generator().manual_seed(run.config.seed)
     size = fitting_batch(shape[1:], 64)
@@ -510,8 +534,8 @@ def export_the_student(run: Run, folder: Path) -> None:
         sha256=file.sha256,
         parity={name: asdict(parity) for name, parity in parities.items()},
         sizes_mib={name: onnx_file.size_mib for name, onnx_file in files.items()},
-        params={name: count_params(model) for name, model in models.items()},
-        macs={name: count_macs(model, shape) for name, model in models.items()},
+        params={name: size.params for name, size in sizes.items()},
+        macs={name: size.macs for name, size in sizes.items()},
     )
 
 
