@@ -47,7 +47,7 @@ from compressor.inputs.identify import (
 )
 from compressor.inputs.nearest import did_you_mean
 from compressor.inputs.network_file import NetworkFile, check_classes
-from compressor.inputs.network_intake import network_in
+from compressor.inputs.network_intake import described_onnx, network_in
 from compressor.inputs.refusals import KNOWN, existing_file, listed, refuse_kind, way_forward
 from compressor.inputs.trusted_file import TRUSTED_KINDS, read_trusted
 from compressor.inputs.wrapped import network_tensors
@@ -149,7 +149,10 @@ def inspect_checkpoint(path: Path) -> CheckpointReport:
     """
     path = existing_file(path)
     contents = open_contents(path)
-    notes = contents.notes
+    notes, forward = contents.notes, None
+    if contents.kind == "ONNX":
+        said, forward = described_onnx(path)
+        notes += said
     try:
         tensors, said = network_tensors(path.name, contents.tensors)
         notes += tuple(said)
@@ -171,7 +174,7 @@ def inspect_checkpoint(path: Path) -> CheckpointReport:
         card=contents.card,
         architectures=architectures,
         notes=notes,
-        way_forward=way_forward(path, contents, architectures),
+        way_forward=forward or way_forward(path, contents, architectures),
     )
 
 

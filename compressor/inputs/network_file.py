@@ -156,8 +156,8 @@ def check_image_shape(name: str, image_shape: tuple[int, int, int]) -> None:
         raise InputRefused(
             f"The teacher {name} takes images of {channels} channels and {sides[0]}x{sides[1]} pixels.",
             f"Images of 1 or 3 channels with sides of {MIN_SIDE} to {MAX_SIDE} pixels were expected.",
-            "Give a teacher for such images; where the file has (batch, height, width, channels), export it in the order "
-            "(batch, channels, height, width).",
+            "Give a teacher for such images; where the file has (batch, height, width, channels), export it in the "
+            "order (batch, channels, height, width).",
         )
 
 

@@ -31,6 +31,8 @@ from exporters.onnx_files import external_files
 
 KINDS: Mapping[Kind, NetworkKind] = {"ONNX": "onnx", "TorchScript": "torchscript", "pt2 (torch.export)": "pt2"}
 
+STOOD_FOR = 64  # pixels, where a file is only described and leaves its size open
+
 # Of a card, and the flags that state them: what only a network has whose layers are known.
 ABOUT_LAYERS = {
     "architecture": "--arch",
@@ -79,6 +81,33 @@ def files_beside(path: Path) -> tuple[Path, ...]:
         return tuple(file for file in external_files(path) if file.is_file()) if path.suffix == ".onnx" else ()
     except ExportError:
         return ()
+
+
+def described_onnx(path: Path) -> tuple[tuple[str, ...], str]:
+    """What an ONNX file is to a run, in sentences, and what to do with it."""
+    from compressor.methods import methods_for
+
+    size = None
+    try:
+        try:
+            found = read_onnx(path)
+        except InputRefused as refused:
+            if "--input-size" not in refused.action:
+                raise
+            size = (STOOD_FOR, STOOD_FOR)  # whatever its images are, the rest can be said
+            found = read_onnx(path, size)
+    except CompressError as refused:
+        return (f"{refused.received} {refused.expected}",), refused.action
+    channels, height, width = found.image_shape
+    images = f"{channels} x any size" if size else f"{channels} x {height} x {width}"
+    each = "numbers for each pixel" if found.dense else "numbers for each image"
+    lines = [f"takes images {images}, gives {found.num_classes} {each}: {' or '.join(found.tasks)}", *found.notes]
+    lines.append(
+        "of its layers nothing is known, so only its logits are to be had: for that there are "
+        + "; ".join(f"{', '.join(methods_for({'logits'}, task))} ({task})" for task in found.tasks)
+    )
+    flag = " --input-size SIZE" if size else ""
+    return tuple(lines), f"Use it with --teacher {path}{flag}; its student is a network by name, or --student auto."
 
 
 def _known_network(path: Path, kind: Kind) -> tuple[str, nn.Module] | None:
