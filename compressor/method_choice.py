@@ -151,7 +151,7 @@ def _on_logits(facts: SituationFacts) -> Choice:
     if images > facts.num_few:
         return Choice("pool", f"{why}, so its answers to {_images(images)} are what there is to learn from")
     of_task = f"{_images(images)} of the task {'is' if images == 1 else 'are'}"
-    return Choice("vanilla", f"{why}, so its answers to {of_task} what there is; more images, of any kind, help")
+    return Choice("vanilla", f"{why}, so its answers to {of_task} all there is to learn from (others, as --pool, help)")
 
 
 def _without_classes(facts: SituationFacts) -> Choice:

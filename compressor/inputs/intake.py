@@ -149,7 +149,8 @@ def inspect_checkpoint(path: Path) -> CheckpointReport:
     """
     path = existing_file(path)
     contents = open_contents(path)
-    notes, forward = contents.notes, None
+    notes: tuple[str, ...] = contents.notes
+    forward = None
     if contents.kind == "ONNX":
         said, forward = described_onnx(path)
         notes += said

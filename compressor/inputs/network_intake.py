@@ -102,10 +102,8 @@ def described_onnx(path: Path) -> tuple[tuple[str, ...], str]:
     images = f"{channels} x any size" if size else f"{channels} x {height} x {width}"
     each = "numbers for each pixel" if found.dense else "numbers for each image"
     lines = [f"takes images {images}, gives {found.num_classes} {each}: {' or '.join(found.tasks)}", *found.notes]
-    lines.append(
-        "of its layers nothing is known, so only its logits are to be had: for that there are "
-        + "; ".join(f"{', '.join(methods_for({'logits'}, task))} ({task})" for task in found.tasks)
-    )
+    methods = (f"{', '.join(methods_for({'logits'}, task))} for {task}" for task in found.tasks)
+    lines.append(f"only its logits are to be had, so these methods work: {'; '.join(methods)}")
     flag = " --input-size SIZE" if size else ""
     return tuple(lines), f"Use it with --teacher {path}{flag}; its student is a network by name, or --student auto."
 

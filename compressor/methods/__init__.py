@@ -59,6 +59,7 @@ __all__ = [
     "method_names",
     "methods_for",
     "trains_on_pool",
+    "what_is_left",
 ]
 
 Need = Literal["nothing", "few", "pool"]
@@ -127,6 +128,14 @@ def in_words(parts: Iterable[TeacherPart]) -> str:
     """Parts of a teacher as a message names them, in the order of TEACHER_PARTS."""
     named = [_PARTS.get(part, part.replace("_", " ")) for part in sorted(parts, key=TEACHER_PARTS.index)]
     return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
+
+
+def what_is_left(teacher: Teacher, file: str) -> str:
+    """What a teacher without known layers gives, and which methods that leaves, in a sentence for the report."""
+    return (
+        f"Of {file}, which is run as it is, only {in_words(teacher.gives)} are to be had: that leaves the methods "
+        f"{', '.join(methods_for(teacher.gives, teacher.task))}."
+    )
 
 
 def check_parts(name: str, teacher: Teacher) -> None:

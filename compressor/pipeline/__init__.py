@@ -52,7 +52,7 @@ from compressor.inputs.teacher import Teacher, load_teacher
 from compressor.inputs.teacher_onnx import onnx_from_teacher, teacher_footprint
 from compressor.method_choice import AUTO_METHOD
 from compressor.method_speed import steps_of
-from compressor.methods import check_fit, load_method, method_names, trains_on_pool
+from compressor.methods import check_fit, load_method, method_names, trains_on_pool, what_is_left
 from compressor.pipeline.budget import plan_choices, plan_warnings, schedule_in_words, settings_within_budget
 from compressor.pipeline.choices import (
     check_options,
@@ -283,6 +283,8 @@ def read_the_teacher(run: Run, folder: Path) -> None:
     outputs = "outputs" if card.task == "regression" else "classes"
     found = origin if origin.startswith("chosen") else f"from {origin}"
     run.reporter.note(f"{card.architecture}, {card.num_classes} {outputs}, input {shape}, normalisation {found}")
+    if not teacher.has_layers:
+        warnings = (*warnings, what_is_left(teacher, config.file.name))
     save_facts(
         folder,
         file=config.file.name,
@@ -705,7 +707,7 @@ def gather_evidence(run: Run, folder: Path) -> None:
 def _warnings_by_network(found: Sequence[Sequence[str]]) -> Iterator[str]:
     """What holds for both networks once, the rest with the name of the one that it is said of."""
     for name, warnings in zip(MODELS, found, strict=True):
-        for warning in warnings:
+        for warning in dict.fromkeys(warnings):
             if not all(warning in others for others in found):
                 yield f"{name.capitalize()}: {warning}"
             elif name == MODELS[0]:

@@ -91,7 +91,8 @@ class Trial:
         seed: int,
     ) -> None:
         self.teacher, self._file = teacher, folder / "candidate.onnx"
-        self._multiple, self._opset, self._seed = channel_multiple, min(TRIAL_OPSET, opset_ceiling), seed
+        self._multiple, self._seed = channel_multiple, seed
+        self._opset, self._ceiling = min(TRIAL_OPSET, opset_ceiling), opset_ceiling
         self._bytes = BYTES[precision]
         self._seen: set[tuple[int, int]] = set()
         self._latency_of = latency_of
@@ -100,7 +101,9 @@ class Trial:
     def teacher_row(self) -> Row:
         """The teacher as it would be deployed."""
         counted = teacher_footprint(self.teacher)
-        write = partial(onnx_from_teacher, self.teacher)
+        # A file that is there has the opset that it was written in.
+        opset = self._opset if self.teacher.has_layers else self._ceiling
+        write = partial(onnx_from_teacher, self.teacher, opset_ceiling=opset, metadata={})
         return self._row(Candidate(self.teacher.card.architecture, "teacher"), write, counted, ())
 
     def row(self, spec: str, kind: Kind, bounds: Sequence[Bound]) -> Row | None:
@@ -121,7 +124,8 @@ class Trial:
             return None
         self._seen.add((counted.params, counted.macs))
         hard = [bound for bound in bounds if bound.hard]
-        write = partial(onnx_from_torch, student, self.teacher.card.input_shape)
+        shape = self.teacher.card.input_shape
+        write = partial(onnx_from_torch, student, shape, opset_ceiling=self._opset, metadata={})
         return self._row(Candidate(spec, kind), write, counted, hard).judged(bounds)
 
     def _row(
@@ -155,7 +159,7 @@ class Trial:
 
     def _exported(self, write: Callable[..., OnnxFile]) -> tuple[float, Prediction | LatencyStats | None]:
         """Size of the fp32 file in MiB, and its latency where that is to be had."""
-        file = write(self._file, opset_ceiling=self._opset, metadata={})
+        file = write(path=self._file)
         if self._latency_of is None:
             return file.size_mib, None
         try:
