@@ -198,9 +198,7 @@ def _without_images(facts: SituationFacts) -> Choice:
     if facts.image_side > LARGEST_WITHOUT_IMAGES:
         have += f" (at {facts.image_side} px do not expect much: give images if you can)"
     if not facts.has_layers:
-        return Choice(
-            "dfad", f"{have}, and the teacher gives logits and gradients to the image alone, which it learns from"
-        )
+        return Choice("dfad", f"{have}, and the teacher gives what this takes, logits and gradients, and no more")
     if not facts.has_batch_norm:
         return Choice("dfad", f"{have}, and the teacher has no batch norm whose statistics could guide a generator")
     if facts.effort == "quick":  # by published GPU times; on a CPU it took as long as dfq

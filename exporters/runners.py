@@ -100,7 +100,7 @@ class OnnxRunner:
         if provider == "CUDAExecutionProvider":
             runtime.preload_dlls()  # CUDA and cuDNN as torch's wheels bring them
         options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors; its warnings are about graph clean-up
+        options.log_severity_level = 4  # warnings are about graph clean-up, and errors are raised as well
         if threads is not None:
             options.intra_op_num_threads = threads
         if not optimise:

@@ -152,8 +152,8 @@ def inspect_checkpoint(path: Path) -> CheckpointReport:
     notes: tuple[str, ...] = contents.notes
     forward = None
     if contents.kind == "ONNX":
-        said, forward = described_onnx(path)
-        notes += said
+        described, forward = described_onnx(path)
+        notes += described
     try:
         tensors, said = network_tensors(path.name, contents.tensors)
         notes += tuple(said)
@@ -227,7 +227,7 @@ def read_teacher(
         path, contents.kind, told, input_size=input_size, weights_key=weights_key, trust_pickle=trust_pickle
     )
     if network is not None:
-        return _run_from_its_file(path, network, told)
+        return _run_from_its_file(path, contents.kind, network, told)
 
     contents, warnings = _weights(path, contents, weights_key, code, trust_pickle=trust_pickle)
     tensors, said = network_tensors(path.name, contents.tensors, architecture)
@@ -306,14 +306,14 @@ def _facts(file: str, contents: Contents | None, card_file: Path | None, stated:
     return facts
 
 
-def _run_from_its_file(path: Path, found: NetworkFile, facts: Facts) -> TeacherSource:
+def _run_from_its_file(path: Path, kind: Kind, found: NetworkFile, facts: Facts) -> TeacherSource:
     """The source of a teacher whose layers nobody knows."""
     facts.state("architecture", found.kind, FROM_FILE)
     task = facts.settle_task(found.kind, found.tasks)
     check_classes(path.name, found.num_classes, task)
     if "input_shape" not in facts.values and found.size_from != ASSUMED:
         facts.state("input_shape", list(found.image_shape), found.size_from)
-    warnings = [] if found.kind == "onnx" else [_code_was_run(path, found.kind)]
+    warnings = [] if found.kind == "onnx" else [_code_was_run(path, kind)]
     warnings += [*found.notes, *facts.complete(found.kind, found.num_classes, found.image_shape[0], None)]
     card = facts.card()
     _check_against_weights(facts, card, found.num_classes, found.image_shape[0])

@@ -24,6 +24,7 @@ from exporters.errors import ExportError
 from exporters.onnx_counts import count_onnx
 from exporters.onnx_files import OnnxFile, opset_of, save_onnx
 from exporters.onnx_normalisation import give_our_interface, normalise_inside
+from exporters.quiet import quiet
 from exporters.torch_to_onnx import MAX_OPSET, onnx_from_torch
 
 
@@ -102,7 +103,7 @@ def _exportable(teacher: Teacher, network: TorchNetwork) -> nn.Module:
     module = network.module
     if network.kind == "torchscript":
         images = torch.zeros(2, *teacher.card.input_shape, device=teacher.normalise.mean.device)
-        with torch.no_grad():
+        with torch.no_grad(), quiet():
             # Checking the trace would only run it once more; a program of TorchScript stays one within it.
             traced: nn.Module = torch.jit.trace(_Whole(teacher.normalise, module), images, check_trace=False)
         return traced
