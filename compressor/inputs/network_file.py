@@ -31,7 +31,8 @@ FILE = "file"  # the name of the bytes among a teacher's tensors
 
 # One line each that writes such a file as it is wanted; `images` are two or more, as the network takes them.
 EXPORT_LINES: Mapping[NetworkKind, str] = {
-    "onnx": "torch.onnx.export(model.eval(), (images,), 't.onnx', dynamo=True, dynamic_shapes=({0: 'batch'},))",
+    "onnx": "torch.onnx.export(model.eval(), (images,), 't.onnx', dynamo=True, external_data=False, "
+    "dynamic_shapes=({0: 'batch'},))",
     "torchscript": "torch.jit.trace(model.eval(), images).save('t.pt')",
     "pt2": "torch.export.save(torch.export.export(model.eval(), (images,), "
     "dynamic_shapes=({0: torch.export.Dim('batch')},)), 't.pt2')",

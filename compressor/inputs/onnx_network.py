@@ -6,6 +6,7 @@ output -> float32 -> numbers, not NaN -> tried on random images
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,8 +115,15 @@ def read_onnx(path: Path, input_size: object = None) -> NetworkFile:
         refuse_form(name, "onnx", f"is to take any number of images, and fails on {NUM_PROBES}: {error.received[:-1]}")
     answers = checked_answers(name, "onnx", network, image_shape)
     slow = f"{name} takes one image a call, which is slow; `{line_for(name, 'onnx')}` writes one that takes any number."
-    notes = (slow,) if batch == 1 else ()
-    return NetworkFile("onnx", content, image_shape, size_from, answers.shape[1], answers.ndim == 4, notes)
+    notes = [slow] if batch == 1 else []
+    for file in external_files(path):
+        notes.append(f"{name} keeps weights in {file.name} beside it, SHA-256 {_sha256(file)}.")
+    return NetworkFile("onnx", content, image_shape, size_from, answers.shape[1], answers.ndim == 4, tuple(notes))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

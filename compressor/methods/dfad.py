@@ -318,6 +318,13 @@ def check_terms(teacher: Teacher, config: Config) -> None:
             "The term matches the statistics that batch norm layers keep of the training images.",
             "Set batch_norm_distance_weight=0, or use --method dfad, which does without.",
         )
+    if config.activation_weight > 0 and "features" not in teacher.gives:
+        raise InputRefused(
+            f"activation_weight is {config.activation_weight}, and the teacher ({teacher.card.architecture}) gives no "
+            "features.",
+            "The term asks for large features, and a teacher that is run from its own file has none to look at.",
+            "Set activation_weight=0.",
+        )
     for network in ("student", "generator"):
         names = [f"{term}_weight" for term, trained in LOSS_TERMS.items() if trained == network]
         if all(getattr(config, name) == 0 for name in names):

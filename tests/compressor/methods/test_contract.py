@@ -319,6 +319,7 @@ def test_a_teacher_without_batch_norm_is_refused_where_its_statistics_are_the_po
     assert "Use --method dfad" in text
 
 
+BEYOND_LOGITS = ("batch_norm_distance", "activation")  # terms that a method has switched off, and refuses itself
 KINDS: tuple[NetworkKind, ...] = ("onnx", "torchscript")  # logits alone, and gradients to the image besides
 
 
@@ -336,10 +337,17 @@ def test_a_method_takes_no_more_of_a_teacher_than_it_declares(name: str, kind: N
             assert other in refused.value.action
         return
     check_fit(name, teacher, len(images.few), len(images.pool))
-    # Every term that is meant to be on; one that is off by default may need more, and then the method refuses it.
-    settings = tiny.settings(
-        method.Config, **{field: 0.0 for field in method.Config.model_fields if "batch_norm" in field}
-    )
+    settings = tiny.settings(method.Config)
+    if off := {f"{term}_weight": 0.0 for term in method.LOSS_TERMS if term in BEYOND_LOGITS}:
+        with pytest.raises(InputRefused):
+            method.distill(teacher, tiny.backbone(), images, settings, Context(tmp_path))
+        for term in off:  # each by itself
+            others = {**off, term: 0.5}
+            with pytest.raises(InputRefused, match=term):
+                method.distill(
+                    teacher, tiny.backbone(), images, tiny.settings(method.Config, **others), Context(tmp_path)
+                )
+    settings = tiny.settings(method.Config, **off)
     student = method.distill(teacher, tiny.backbone(), images, settings, Context(tmp_path)).student
     assert student(torch.rand(2, *tiny.IMAGE_SHAPE)).shape == (2, tiny.NUM_CLASSES)
     assert teacher.num_queries == method.num_queries(settings, len(images.few), len(images.pool))
