@@ -111,7 +111,9 @@ class Section(BaseModel):
 class TeacherConfig(Section):
     """What the teacher is; whatever its own card says may be left out."""
 
-    file: AbsolutePath = Field(description="the trained teacher: our checkpoint, or weights of a known architecture")
+    file: AbsolutePath = Field(
+        description="the trained teacher: our checkpoint, weights of a known architecture, or an ONNX file"
+    )
     architecture: str | None = Field(
         None,
         description="architecture of bare weights, such as resnet18, or module:factory of your own code, which then "
@@ -121,7 +123,7 @@ class TeacherConfig(Section):
         None, min_length=1, description="where in a training checkpoint the weights are, such as model_ema"
     )
     trust_pickle: bool = Field(
-        False, description="let the teacher's file run code while it is read, to get its weights"
+        False, description="let the teacher's file run code, to get its weights or to run it as it is"
     )
     code: AbsolutePath | None = Field(
         None, description="Python file with the factory of --arch, or with the classes of a teacher of --trust-pickle"

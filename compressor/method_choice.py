@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compressor.inputs.teacher import Task
+from compressor.inputs.teacher import TEACHER_PARTS, Task, TeacherPart
 
 AUTO_METHOD = "auto"
 
@@ -80,6 +80,7 @@ class SituationFacts:
         image_side: the longer one, in pixels.
         effort: quick, standard or full.
         same_layout: the student is a pruned copy of its teacher, whose classifier reads the averaged map.
+        gives: what can be had of the teacher; all that a method may need, unless it is run from its own file.
     """
 
     task: Task
@@ -91,6 +92,12 @@ class SituationFacts:
     image_side: int
     effort: str
     same_layout: bool
+    gives: frozenset[TeacherPart] = frozenset(TEACHER_PARTS)
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether a method may look into the teacher."""
+        return "classifier" in self.gives
 
 
 @dataclass(frozen=True)
@@ -103,13 +110,15 @@ class Choice:
 
 def choose_method(facts: SituationFacts) -> Choice:
     """The first of these that applies: real images where there are enough, few where there are some, none otherwise."""
+    if "input_gradient" not in facts.gives:
+        return _on_logits(facts)
     if facts.task != "classification":
         return _without_classes(facts)
     related = facts.relatedness is not None and facts.relatedness.score >= UNRELATED
     usable = facts.num_few + (facts.num_pool if related else 0)
     if usable >= ENOUGH_IMAGES and (related or facts.num_pool == 0):  # an unrelated pool would be trained on as well
         return _on_images(facts, usable)
-    if facts.num_few >= FEW_PER_CLASS * facts.num_classes:
+    if facts.num_few >= FEW_PER_CLASS * facts.num_classes and facts.has_layers:
         return Choice(
             "hidfd", f"{_images(facts.num_few)} of {facts.num_classes} classes are enough to teach a generator theirs"
         )
@@ -127,6 +136,22 @@ def choose_method(facts: SituationFacts) -> Choice:
             f"{_images(facts.num_few + facts.num_pool)} are used although they are few or of another kind",
         )
     return _without_images(facts)
+
+
+def _on_logits(facts: SituationFacts) -> Choice:
+    """Of a teacher without gradients no generator can learn; what images there are is all that there is to learn from.
+
+    A pool is used even if it is unrelated: with the few images it was ahead of these alone (digits 93.4 to 90.8, MNIST
+    87.5 to 79.4; docs/methods.md).
+    """
+    why = "the teacher gives logits and no gradient for a generator"
+    images = facts.num_few + (facts.num_pool if facts.task == "classification" else 0)
+    if images == 0:
+        return Choice("noise", f"{why}, and there is no image: noise is left, which teaches little, so give images")
+    if images > facts.num_few:
+        return Choice("pool", f"{why}, so its answers to {_images(images)} are what there is to learn from")
+    of_task = f"{_images(images)} of the task {'is' if images == 1 else 'are'}"
+    return Choice("vanilla", f"{why}, so its answers to {of_task} all there is to learn from (others, as --pool, help)")
 
 
 def _without_classes(facts: SituationFacts) -> Choice:
@@ -172,6 +197,8 @@ def _without_images(facts: SituationFacts) -> Choice:
         have += f" and the {facts.num_pool:,} of the pool are unrelated or few"
     if facts.image_side > LARGEST_WITHOUT_IMAGES:
         have += f" (at {facts.image_side} px do not expect much: give images if you can)"
+    if not facts.has_layers:
+        return Choice("dfad", f"{have}, and the teacher gives what this takes, logits and gradients, and no more")
     if not facts.has_batch_norm:
         return Choice("dfad", f"{have}, and the teacher has no batch norm whose statistics could guide a generator")
     if facts.effort == "quick":  # by published GPU times; on a CPU it took as long as dfq

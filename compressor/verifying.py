@@ -19,9 +19,10 @@ from torch import nn
 from compressor.deploy.variants import Variant
 from compressor.gates.releases import differing
 from compressor.inputs.card import TeacherCard
+from compressor.inputs.network_file import RUN_CODE
 from compressor.inputs.own_code import ARCHIVE, is_own_name
 from compressor.inputs.own_teacher import know_packed_network
-from compressor.inputs.teacher import Classifier, load_teacher
+from compressor.inputs.teacher import Classifier, Teacher, load_teacher
 from compressor.provenance.manifest import MANIFEST, read_manifest, run_manifest
 from compressor.report.leaks import checked_image_sets
 from compressor.report.rendering import rendered
@@ -202,11 +203,13 @@ def _parity(folder: Path) -> Found:
     """The fp32 ONNX files compute what the torch modules compute, on random images."""
     card = _card(folder)
     student = load_student(folder / "distill/student.safetensors", folder / "distill/student.json")
-    teacher = load_teacher(load_tensors(folder / "teacher/weights.safetensors"), card)
+    teacher = None if card.architecture in RUN_CODE else _teacher(folder)
     images = torch.rand(NUM_RANDOM, *card.input_shape, generator=torch.Generator().manual_seed(0)).numpy()
     outputs: Outputs = "values" if card.task == "regression" else "classes"
     problems, largest = [], 0.0
-    modules: dict[str, nn.Module] = {"student": student, "teacher": Classifier(teacher)}
+    modules: dict[str, nn.Module] = {"student": student}
+    if teacher is not None:
+        modules["teacher"] = Classifier(teacher)
     for name, module in modules.items():
         with TorchRunner(module) as reference, OnnxRunner(folder / "onnx" / f"{name}.onnx") as candidate:
             parity = compare(
@@ -226,7 +229,9 @@ def _agreement(report: Report, folder: Path) -> Found:
         return Found((), "the run held no image out", "skipped")
     images = samples["images"][rows]
     task = task_of(report.task)
-    teacher = load_teacher(load_tensors(folder / "teacher/weights.safetensors"), _card(folder))
+    if _card(folder).architecture in RUN_CODE:
+        return Found((), "the teacher's own file would run code", "skipped")
+    teacher = _teacher(folder)
     reference = ask_teacher(task, teacher, images, "cpu").answers
     reported = {variant.label: variant.agreement.evidence for variant in report.variants}
     problems, number = [], 0
@@ -247,6 +252,10 @@ def _agreement(report: Report, folder: Path) -> Found:
         return Found((), "no file that runs here was judged on held-out images", "skipped")
     said = f"{count(number, 'file')} as reported on {count(len(rows), 'held-out image')}, give or take one"
     return Found(tuple(problems), said)
+
+
+def _teacher(folder: Path) -> Teacher:
+    return load_teacher(load_tensors(folder / "teacher/weights.safetensors"), _card(folder))
 
 
 def _card(folder: Path) -> TeacherCard:

@@ -12,7 +12,7 @@
     runners.py             one way to run a model, whatever computes it; logits.py runs it over many images
     parity.py              how far two of them are apart
     onnx_files.py          ONNX files, read with every refusal
-    macs.py                multiply-accumulates and parameters of a module
+    macs.py                multiply-accumulates and parameters of a module; onnx_counts.py those of an ONNX file
 
 Converters are named target_from_source (`onnx_from_torch`). Every exported classifier takes `image`, float32
 (batch, C, H, W) in [0, 1], and gives `logits`, float32 (batch, K), in every precision. This package works without

@@ -6,7 +6,7 @@ In: any file that claims to be ONNX. Out: a ModelProto that is whole, or an Expo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -78,6 +78,20 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     except Exception as error:  # onnx raises several kinds, among them its own without a base class
         raise unreadable(path, f"its external weights are missing or damaged ({one_line(error)})") from error
     return proto
+
+
+def external_files(path: Path) -> tuple[Path, ...]:
+    """The files beside a model in which it keeps weights; of each it is checked that it lies there.
+
+    Raises:
+        ExportError: as `load_onnx`.
+    """
+    locations: dict[str, None] = {}
+    for tensor in _external_tensors(_parse(path)):
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        _check_location(path, tensor.name, location)
+        locations[location] = None
+    return tuple(path.parent / location for location in locations)
 
 
 def save_onnx(
@@ -183,20 +197,23 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 
 def _external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    return [tensor for tensor in _tensors(proto.graph) if tensor.data_location == onnx.TensorProto.EXTERNAL]
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor that a graph holds, also within the branches and loops of its nodes."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-            yield from (sparse.values, sparse.indices)
-        for inner in (attribute.g, *attribute.graphs):
-            yield from _tensors(inner) if inner.node or inner.initializer else ()
+    """Also those in the bodies of If and Loop and in functions, and what sparse tensors are made of."""
+    tensors: list[onnx.TensorProto] = []
+    sparse: list[onnx.SparseTensorProto] = []
+    graphs, nodes = [proto.graph], [node for function in proto.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            tensors += graph.initializer
+            sparse += graph.sparse_initializer
+            nodes += graph.node
+        for attribute in (attribute for node in nodes for attribute in node.attribute):
+            tensors += [attribute.t, *attribute.tensors]
+            sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
+            graphs += [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs
+        nodes = []
+    tensors += [part for entry in sparse for part in (entry.values, entry.indices)]
+    return [tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
 
 
 def _check_location(path: Path, tensor: str, location: str) -> None:

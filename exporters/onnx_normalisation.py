@@ -14,18 +14,28 @@ import onnx
 from onnx import helper, numpy_helper
 
 from exporters.errors import ExportError
-from exporters.onnx_files import opset_of
+from exporters.onnx_files import ClassifierInterface, opset_of
+from exporters.runners import INPUT_NAME, OUTPUT_NAME
 
 BROADCAST_OPSET = 7  # before it, Sub and Div say in an attribute how a number per channel is spread
 INITIALISERS_STAND_ALONE = 4  # before this version of the format, they are inputs of the graph as well
+BATCH = "batch"
 
 
-def normalise_inside(proto: onnx.ModelProto, input_name: str, *, mean: Sequence[float], std: Sequence[float]) -> None:
+def normalise_inside(
+    proto: onnx.ModelProto,
+    input_name: str,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    flip_channels: bool = False,
+) -> None:
     """Let a classifier compute (x - mean) / std itself; its interface, opset and format stay as they are.
 
     Args:
         input_name: of the images (B, C, H, W).
         mean, std: C numbers each; std above 0.
+        flip_channels: the classifier reads the normalised channels in reverse: BGR where images are RGB.
 
     Raises:
         ExportError: the opset is older than broadcasting.
@@ -41,12 +51,46 @@ def normalise_inside(proto: onnx.ModelProto, input_name: str, *, mean: Sequence[
     names = [_fresh(f"{input_name}_{word}", taken) for word in ("mean", "std", "centred", "normalised")]
     _rename(graph, input_name, names[3])
     for name, numbers in zip(names, (mean, std), strict=False):
-        tensor = numpy_helper.from_array(np.asarray(numbers, np.float32).reshape(1, -1, 1, 1), name)
-        graph.initializer.append(tensor)
-        if proto.ir_version < INITIALISERS_STAND_ALONE:
-            graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+        _add_constant(proto, numpy_helper.from_array(np.asarray(numbers, np.float32).reshape(1, -1, 1, 1), name))
     graph.node.insert(0, helper.make_node("Sub", [input_name, names[0]], [names[2]], name=names[2]))
-    graph.node.insert(1, helper.make_node("Div", [names[2], names[1]], [names[3]], name=names[3]))
+    divided = _fresh(f"{input_name}_divided", taken) if flip_channels else names[3]
+    graph.node.insert(1, helper.make_node("Div", [names[2], names[1]], [divided], name=divided))
+    if flip_channels:
+        order = _fresh(f"{input_name}_order", taken)
+        _add_constant(proto, numpy_helper.from_array(np.arange(len(mean), dtype=np.int64)[::-1].copy(), order))
+        graph.node.insert(2, helper.make_node("Gather", [divided, order], [names[3]], name=names[3], axis=1))
+
+
+def give_our_interface(proto: onnx.ModelProto, interface: ClassifierInterface) -> None:
+    """Call a classifier's input `image` and its output `logits`, and state their sizes, as of the files that we write.
+
+    Args:
+        interface: the classifier's own, with every size known, also of those that the file leaves open.
+    """
+    graph = proto.graph
+    batch = interface.batch or BATCH
+    kept = [value for value in graph.input if value.name != interface.input_name]
+    gives = [batch, interface.num_classes, *interface.output_size]
+    ours = {interface.input_name: INPUT_NAME, interface.output_name: OUTPUT_NAME}
+    if any(old != new for old, new in ours.items()):
+        taken = {*_names(graph), *ours.values()}
+        between = {old: _fresh(old, taken) for old in ours}  # the input may be called as the output is to be
+        within = [name for name in ours.values() if name not in ours]
+        for old, new in (*between.items(), *((name, _fresh(name, taken)) for name in within)):
+            _rename(graph, old, new, everywhere=True)
+        for old, new in ours.items():
+            _rename(graph, between[old], new, everywhere=True)
+    del graph.input[:], graph.output[:]
+    takes = helper.make_tensor_value_info(INPUT_NAME, onnx.TensorProto.FLOAT, [batch, *interface.image_shape])
+    graph.input.extend([takes, *kept])
+    graph.output.append(helper.make_tensor_value_info(OUTPUT_NAME, onnx.TensorProto.FLOAT, gives))
+    del graph.value_info[:]  # sizes of tensors within, which were those of other images perhaps
+
+
+def _add_constant(proto: onnx.ModelProto, tensor: onnx.TensorProto) -> None:
+    proto.graph.initializer.append(tensor)
+    if proto.ir_version < INITIALISERS_STAND_ALONE:
+        proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
 
 
 def _names(graph: onnx.GraphProto) -> Iterator[str]:
@@ -66,14 +110,22 @@ def _fresh(name: str, taken: set[str]) -> str:
     return name
 
 
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Let every reader of a tensor read another, also inside If and Loop."""
+def _rename(graph: onnx.GraphProto, old: str, new: str, *, everywhere: bool = False) -> None:
+    """Let every reader of a tensor read another, also inside If and Loop; `everywhere`: whoever makes it as well."""
+
+    def renamed(name: str) -> str:
+        return new if name == old else name
+
+    for tensor in graph.initializer if everywhere else ():
+        tensor.name = renamed(tensor.name)
     for node in graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
+        node.input[:] = [renamed(name) for name in node.input]
+        if everywhere:
+            node.output[:] = [renamed(name) for name in node.output]
         for body in _bodies(node):
             for value in body.output:
-                value.name = new if value.name == old else value.name
-            _rename(body, old, new)
+                value.name = renamed(value.name)
+            _rename(body, old, new, everywhere=everywhere)
 
 
 def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

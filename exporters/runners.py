@@ -69,6 +69,7 @@ class OnnxRunner:
         threads: threads within one operator; None leaves the choice to ONNX Runtime.
         optimise: False runs the graph as it is written. On CPUs ONNX Runtime 1.24 and 1.31 compute graphs
             that mix fp16 with int8 wrongly at every other level.
+        content: the file's bytes, where they are in memory; `path` then only names it, for messages.
 
     Attributes:
         inputs: what the file asks for, in its order.
@@ -84,6 +85,7 @@ class OnnxRunner:
         provider: str = "CPUExecutionProvider",
         threads: int | None = None,
         optimise: bool = True,
+        content: bytes | None = None,
     ) -> None:
         runtime = _import_onnxruntime()
         self.path, self.provider = path, provider
@@ -98,13 +100,14 @@ class OnnxRunner:
         if provider == "CUDAExecutionProvider":
             runtime.preload_dlls()  # CUDA and cuDNN as torch's wheels bring them
         options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors; its warnings are about graph clean-up
+        options.log_severity_level = 4  # warnings are about graph clean-up, and errors are raised as well
         if threads is not None:
             options.intra_op_num_threads = threads
         if not optimise:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            session = runtime.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
+            model = str(path) if content is None else content
+            session = runtime.InferenceSession(model, options, providers=[provider], enable_fallback=0)
         except Exception as error:  # its exceptions share no base class
             raise ExportError(
                 f"ONNX Runtime {runtime.__version__} could not load {path} on {provider}: {one_line(error)}.",

@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,13 @@ def onnx_from_torch(
     """
     opset = min(MAX_OPSET, opset_ceiling)
     exporter: Exporter = "dynamo" if opset >= DYNAMO_MIN_OPSET else "torchscript"
+    if isinstance(model, torch.jit.ScriptModule):  # which only the older one reads
+        opset, exporter = min(opset, DYNAMO_MIN_OPSET - 1), "torchscript"
     _check_dtypes(model)
     # Two images: with one, a batch size that the module bakes in could not be told from a dynamic one.
     example = torch.zeros(2, *image_shape, device=device_of(model))
     try:
-        with evaluation_mode(model), torch.no_grad(), quiet():
+        with _as_it_answers(model), torch.no_grad(), quiet():
             proto = _EXPORT[exporter](model, example, opset)
             _remove_traces(proto)
             _state_sides(proto, model(example[:1]))
@@ -116,6 +119,11 @@ def _export_torchscript(model: nn.Module, example: Tensor, opset: int) -> onnx.M
 
 
 _EXPORT = {"dynamo": _export_dynamo, "torchscript": _export_torchscript}
+
+
+def _as_it_answers(model: nn.Module) -> AbstractContextManager[Any]:
+    """In evaluation mode; a TorchScript module as it is, since of frozen ones not even the mode can be asked."""
+    return nullcontext() if isinstance(model, torch.jit.ScriptModule) else evaluation_mode(model)
 
 
 def _remove_traces(proto: onnx.ModelProto) -> None:

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto
 
 from compressor.deploy.export_request import ExportRequest
 from compressor.errors import InputRefused, UsageFault
 from compressor.inputs.card import MAX_SIDE, MIN_SIDE, VOID, Task, TeacherCard
 from compressor.inputs.masks import read_masks
+from compressor.inputs.onnx_network import as_refusal, check_fp32
 from compressor.inputs.samples import UNKNOWN, SampleSet, read_samples
 from compressor.report.export_schema import Source
-from exporters.errors import ExportError
-from exporters.int8_layers import constants_of
 from exporters.logits import onnx_logits
 from exporters.onnx_files import ClassifierInterface, classifier_interface, load_onnx, opset_of
 from exporters.onnx_normalisation import normalise_inside
-from exporters.onnx_to_int8 import PER_CHANNEL_OPSET, check_quantisable
 from exporters.tensorrt_operators import check_operators
 
 ORDERS = {1: "L", 3: "RGB", 4: "RGBA"}  # how images of so many channels are read
-REDUCED = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 MOST_VALUES = 2**28  # of all images of one call: 1 GiB
 
@@ -66,7 +61,7 @@ def read_classifier(request: ExportRequest) -> Classifier:
         interface = classifier_interface(proto, name)
     _check_fit(request, interface, opset_of(proto))
     with as_refusal():
-        _check_fp32(proto, name)
+        check_fp32(proto, name)
         check_operators(proto, request.target)
         # What ONNX Runtime cannot run is refused before anything is made.
         onnx_logits(request.source, np.full((1, *interface.image_shape), 0.5, np.float32))
@@ -127,15 +122,6 @@ def labels_of(
     return (samples.labels, ()) if masks is None else (masks.masks, [_reworded(text) for text in masks.warnings])
 
 
-@contextmanager
-def as_refusal() -> Iterator[None]:
-    """What an exporter says against the user's own file, as a refusal of that file."""
-    try:
-        yield
-    except ExportError as error:
-        raise InputRefused(error.received, error.expected, error.action) from error
-
-
 def _check_fit(request: ExportRequest, interface: ClassifierInterface, opset: int) -> None:
     if opset > request.target.opset_ceiling:
         raise UsageFault(
@@ -176,22 +162,6 @@ def _check_fit(request: ExportRequest, interface: ClassifierInterface, opset: in
                 f"{request.source.name} takes images of {channels} channels.",
                 "Give one number per channel, in the order of the model's channels.",
             )
-
-
-def _check_fp32(proto: onnx.ModelProto, name: str) -> None:
-    """Refuse what is in a lower precision already: everything is judged against the file that came."""
-    nodes = onnx.ModelProto()
-    nodes.graph.node.extend(proto.graph.node)
-    # An opset that is too old for int8 alone is no refusal: int8 then has a row that says so.
-    nodes.opset_import.add(version=max(opset_of(proto), PER_CHANNEL_OPSET))
-    check_quantisable(nodes, name)
-    reduced = [tensor.name for tensor in constants_of(proto.graph).values() if tensor.data_type in REDUCED]
-    if reduced:
-        raise ExportError(
-            f"{name} holds {len(reduced)} tensors in 16-bit floats, such as {reduced[0] or 'a constant'!r}.",
-            "A float32 graph was expected: lower precisions are made from it and judged against it.",
-            "Start from the float32 file that it was made from.",
-        )
 
 
 def _card(interface: ClassifierInterface) -> TeacherCard:

@@ -22,13 +22,14 @@ from compressor import __version__
 from compressor.deploy.board_results import accept_result, check_result, failures_of, latencies_of, parities_of
 from compressor.deploy.calibration_images import gather
 from compressor.deploy.export_folder import EXPORT, check_out, earlier_export, new_export, room_for
-from compressor.deploy.export_inputs import Classifier, as_refusal, labels_of, read_classifier, read_images
+from compressor.deploy.export_inputs import Classifier, labels_of, read_classifier, read_images
 from compressor.deploy.export_request import ExportRequest, export_request
 from compressor.deploy.kits import make_kit
 from compressor.deploy.latencies import Timing, measure_variants
 from compressor.deploy.precisions import Made, make_precisions
 from compressor.deploy.predictions import predicted_variants
 from compressor.errors import UsageFault
+from compressor.inputs.onnx_network import as_refusal
 from compressor.inputs.pixels import Images, StoredImages
 from compressor.inputs.samples import SampleSet, split_samples
 from compressor.progress import Reporter

@@ -21,8 +21,9 @@ from compressor.inputs.nesting import is_plain
 from compressor.students.architectures import ARCHITECTURES, teacher_architectures
 from profiles.plain_yaml import load_plain
 
-FROM_CHECKPOINT, FROM_FLAG, FROM_WEIGHTS, ASSUMED, DEFAULT = (
+FROM_CHECKPOINT, FROM_FILE, FROM_FLAG, FROM_WEIGHTS, ASSUMED, DEFAULT = (
     "the checkpoint",
+    "the file",
     "a flag",
     "the weights",
     "an assumption",
@@ -87,13 +88,12 @@ class Facts:
     def are_normalised(self) -> bool:
         return "mean" in self.values
 
-    def settle_task(self, architecture: str) -> Task:
-        """The task that is stated, or else the first that the architecture can do.
+    def settle_task(self, architecture: str, tasks: tuple[Task, ...]) -> Task:
+        """The task that is stated, or else the first of those that the architecture, or a file's output, can be for.
 
         Raises:
             InputRefused, UsageFault: there is no such task, or the architecture cannot do it.
         """
-        tasks = ARCHITECTURES[architecture].tasks
         if "task" not in self.values:
             self.state("task", tasks[0], DEFAULT)
         stated, source = self.values["task"], self.origin["task"]
@@ -111,6 +111,12 @@ class Facts:
                 did_you_mean(str(stated), get_args(Task)) or "State one of them.",
             )
         if stated not in tasks:
+            if architecture not in ARCHITECTURES:
+                raise error(
+                    f"The task of the teacher {self.file} is {stated} in {source}, which its output is not for.",
+                    f"What it gives is for {' or '.join(tasks)}.",
+                    "Leave the task out, or give a teacher that does this one.",
+                )
             able = [name for name in teacher_architectures() if stated in ARCHITECTURES[name].tasks]
             raise error(
                 f"The task of the teacher {self.file} is {stated} in {source}, and its architecture is {architecture}.",

@@ -23,7 +23,16 @@ from torch import Tensor, nn
 
 from compressor.errors import CompressError, InputRefused, UsageFault
 from compressor.inputs.card import TeacherCard
-from compressor.inputs.card_facts import DEFAULT, FROM_CHECKPOINT, FROM_FLAG, FROM_WEIGHTS, Facts, read_card_file
+from compressor.inputs.card_facts import (
+    ASSUMED,
+    DEFAULT,
+    FROM_CHECKPOINT,
+    FROM_FILE,
+    FROM_FLAG,
+    FROM_WEIGHTS,
+    Facts,
+    read_card_file,
+)
 from compressor.inputs.checkpoint_file import Contents, Kind, open_contents
 from compressor.inputs.identify import (
     OPTIONAL_SUFFIX,
@@ -37,6 +46,8 @@ from compressor.inputs.identify import (
     without_auxiliary,
 )
 from compressor.inputs.nearest import did_you_mean
+from compressor.inputs.network_file import NetworkFile, check_classes
+from compressor.inputs.network_intake import described_onnx, network_in
 from compressor.inputs.one_logit import ONE_LOGIT, with_two_logits
 from compressor.inputs.own_code import is_own_name
 from compressor.inputs.own_teacher import check_own_output, know_the_own_network
@@ -141,7 +152,11 @@ def inspect_checkpoint(path: Path) -> CheckpointReport:
     """
     path = existing_file(path)
     contents = open_contents(path)
-    notes = contents.notes
+    notes: tuple[str, ...] = contents.notes
+    forward = None
+    if contents.kind == "ONNX":
+        described, forward = described_onnx(path)
+        notes += described
     try:
         tensors, said = network_tensors(path.name, contents.tensors)
         notes += tuple(said)
@@ -163,7 +178,7 @@ def inspect_checkpoint(path: Path) -> CheckpointReport:
         card=contents.card,
         architectures=architectures,
         notes=notes,
-        way_forward=way_forward(path, contents, architectures),
+        way_forward=forward or way_forward(path, contents, architectures),
     )
 
 
@@ -183,7 +198,8 @@ def read_teacher(
 
     Args:
         path: a compress checkpoint, or weights of a known architecture: a state dict, a training checkpoint, a
-            safetensors file, or with `trust_pickle` what has to run code to give its weights.
+            safetensors file, or with `trust_pickle` what has to run code to give its weights; or a network that is run
+            from its file (`network_intake`).
         architecture: the flag --arch; without it the one that the weights fit.
         card_file: a YAML card; without it `<stem>.yaml` beside the teacher is used where it exists.
         feature_layer: module whose output is the last feature map, where it is not the architecture's usual one.
@@ -199,7 +215,7 @@ def read_teacher(
         UsageFault: a flag names an architecture or a layer that does not exist.
     """
     path = existing_file(path)
-    contents, warnings = _weights(path, weights_key, code, trust_pickle=trust_pickle)
+    contents = open_contents(path, weights_key)
     flags = {
         "architecture": architecture,
         "feature_layer": feature_layer,
@@ -210,12 +226,15 @@ def read_teacher(
     input_size = stated.pop("input_size", None)
     if card_file is None and path.with_suffix(".yaml").is_file():
         card_file = path.with_suffix(".yaml")
-    facts = Facts(path.name)
-    if contents.card is not None:
-        facts.state_all(contents.card, FROM_CHECKPOINT if contents.kind != "safetensors" else "the file's metadata")
-    if card_file is not None:
-        facts.state_all(read_card_file(card_file), card_file.name)
-    facts.state_all(stated, FROM_FLAG)
+    told = _facts(path.name, None, card_file, stated)
+    network = network_in(
+        path, contents.kind, told, input_size=input_size, weights_key=weights_key, trust_pickle=trust_pickle
+    )
+    if network is not None:
+        return _run_from_its_file(path, contents.kind, network, told)
+
+    contents, warnings = _weights(path, contents, weights_key, code, trust_pickle=trust_pickle)
+    facts = _facts(path.name, contents, card_file, stated)
     if is_own_name(architecture):
         warnings.append(know_the_own_network(facts, code, input_size))
     tensors, said = network_tensors(path.name, contents.tensors, architecture)
@@ -223,7 +242,7 @@ def read_teacher(
     tensors, num_auxiliary = (tensors, 0) if is_own_name(architecture) else without_auxiliary(tensors)
     name = _known_architecture(facts, tensors)
 
-    task = facts.settle_task(name)
+    task = facts.settle_task(name, ARCHITECTURES[name].tasks)
 
     if num_auxiliary:
         warnings.append(
@@ -288,19 +307,52 @@ def save_checkpoint(path: Path, state_dict: Mapping[str, Tensor], card: TeacherC
         temporary.unlink(missing_ok=True)
 
 
+def _facts(file: str, contents: Contents | None, card_file: Path | None, stated: Mapping[str, object]) -> Facts:
+    """What is stated, the last word last: by the file itself, by a card, by flags."""
+    facts = Facts(file)
+    if contents is not None and contents.card is not None:
+        facts.state_all(contents.card, FROM_CHECKPOINT if contents.kind != "safetensors" else "the file's metadata")
+    if card_file is not None:
+        facts.state_all(read_card_file(card_file), card_file.name)
+    facts.state_all(stated, FROM_FLAG)
+    return facts
+
+
+def _run_from_its_file(path: Path, kind: Kind, found: NetworkFile, facts: Facts) -> TeacherSource:
+    """The source of a teacher whose layers nobody knows."""
+    facts.state("architecture", found.kind, FROM_FILE)
+    task = facts.settle_task(found.kind, found.tasks)
+    check_classes(path.name, found.num_classes, task)
+    if "input_shape" not in facts.values and found.size_from != ASSUMED:
+        facts.state("input_shape", list(found.image_shape), found.size_from)
+    warnings = [] if found.kind == "onnx" else [_code_was_run(path, kind)]
+    warnings += [*found.notes, *facts.complete(found.kind, found.num_classes, found.image_shape[0], None)]
+    card = facts.card()
+    _check_against_weights(facts, card, found.num_classes, found.image_shape[0])
+    known = facts.known(card)
+    return TeacherSource(
+        state_dict=found.state_dict(),
+        card=card if facts.are_normalised else None,
+        card_facts=known,
+        origin={field: facts.origin.get(field, DEFAULT) for field in known},
+        sha256=_sha256(path),
+        warnings=tuple(warnings),
+    )
+
+
+def _code_was_run(path: Path, how: str) -> str:
+    return f"Code was run while {path.name} was read ({how}), because --trust-pickle allowed it."
+
+
 def _weights(
-    path: Path, weights_key: str | None, code: Path | None, *, trust_pickle: bool
+    path: Path, contents: Contents, weights_key: str | None, code: Path | None, *, trust_pickle: bool
 ) -> tuple[Contents, list[str]]:
     """What the file holds, if that is a network's weights, and sentences for the report."""
-    contents = open_contents(path, weights_key)
     warnings = list(contents.notes)
     if trust_pickle and contents.kind in TRUSTED_KINDS and not contents.tensors:
         ran = f"{contents.kind}, with the code of {code.name}" if code is not None else contents.kind
         contents = read_trusted(path, contents.kind, code, weights_key)
-        warnings = [
-            f"Code was run while {path.name} was read ({ran}), because --trust-pickle allowed it.",
-            *contents.notes,
-        ]
+        warnings = [_code_was_run(path, ran), *contents.notes]
     if not contents.tensors:
         refuse_kind(path, contents)
     return contents, warnings
@@ -327,7 +379,7 @@ def _known_architecture(facts: Facts, tensors: Mapping[str, Tensor]) -> str:
             f"The teacher {facts.file} fits no known architecture: {_nearest(tensors)}.",
             KNOWN,
             "Give a teacher of one of these; where it is one of another width or with renamed layers, name it with "
-            "--arch and state width in a card.",
+            "--arch and state width in a card, and of any other network give an ONNX file, of which logits are used.",
         )
     source = facts.origin["architecture"]
     error: type[CompressError] = UsageFault if source == FROM_FLAG else InputRefused

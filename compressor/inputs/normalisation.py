@@ -10,19 +10,22 @@ teachers with five normalisations, 20 and 200 samples, images of their own kind 
 each: mean confidence chose 0..255 in all 200 trials. The mismatch found 'half', 'none' and 'raw bytes' in 120 of 120;
 'imagenet' and 'cifar10', which lie close together, in 62 of 80, and otherwise chose a neighbour, 'cifar100' or the
 samples' own. Where labels exist, a candidate that is clearly less accurate is out before the mismatch decides.
+
+Of a teacher without batch norms, and of one whose layers are not known, there are answers alone: `answer_doubt`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from compressor.errors import InputRefused
+from compressor.inputs.answer_doubt import answer_doubt
 from compressor.inputs.teacher import Teacher
 
 MAX_IMAGES = 64
@@ -63,7 +66,8 @@ class Candidate:
     """A normalisation and what the samples say of it.
 
     Attributes:
-        mismatch: divergence from the batch norms' memory, nats; 0 is perfect.
+        measure: what was measured: `mismatch`, the divergence from the batch norms' memory; or the `doubt` of answers.
+        mismatch: that, in nats; 0 is perfect.
         confidence: mean of the largest probability; shown, never decided on. None where the output is numbers.
         accuracy: share of the labelled samples that are classified rightly; None below MIN_LABELLED of them.
     """
@@ -75,6 +79,7 @@ class Candidate:
     mismatch: float
     confidence: float | None
     accuracy: float | None
+    measure: Literal["mismatch", "doubt"] = "mismatch"
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def choose_normalisation(
         channels: C, 1, 3 or 4.
 
     Raises:
-        InputRefused: the teacher has no batch norm, so that the samples cannot tell.
+        InputRefused: the teacher has no batch norm and its answers are no classes, so that the samples cannot tell.
     """
     known = (labels >= 0).nonzero().flatten()
     labelled = len(known) >= MIN_LABELLED
@@ -144,11 +149,7 @@ def _try(name: str, teacher: Teacher, constants: Constants, pixels: Tensor, trut
 
     norms = [layer for layer in teacher.network.modules() if isinstance(layer, nn.BatchNorm2d)]
     if not norms:
-        raise InputRefused(
-            f"The teacher's normalisation is stated nowhere, and {teacher.card.architecture} has no batch norm.",
-            "The samples can only tell it by what batch norms remember of the training images.",
-            "State --mean and --std, or mean and std in a card.",
-        )
+        return _by_answers(name, teacher, constants, pixels, truth)
     handles = [layer.register_forward_pre_hook(compare) for layer in norms]
     try:
         logits = teacher(pixels.to(norms[0].weight.device)).logits.cpu()
@@ -156,6 +157,23 @@ def _try(name: str, teacher: Teacher, constants: Constants, pixels: Tensor, trut
         for handle in handles:
             handle.remove()
     mismatch = sum(fit * count for fit, count in fits) / sum(count for _, count in fits)
+    return _candidate(name, teacher, constants, mismatch, logits, truth)
+
+
+def _by_answers(name: str, teacher: Teacher, constants: Constants, pixels: Tensor, truth: Tensor | None) -> Candidate:
+    if teacher.task != "classification":
+        raise InputRefused(
+            f"The teacher's normalisation is stated nowhere, and {teacher.card.architecture} has no batch norm.",
+            f"The samples tell that of a {teacher.task} by what batch norms remember of the training images.",
+            "State --mean and --std, or mean and std in a card.",
+        )
+    doubt, logits = answer_doubt(teacher, pixels.to(teacher.normalise.mean.device), truth)
+    return replace(_candidate(name, teacher, constants, doubt, logits, truth), measure="doubt")
+
+
+def _candidate(
+    name: str, teacher: Teacher, constants: Constants, mismatch: float, logits: Tensor, truth: Tensor | None
+) -> Candidate:
     return Candidate(
         name,
         *constants,
@@ -186,7 +204,9 @@ def _sentence(best: Candidate, second: Candidate, count: int) -> str:
         f"{_numbers(best.std)}, pixels from {low:g} to {high:g}) was chosen on {count} samples, "
         f"with {_evidence(best)}, before '{second.name}' with {_evidence(second)}."
     )
-    if best.mismatch > POOR_FIT:
+    if best.measure == "doubt":
+        text += " Answers alone tell a normalisation less surely than batch norms do."
+    elif best.mismatch > POOR_FIT:
         text += " Even this fits poorly: the normalisation may be another, or the samples unlike the training data."
     elif second.mismatch < CLOSE * best.mismatch:
         text += " The two are hard to tell apart on these samples."
@@ -196,7 +216,7 @@ def _sentence(best: Candidate, second: Candidate, count: int) -> str:
 def _evidence(candidate: Candidate) -> str:
     confidence = "" if candidate.confidence is None else f", confidence {candidate.confidence:.0%}"
     accuracy = "" if candidate.accuracy is None else f", accuracy {candidate.accuracy:.0%}"
-    return f"mismatch {candidate.mismatch:.3g}{confidence}{accuracy}"
+    return f"{candidate.measure} {candidate.mismatch:.3g}{confidence}{accuracy}"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -28,7 +28,6 @@ CONVERSIONS: Mapping[Kind, str] = {
     "pickled module": "torch.save(torch.load({name!r}, weights_only=False).state_dict(), 'weights.pt')",
     "TorchScript": "torch.save(torch.jit.load({name!r}).state_dict(), 'weights.pt')",
     "pt2 (torch.export)": "torch.save(dict(torch.export.load({name!r}).state_dict), 'weights.pt')",
-    "ONNX": "torch.save(model.state_dict(), 'weights.pt')",
 }
 
 
@@ -97,11 +96,9 @@ def way_forward(path: Path, contents: Contents, architectures: tuple[str, ...]) 
         case _ if contents.tensors and fits:
             return f"Use it with --teacher {path}{fits}."
         case _ if contents.tensors:
-            return f"It fits none of the known architectures, so its own has to be named with --arch. {KNOWN}"
-        case "ONNX":
             return (
-                "Save the weights of the PyTorch model it was exported from with "
-                f"`{CONVERSIONS['ONNX']}` and give --teacher weights.pt --arch NAME."
+                f"It fits none of the known architectures, so its own has to be named with --arch. {KNOWN} Of any "
+                "other network an ONNX file is a teacher, of which logits are used."
             )
         case kind:
             return (

@@ -54,12 +54,12 @@ def settled_card(source: TeacherSource, samples: SampleSet | None) -> tuple[Teac
 def checked_identity(teacher: Teacher, samples: SampleSet | None) -> float | None:
     """The largest relative error of the identity, on the samples or else on random images.
 
-    None for a segmentation: no method shares its classifier.
+    None for a segmentation, and for a teacher that has no layers: no method shares their classifier.
 
     Raises:
         InputRefused: it does not hold, so that the classifier cannot be shared.
     """
-    if teacher.task == "segmentation":
+    if teacher.task == "segmentation" or not teacher.has_layers:
         return None
     feature_layer, classifier_layer = layer_names(teacher.card)
     images = _random_images(teacher.card) if samples is None else samples.images.float() / 255.0

@@ -2,6 +2,9 @@
 
 Everything that needs the teacher gets this module, so there is one path from an image to the teacher's opinion of it.
 The parameters are frozen here, once. Gradients still flow through the network to the image, which the generator needs.
+
+What can be had of a teacher, it says itself (`gives`): all of TEACHER_PARTS of a network whose layers are known, and of
+one that is run from its own file its logits, perhaps with gradients.
 """
 
 from __future__ import annotations
@@ -10,25 +13,36 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NoReturn, get_args
 
 import torch
 from torch import Tensor, nn
 
+from compressor.distill.batch_norm_match import has_batch_norm
 from compressor.inputs.card import Task, TeacherCard
 from compressor.inputs.folding import folded_batch_norms
+from compressor.inputs.network_file import NETWORK_KINDS, content_of, open_network
 from compressor.students.architectures import ARCHITECTURES, build_network
 
 __all__ = [
+    "TEACHER_PARTS",
     "Classifier",
+    "LogitsTeacher",
     "Normalise",
     "Task",
     "Teacher",
     "TeacherOutput",
+    "TeacherPart",
     "classifier_identity_error",
     "layer_names",
     "load_teacher",
     "pixel_statistics",
 ]
+
+TeacherPart = Literal["logits", "features", "feature_map", "classifier", "input_gradient", "batch_norm"]
+TEACHER_PARTS: tuple[TeacherPart, ...] = get_args(TeacherPart)
+"""What a method may need of a teacher; `batch_norm` are the statistics of its layers."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +122,16 @@ class Teacher(nn.Module):
         return self.card.task
 
     @property
+    def gives(self) -> frozenset[TeacherPart]:
+        """What can be had of it."""
+        return frozenset(TEACHER_PARTS if has_batch_norm(self.network) else set(TEACHER_PARTS) - {"batch_norm"})
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether its layers are known, so that a student can be made of them."""
+        return True
+
+    @property
     def classifies_its_map(self) -> bool:
         """Whether nothing but an average lies between the body's last map and the classifier."""
         return not (self._reads_input or ARCHITECTURES[self.card.architecture].pools_scores)
@@ -149,6 +173,65 @@ class Teacher(nn.Module):
         return TeacherOutput(logits, maps[0].mean(dim=(2, 3)), maps[0])
 
 
+class LogitsOnly(TeacherOutput):
+    """What such a teacher says: `logits`. A method that reads more has not declared that it uses it."""
+
+    def __init__(self, logits: Tensor) -> None:
+        object.__setattr__(self, "logits", logits)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"this teacher gives logits and no {name}")
+
+
+class LogitsTeacher(Teacher):
+    """A frozen network that is run from its own file: images (B, C, H, W) in [0, 1] to logits, no layer in between.
+
+    Attributes:
+        network: an `OnnxNetwork` or a `TorchNetwork`; its parameters, where it has any, are nobody's business.
+    """
+
+    def __init__(self, network: nn.Module, card: TeacherCard) -> None:
+        nn.Module.__init__(self)
+        self.card = card
+        self.num_queries = 0
+        self.normalise = Normalise(card)
+        self.network = network
+        self.train(False)
+
+    @property
+    def gives(self) -> frozenset[TeacherPart]:
+        return frozenset({"logits", "input_gradient"} if self._has_gradient else {"logits"})
+
+    @property
+    def has_layers(self) -> bool:
+        return False
+
+    @property
+    def classifies_its_map(self) -> bool:
+        return False
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """Nothing can be."""
+        yield
+
+    def forward(self, images: Tensor) -> LogitsOnly:
+        self.num_queries += len(images)
+        return LogitsOnly(self.network(self.normalise(images)))
+
+    @cached_property
+    def _has_gradient(self) -> bool:
+        """Tried on two images: TorchScript may hold operators that have none, and ONNX Runtime has none at all."""
+        noise = torch.rand(2, *self.card.input_shape, generator=torch.Generator().manual_seed(0))
+        image = noise.to(self.normalise.mean.device).requires_grad_()
+        try:
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(self.network(self.normalise(image))[:, 0].sum(), image)
+        except RuntimeError:
+            return False
+        return bool(torch.isfinite(gradient).all() and gradient.any())
+
+
 class Classifier(nn.Module):
     """The teacher as it would be deployed: images (B, C, H, W) in [0, 1] to logits, and nothing else."""
 
@@ -171,10 +254,12 @@ def layer_names(card: TeacherCard) -> tuple[str, str]:
 
 
 def load_teacher(state_dict: Mapping[str, Tensor], card: TeacherCard) -> Teacher:
-    """Build the card's architecture, load its weights strictly and freeze it.
+    """Build the card's architecture, load its weights strictly and freeze it; or open the file that it is run from.
 
     The weights have been checked by intake; a mismatch here is a bug of ours.
     """
+    if card.architecture in NETWORK_KINDS:
+        return LogitsTeacher(open_network(card.architecture, content_of(state_dict)), card)
     network = build_network(card.architecture, card.num_classes, card.input_shape[0], card.width)
     # Layers look up the version that wrote their tensors, of which a plain dict says nothing; MNASNet insists on one.
     weights = OrderedDict(state_dict)

@@ -4,7 +4,7 @@ A method module has
 
     Config      frozen pydantic model of its own settings
     VERSION     raised when equal settings give another student; part of the distillation's fingerprint
-    USES        what it needs of the teacher, from TEACHER_PARTS
+    USES        what it needs of the teacher, from TEACHER_PARTS; `Teacher.gives` says what there is
     TASKS       the tasks that it can do
     NEEDS       the least that it trains on: "nothing", "few" images of the task, or a "pool" of any images
     LOSS_TERMS  its loss terms, each with the network that it trains, by its name in the `state` of `Context.steps`
@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Literal, Protocol, cast
@@ -38,29 +38,33 @@ from typing import Any, Literal, Protocol, cast
 from pydantic import BaseModel
 from torch import Tensor
 
-from compressor.distill.batch_norm_match import has_batch_norm
 from compressor.distill.generator import Generator
 from compressor.distill.training import Context
 from compressor.distill.training_images import TrainingImages
 from compressor.errors import InputRefused
-from compressor.inputs.teacher import Task, Teacher
+from compressor.inputs.teacher import TEACHER_PARTS, Task, Teacher, TeacherPart
 from compressor.students.student import Backbone, Student
 
 __all__ = [
+    "TEACHER_PARTS",
     "Distilled",
     "Method",
     "Need",
     "Task",
     "TrainingImages",
     "check_fit",
+    "check_parts",
+    "in_words",
     "load_method",
     "method_names",
+    "methods_for",
     "trains_on_pool",
+    "what_is_left",
 ]
 
 Need = Literal["nothing", "few", "pool"]
 
-TEACHER_PARTS = ("logits", "features", "feature_map", "classifier", "input_gradient", "batch_norm")
+_PARTS = {"input_gradient": "gradients to the image", "feature_map": "feature map"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Method(Protocol):
 
     Config: type[BaseModel]
     VERSION: int
-    USES: tuple[str, ...]
+    USES: tuple[TeacherPart, ...]
     TASKS: tuple[Task, ...]
     NEEDS: Need
     LOSS_TERMS: Mapping[str, str]
@@ -115,6 +119,49 @@ def trains_on_pool(name: str) -> bool:
     return load_method(name).NEEDS == "pool"
 
 
+def methods_for(gives: Collection[TeacherPart], task: Task) -> tuple[str, ...]:
+    """Names of the methods for this task that need no more of a teacher than it gives."""
+    return tuple(_methods_where(lambda method: task in method.TASKS and set(method.USES) <= set(gives)))
+
+
+def in_words(parts: Iterable[TeacherPart]) -> str:
+    """Parts of a teacher as a message names them, in the order of TEACHER_PARTS."""
+    named = [_PARTS.get(part, part.replace("_", " ")) for part in sorted(parts, key=TEACHER_PARTS.index)]
+    return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
+
+
+def what_is_left(teacher: Teacher, file: str) -> str:
+    """What a teacher without known layers gives, and which methods that leaves, in a sentence for the report."""
+    return (
+        f"Of {file}, which is run as it is, only {in_words(teacher.gives)} are to be had: that leaves the methods "
+        f"{', '.join(methods_for(teacher.gives, teacher.task))}."
+    )
+
+
+def check_parts(name: str, teacher: Teacher) -> None:
+    """Refuse a method that needs more of the teacher than can be had; this takes no image.
+
+    Raises:
+        InputRefused: names the methods that do not.
+    """
+    method = load_method(name)
+    missing = set(method.USES) - teacher.gives
+    if not missing:
+        return
+    if missing == {"batch_norm"} and teacher.has_layers:
+        raise InputRefused(
+            f"The teacher ({teacher.card.architecture}) has no batch norm.",
+            f"The method {name} matches the statistics that batch norm layers keep of the training images.",
+            "Use --method dfad, which needs no such layer.",
+        )
+    raise InputRefused(
+        f"Of the teacher ({teacher.card.architecture}) only its {in_words(teacher.gives)} are to be had.",
+        f"The method {name} needs its {in_words(missing)} as well.",
+        f"Use --method auto, or one of {', '.join(methods_for(teacher.gives, teacher.task))}; the other methods work "
+        "with the weights of a known architecture.",
+    )
+
+
 def check_fit(name: str, teacher: Teacher, num_few: int, num_pool: int) -> None:
     """Refuse a method for a teacher and images that it cannot work with, from what the method declares.
 
@@ -131,12 +178,7 @@ def check_fit(name: str, teacher: Teacher, num_few: int, num_pool: int) -> None:
             f"The method {name} does {' and '.join(method.TASKS)}.",
             f"Use a method for {teacher.task}: {', '.join(_methods_where(lambda m: teacher.task in m.TASKS))}.",
         )
-    if "batch_norm" in method.USES and not has_batch_norm(teacher):
-        raise InputRefused(
-            f"The teacher ({teacher.card.architecture}) has no batch norm.",
-            f"The method {name} matches the statistics that batch norm layers keep of the training images.",
-            "Use --method dfad, which needs no such layer.",
-        )
+    check_parts(name, teacher)
     if method.NEEDS != "nothing" and num_few == 0 and (method.NEEDS == "few" or num_pool == 0):
         wanted = "images of the task" if method.NEEDS == "few" else "unlabelled images"
         raise InputRefused(

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pydantic import Field
 
 from compressor.distill.training import Context
-from compressor.inputs.teacher import Teacher
+from compressor.inputs.teacher import Teacher, TeacherPart
 from compressor.methods import Distilled, Need, Task, TrainingImages, dfad
 from compressor.methods.dfad import LOSS_TERMS, defaults, num_queries
 from compressor.students.student import Backbone
@@ -25,7 +25,7 @@ from compressor.students.student import Backbone
 __all__ = ["LOSS_TERMS", "defaults", "num_queries"]
 
 VERSION = 1
-USES = (*dfad.USES, "features")
+USES: tuple[TeacherPart, ...] = (*dfad.USES, "features")
 TASKS: tuple[Task, ...] = ("classification",)
 NEEDS: Need = "nothing"
 

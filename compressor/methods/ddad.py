@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from compressor.distill.training import Context
-from compressor.inputs.teacher import Teacher
+from compressor.inputs.teacher import Teacher, TeacherPart
 from compressor.methods import Distilled, Need, Task, TrainingImages, dfad
 from compressor.methods.dfad import LOSS_TERMS, num_queries
 from compressor.students.student import Backbone
@@ -26,7 +26,7 @@ from compressor.students.student import Backbone
 __all__ = ["LOSS_TERMS", "num_queries"]
 
 VERSION = 1
-USES = (*dfad.USES, "batch_norm")
+USES: tuple[TeacherPart, ...] = (*dfad.USES, "batch_norm")
 TASKS: tuple[Task, ...] = dfad.TASKS
 NEEDS: Need = "nothing"
 

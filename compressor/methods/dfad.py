@@ -37,12 +37,12 @@ from compressor.distill.batch_norm_match import has_batch_norm, recorded_statist
 from compressor.distill.monitor import OutputMonitor
 from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups
 from compressor.errors import InputRefused, UsageFault
-from compressor.inputs.teacher import Teacher
+from compressor.inputs.teacher import Teacher, TeacherPart
 from compressor.methods import Distilled, Need, Task, TrainingImages
 from compressor.students.student import Backbone, Student, own_classifier
 
 VERSION = 1
-USES: tuple[str, ...] = ("logits", "input_gradient")
+USES: tuple[TeacherPart, ...] = ("logits", "input_gradient")
 TASKS: tuple[Task, ...] = ("classification", "segmentation", "regression")
 NEEDS: Need = "nothing"
 LOSS_TERMS: Mapping[str, str] = {
@@ -317,6 +317,13 @@ def check_terms(teacher: Teacher, config: Config) -> None:
             f"({teacher.card.architecture}) has no batch norm.",
             "The term matches the statistics that batch norm layers keep of the training images.",
             "Set batch_norm_distance_weight=0, or use --method dfad, which does without.",
+        )
+    if config.activation_weight > 0 and "features" not in teacher.gives:
+        raise InputRefused(
+            f"activation_weight is {config.activation_weight}, and the teacher ({teacher.card.architecture}) gives no "
+            "features.",
+            "The term asks for large features, and a teacher that is run from its own file has none to look at.",
+            "Set activation_weight=0.",
         )
     for network in ("student", "generator"):
         names = [f"{term}_weight" for term, trained in LOSS_TERMS.items() if trained == network]

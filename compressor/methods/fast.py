@@ -32,12 +32,12 @@ from compressor.distill.meta_generator import BlendedStatistics, MetaGenerator, 
 from compressor.distill.monitor import OutputMonitor
 from compressor.distill.synthetic_pool import SyntheticPool
 from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups
-from compressor.inputs.teacher import Teacher
+from compressor.inputs.teacher import Teacher, TeacherPart
 from compressor.methods import Distilled, Need, Task, TrainingImages
 from compressor.students.student import Backbone, Student, own_classifier
 
 VERSION = 1
-USES = ("logits", "input_gradient", "batch_norm")
+USES: tuple[TeacherPart, ...] = ("logits", "input_gradient", "batch_norm")
 TASKS: tuple[Task, ...] = ("classification",)
 NEEDS: Need = "nothing"
 LOSS_TERMS: Mapping[str, str] = {

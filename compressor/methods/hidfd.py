@@ -50,12 +50,12 @@ from compressor.distill.monitor import class_evenness
 from compressor.distill.stage_maps import StagePairs, recorded_maps
 from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups, update_average
 from compressor.inputs.pixels import Images
-from compressor.inputs.teacher import Teacher, TeacherOutput
+from compressor.inputs.teacher import Teacher, TeacherOutput, TeacherPart
 from compressor.methods import Distilled, Need, Task, TrainingImages
 from compressor.students.student import Backbone, Student, classifier_sharing, own_classifier
 
 VERSION = 2
-USES = ("logits", "features", "feature_map", "classifier", "input_gradient")
+USES: tuple[TeacherPart, ...] = ("logits", "features", "feature_map", "classifier", "input_gradient")
 TASKS: tuple[Task, ...] = ("classification",)
 NEEDS: Need = "few"
 LOSS_TERMS: Mapping[str, str] = {

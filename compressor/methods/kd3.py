@@ -29,12 +29,12 @@ from compressor.distill.pool_losses import (
 )
 from compressor.distill.selectors import class_balanced, mixed, teacher_share
 from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups
-from compressor.inputs.teacher import Teacher
+from compressor.inputs.teacher import Teacher, TeacherPart
 from compressor.methods import Distilled, Need, Task, TrainingImages
 from compressor.students.student import Backbone, Student, classifier_sharing
 
 VERSION = 1
-USES = ("logits", "feature_map", "classifier")
+USES: tuple[TeacherPart, ...] = ("logits", "feature_map", "classifier")
 TASKS: tuple[Task, ...] = ("classification",)
 NEEDS: Need = "pool"
 LOSS_TERMS: Mapping[str, str] = {"feature_alignment": "student", "style_contrast": "student"}

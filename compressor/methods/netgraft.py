@@ -23,12 +23,12 @@ from torch import Tensor
 from compressor.distill.augment import Mirror, mirroring, mirroring_queries, student_augmentation
 from compressor.distill.graft import Grafts, logit_direction
 from compressor.distill.training import Context, Stateful, cosine_schedule
-from compressor.inputs.teacher import Teacher
+from compressor.inputs.teacher import Teacher, TeacherPart
 from compressor.methods import Distilled, Need, Task, TrainingImages
 from compressor.students.student import Backbone
 
 VERSION = 1
-USES = ("logits", "classifier")
+USES: tuple[TeacherPart, ...] = ("logits", "classifier")
 TASKS: tuple[Task, ...] = ("classification",)
 NEEDS: Need = "few"
 LOSS_TERMS: Mapping[str, str] = {"block_grafting": "student", "network_grafting": "student"}

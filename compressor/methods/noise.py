@@ -19,12 +19,12 @@ from compressor.distill.batch_norm_match import has_batch_norm
 from compressor.distill.losses import discrepancy
 from compressor.distill.noise_images import noise_images
 from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups
-from compressor.inputs.teacher import Teacher
+from compressor.inputs.teacher import Teacher, TeacherPart
 from compressor.methods import Distilled, Need, Task, TrainingImages
 from compressor.students.student import Backbone, own_classifier
 
 VERSION = 1
-USES: tuple[str, ...] = ("logits",)
+USES: tuple[TeacherPart, ...] = ("logits",)
 TASKS: tuple[Task, ...] = ("classification", "segmentation", "regression")
 NEEDS: Need = "nothing"
 LOSS_TERMS: Mapping[str, str] = {"discrepancy": "student"}

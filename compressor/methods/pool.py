@@ -22,12 +22,12 @@ from compressor.distill.losses import knowledge_distillation
 from compressor.distill.pool import Kept, selection_due, student_opinion, survey
 from compressor.distill.selectors import Selector, asks_the_student, select
 from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups
-from compressor.inputs.teacher import Teacher
+from compressor.inputs.teacher import Teacher, TeacherPart
 from compressor.methods import Distilled, Need, Task, TrainingImages
 from compressor.students.student import Backbone, own_classifier
 
 VERSION = 1
-USES = ("logits",)
+USES: tuple[TeacherPart, ...] = ("logits",)
 TASKS: tuple[Task, ...] = ("classification",)
 NEEDS: Need = "pool"
 LOSS_TERMS: Mapping[str, str] = {"knowledge_distillation": "student"}

@@ -19,12 +19,12 @@ from torch import Tensor
 from compressor.distill.augment import Mirror, mirroring, mirroring_queries, student_augmentation
 from compressor.distill.losses import knowledge_distillation, squared_error
 from compressor.distill.training import Context, Stateful, cosine_schedule, parameter_groups
-from compressor.inputs.teacher import Teacher
+from compressor.inputs.teacher import Teacher, TeacherPart
 from compressor.methods import Distilled, Need, Task, TrainingImages
 from compressor.students.student import Backbone, own_classifier
 
 VERSION = 1
-USES = ("logits",)
+USES: tuple[TeacherPart, ...] = ("logits",)
 TASKS: tuple[Task, ...] = ("classification", "segmentation", "regression")
 NEEDS: Need = "few"
 LOSS_TERMS: Mapping[str, str] = {"knowledge_distillation": "student"}

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import torch
@@ -42,17 +43,26 @@ from compressor.inputs.card import VOID, TeacherCard
 from compressor.inputs.evaluation import evaluation_set
 from compressor.inputs.masks import check_masks, read_masks
 from compressor.inputs.near_copies import thumbnails
+from compressor.inputs.network_intake import files_beside
+from compressor.inputs.onnx_network import as_refusal
 from compressor.inputs.own_code import ARCHIVE, pack
 from compressor.inputs.own_teacher import know_packed_network
 from compressor.inputs.pool import read_pool
 from compressor.inputs.samples import UNKNOWN, SampleSet, no_samples, read_samples, split_samples
 from compressor.inputs.settle import checked_identity, provisional_card, settled_card
-from compressor.inputs.teacher import Classifier, load_teacher
+from compressor.inputs.teacher import Teacher, load_teacher
+from compressor.inputs.teacher_onnx import onnx_from_teacher, teacher_footprint
 from compressor.method_choice import AUTO_METHOD
 from compressor.method_speed import steps_of
-from compressor.methods import check_fit, load_method, method_names, trains_on_pool
+from compressor.methods import check_fit, load_method, method_names, trains_on_pool, what_is_left
 from compressor.pipeline.budget import plan_choices, plan_warnings, schedule_in_words, settings_within_budget
-from compressor.pipeline.choices import check_options, check_the_named_student, method_for, search_for_student
+from compressor.pipeline.choices import (
+    check_options,
+    check_the_named_student,
+    check_what_is_asked,
+    method_for,
+    search_for_student,
+)
 from compressor.pipeline.judging import Judged, judge, judge_disturbed
 from compressor.pipeline.run import Run, own_code_of, student_limits, teacher_source
 from compressor.pipeline.together import order_of, training_together
@@ -65,6 +75,7 @@ from compressor.report.student_search import search_record
 from compressor.report.training_log import curve_points
 from compressor.stage_files import load_tensors, read_facts, save_facts, save_tensors
 from compressor.stages import Choices, Stage, atomic_path, atomic_write_text
+from compressor.students.footprint import footprint
 from compressor.students.prune import rows_to_look_at
 from compressor.students.specification import AUTO, build_backbone
 from compressor.students.student import save_backbone, save_student
@@ -126,7 +137,7 @@ def declare(run: Run) -> tuple[Stage, ...]:
     own = own_code_of(config)
     code = (config.teacher.code,) if own is None else own.paths()
     about = (config.teacher.card or beside, config.teacher.class_names, *code)
-    about_teacher = [file for file in about if file and file.exists()]
+    about_teacher = [*(file for file in about if file and file.exists()), *files_beside(config.teacher.file)]
     evaluation = () if config.report.eval is None else (config.report.eval,)
     seed = {"seed": config.seed}
     onnx_version = importlib.metadata.version("onnx")
@@ -271,13 +282,17 @@ def read_the_teacher(run: Run, folder: Path) -> None:
         pack(own, folder / ARCHIVE)
         know_packed_network(card, folder / ARCHIVE)
     teacher = load_teacher(source.state_dict, card)
+    check_what_is_asked(run, teacher)
     identity_error = checked_identity(teacher, few)
+    check_export(run, teacher, folder)
     save_tensors(source.state_dict, folder / "weights.safetensors")
     atomic_write_text(folder / "card.json", card.model_dump_json(indent=2) + "\n")
     shape = "x".join(str(side) for side in card.input_shape)
     outputs = "outputs" if card.task == "regression" else "classes"
     found = origin if origin.startswith("chosen") else f"from {origin}"
     run.reporter.note(f"{card.architecture}, {card.num_classes} {outputs}, input {shape}, normalisation {found}")
+    if not teacher.has_layers:
+        warnings = (*warnings, what_is_left(teacher, config.file.name))
     save_facts(
         folder,
         file=config.file.name,
@@ -286,6 +301,18 @@ def read_the_teacher(run: Run, folder: Path) -> None:
         identity_error=identity_error,
         warnings=[*source.warnings, *warnings],
     )
+
+
+def check_export(run: Run, teacher: Teacher, folder: Path) -> None:
+    """Refuse now what could not be exported or counted after hours of training; of known layers that is known.
+
+    Raises:
+        InputRefused: the teacher's file becomes no ONNX file for this target.
+    """
+    if not teacher.has_layers:
+        with as_refusal(), TemporaryDirectory(dir=folder) as scratch:
+            onnx_from_teacher(teacher, Path(scratch, "teacher.onnx"), opset_ceiling=run.opset_ceiling(), metadata={})
+            teacher_footprint(teacher)
 
 
 def read_the_samples(run: Run, folder: Path) -> None:
@@ -486,13 +513,12 @@ def export_the_student(run: Run, folder: Path) -> None:
         "teacher_sha256": read_facts(run.path("teacher"))["sha256"],
         "target": run.target.name,
     }
-    models = {"student": student, "teacher": Classifier(teacher)}
+    ceiling = run.opset_ceiling()
     files = {
-        name: onnx_from_torch(
-            model, shape, folder / f"{name}.onnx", opset_ceiling=run.opset_ceiling(), metadata=provenance
-        )
-        for name, model in models.items()
+        "student": onnx_from_torch(student, shape, folder / "student.onnx", opset_ceiling=ceiling, metadata=provenance),
+        "teacher": onnx_from_teacher(teacher, folder / "teacher.onnx", opset_ceiling=ceiling, metadata=provenance),
     }
+    sizes = {"student": footprint(student, shape), "teacher": teacher_footprint(teacher)}
     pt2_from_torch(student, shape, folder / "student.pt2")
     random = torch.Generator().manual_seed(run.config.seed)
     size = fitting_batch(shape[1:], 64)
@@ -518,8 +544,8 @@ def export_the_student(run: Run, folder: Path) -> None:
         sha256=file.sha256,
         parity={name: asdict(parity) for name, parity in parities.items()},
         sizes_mib={name: onnx_file.size_mib for name, onnx_file in files.items()},
-        params={name: count_params(model) for name, model in models.items()},
-        macs={name: count_macs(model, shape) for name, model in models.items()},
+        params={name: size.params for name, size in sizes.items()},
+        macs={name: size.macs for name, size in sizes.items()},
     )
 
 
@@ -689,7 +715,7 @@ def gather_evidence(run: Run, folder: Path) -> None:
 def _warnings_by_network(found: Sequence[Sequence[str]]) -> Iterator[str]:
     """What holds for both networks once, the rest with the name of the one that it is said of."""
     for name, warnings in zip(MODELS, found, strict=True):
-        for warning in warnings:
+        for warning in dict.fromkeys(warnings):
             if not all(warning in others for others in found):
                 yield f"{name.capitalize()}: {warning}"
             elif name == MODELS[0]:

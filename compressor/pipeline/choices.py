@@ -6,13 +6,13 @@ from collections.abc import Collection
 
 from compressor.config import DistillConfig
 from compressor.deploy.expected_latency import expected_precision, latency_source
-from compressor.distill.batch_norm_match import has_batch_norm
 from compressor.errors import UsageFault
 from compressor.inputs.pixels import Images
 from compressor.inputs.settle import provisional_card
 from compressor.inputs.teacher import Teacher, load_teacher
 from compressor.method_choice import AUTO_METHOD, Choice, SituationFacts, choose_method, relatedness
 from compressor.method_sheet import check_method
+from compressor.methods import check_parts
 from compressor.pipeline.run import Run, student_limits, teacher_source
 from compressor.report.student_search import StudentSearch as SearchRecord
 from compressor.report.student_search import search_record
@@ -20,7 +20,7 @@ from compressor.stage_files import read_facts
 from compressor.stages import Choices, recorded_fingerprint
 from compressor.students.named import check_named_student
 from compressor.students.search import StudentLimits, StudentSearch, search_student
-from compressor.students.specification import AUTO, build_backbone
+from compressor.students.specification import AUTO, build_backbone, check_layers
 from compressor.students.student import Backbone
 from compressor.tasks import ask_teacher
 from profiles.schema import Budget
@@ -48,6 +48,17 @@ def search_for_student(run: Run, teacher: Teacher) -> StudentSearch:
         seed=config.seed,
         note=run.reporter.note,
     )
+
+
+def check_what_is_asked(run: Run, teacher: Teacher) -> None:
+    """Refuse, as soon as the teacher is known, a method or a student that needs more of it than it gives.
+
+    Raises:
+        InputRefused: names those that work with this teacher.
+    """
+    if run.config.distill.method != AUTO_METHOD:
+        check_parts(run.config.distill.method, teacher)
+    check_layers(run.config.student.spec, teacher)
 
 
 def check_the_named_student(run: Run, teacher: Teacher, backbone: Backbone) -> None:
@@ -80,6 +91,7 @@ def planned_search(run: Run, finished: Collection[str]) -> SearchRecord | None:
     else:
         source = teacher_source(run)
         teacher = load_teacher(source.state_dict, provisional_card(source)).to(run.device)
+        check_what_is_asked(run, teacher)
     if not automatic:
         multiple, seed = run.target.channel_multiple, run.config.seed
         check_the_named_student(run, teacher, build_backbone(spec, teacher, channel_multiple=multiple, seed=seed))
@@ -103,10 +115,11 @@ def method_for(run: Run, teacher: Teacher, few: Images, pool: Images, backbone: 
             num_few=len(few),
             num_pool=len(pool),
             relatedness=related,
-            has_batch_norm=has_batch_norm(teacher),
+            has_batch_norm="batch_norm" in teacher.gives,
             image_side=max(card.input_shape[1:]),
             effort=config.effort,
             same_layout=backbone.pruned and teacher.classifies_its_map,
+            gives=teacher.gives,
         )
         choice = choose_method(facts)
         return [choice.method, choice.reason]

@@ -67,7 +67,7 @@ def _larger(teacher: ModelRow, student: ModelRow) -> Iterator[str]:
     if student.params_m > teacher.params_m:
         yield (
             f"The student has more parameters than its teacher, {params(student.params_m)} against "
-            f"{params(teacher.params_m)}; choose a smaller --student, or let --student auto choose."
+            f"{params(teacher.params_m)}; choose a smaller --student, or set --max-params-m."
         )
 
 

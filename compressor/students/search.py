@@ -27,6 +27,7 @@ from compressor.students.architectures import ARCHITECTURES
 from compressor.students.bounds import Bound, Source, bounds_of, wished
 from compressor.students.reasons import NoStudentFits, no_faster, nothing_fits, reason_of
 from compressor.students.search_record import Candidate, Kind, StudentLimits, StudentSearch
+from compressor.students.specification import suited_architectures
 from compressor.students.student import named_backbone
 from compressor.students.trial import LatencyOf, Row, Trial
 from exporters.macs import count_macs
@@ -36,8 +37,6 @@ __all__ = ["Candidate", "LatencyOf", "NoStudentFits", "StudentLimits", "StudentS
 
 PRUNE_RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 WIDTHS = (0.75, 0.5, 0.375, 0.25, 0.125)
-SMALL_SIDE = 64  # pixels up to which images need the architectures that do not halve them five times
-SMALL_FAMILIES = "cifar_"  # what their names begin with
 # What is given up, in this order, where nothing holds all of it.
 GIVEN_UP: tuple[tuple[Source, ...], ...] = ((), ("wish",), ("wish", "half"))
 
@@ -85,7 +84,7 @@ def search_student(
         whole = trial.teacher_row()
         note(str(whole))
         bounds = _bounds(limits, wishes or StudentLimits(), memory_gib, whole, trial.no_latency is None)
-        rows, notes = _rows(trial, teacher, bounds, note)
+        rows, notes = _rows(trial, teacher, whole.costs["macs_g"] * 1e9, bounds, note)
     chosen, given_up = _choose(rows, bounds)
     if chosen is None:
         raise nothing_fits(whole, rows, bounds)
@@ -120,12 +119,12 @@ def _bounds(
 
 
 def _rows(
-    trial: Trial, teacher: Teacher, bounds: Sequence[Bound], note: Callable[[str], None]
+    trial: Trial, teacher: Teacher, most_macs: float, bounds: Sequence[Bound], note: Callable[[str], None]
 ) -> tuple[list[Row], list[str]]:
     """Every candidate up to the first kind of which one fits, and what the reader must know of them."""
     rows: list[Row] = []
     notes: list[str] = []
-    for kind, specs in _kinds(teacher):
+    for kind, specs in _kinds(teacher, most_macs):
         for spec in specs:
             try:
                 row = trial.row(spec, kind, bounds)
@@ -143,23 +142,20 @@ def _rows(
     return rows, notes
 
 
-def _kinds(teacher: Teacher) -> Iterator[tuple[Kind, list[str]]]:
+def _kinds(teacher: Teacher, most: float) -> Iterator[tuple[Kind, list[str]]]:
     """Specs by kind, in the order in which they are preferred, each from large to small."""
-    yield "pruned", [f"prune:{ratio}" for ratio in PRUNE_RATIOS]
-    if ARCHITECTURES[teacher.card.architecture].scales:
-        yield "narrower", [f"width:{width}" for width in WIDTHS]
-    yield "other", _smaller_architectures(teacher)
+    if teacher.has_layers:
+        yield "pruned", [f"prune:{ratio}" for ratio in PRUNE_RATIOS]
+        if ARCHITECTURES[teacher.card.architecture].scales:
+            yield "narrower", [f"width:{width}" for width in WIDTHS]
+    yield "other", _smaller_architectures(teacher, most)
 
 
-def _smaller_architectures(teacher: Teacher) -> list[str]:
-    """Architectures for this task and images of this size with fewer MACs than the teacher."""
-    shape = teacher.card.input_shape
-    small = min(shape[1:]) <= SMALL_SIDE and teacher.task != "segmentation"  # whose networks suit any size
-    most = count_macs(teacher.network, shape)
-    macs = {}
-    for name, entry in ARCHITECTURES.items():
-        fits = teacher.task in entry.tasks and entry.family.startswith(SMALL_FAMILIES) == small
-        if fits and entry.is_candidate and name != teacher.card.architecture:
+def _smaller_architectures(teacher: Teacher, most: float) -> list[str]:
+    """Architectures for this task and images of this size with fewer MACs than the teacher, which has `most`."""
+    shape, macs = teacher.card.input_shape, {}
+    for name in suited_architectures(teacher.task, shape):
+        if name != teacher.card.architecture:
             with torch.device("meta"):  # counts need no weights
                 macs[name] = count_macs(named_backbone(name, shape[0]), shape)
     return sorted((name for name in macs if macs[name] < most), key=lambda name: -macs[name])

@@ -17,6 +17,8 @@ from compressor.students.prune import pruned_backbone
 from compressor.students.student import Backbone, named_backbone
 
 AUTO = "auto"
+SMALL_SIDE = 64  # pixels up to which images need the architectures that do not halve them five times
+SMALL_FAMILIES = "cifar_"  # what their names begin with
 
 
 def parse_student(spec: str) -> tuple[str, float | str]:
@@ -64,10 +66,11 @@ def build_backbone(
 
     Raises:
         UsageFault: the specification is wrong, or names a network for another task.
-        InputRefused: the teacher cannot be pruned, or not by so little, or comes in one width.
+        InputRefused: the teacher has no known layers, cannot be pruned, or not by so little, or comes in one width.
     """
     kind, value = parse_student(spec)
     assert kind != AUTO  # no backbone by itself
+    check_layers(spec, teacher)
     card = teacher.card
     torch.manual_seed(seed)
     if kind == "prune":
@@ -75,7 +78,8 @@ def build_backbone(
     if kind == "name":
         _check_task(str(value), teacher.task)
         backbone = named_backbone(str(value), card.input_shape[0])
-        backbone.inherited = inherit_weights(backbone, split_backbone(teacher.network, card.architecture))
+        if teacher.has_layers:
+            backbone.inherited = inherit_weights(backbone, split_backbone(teacher.network, card.architecture))
         return backbone
     if not ARCHITECTURES[card.architecture].scales and value != 1.0:
         raise InputRefused(
@@ -84,6 +88,33 @@ def build_backbone(
             f"Use --student prune:{float(value):g}, or name a smaller architecture.",
         )
     return named_backbone(card.architecture, card.input_shape[0], card.width * float(value))
+
+
+def check_layers(spec: str, teacher: Teacher) -> None:
+    """Refuse a student that is made of its teacher's layers where these are not known.
+
+    Raises:
+        InputRefused: names the students that are not.
+    """
+    kind, _ = parse_student(spec)
+    if kind in ("width", "prune") and not teacher.has_layers:
+        made = "its teacher with fewer channels" if kind == "width" else "a pruned copy of its teacher"
+        raise InputRefused(
+            f"The student {spec!r} is {made} ({teacher.card.architecture}), whose layers are not known.",
+            "Students of such a teacher are networks by name: "
+            f"{', '.join(suited_architectures(teacher.task, teacher.card.input_shape))}.",
+            "Name one of these, or leave --student out, and one that fits is chosen.",
+        )
+
+
+def suited_architectures(task: Task, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """Candidates by name for this task and images of this size."""
+    small = min(image_shape[1:]) <= SMALL_SIDE and task != "segmentation"  # whose networks suit any size
+    return tuple(
+        name
+        for name, entry in ARCHITECTURES.items()
+        if entry.is_candidate and task in entry.tasks and entry.family.startswith(SMALL_FAMILIES) == small
+    )
 
 
 def _check_task(name: str, task: Task) -> None:

@@ -207,9 +207,10 @@ def as_shipped(backbone: Backbone, teacher: Teacher) -> Student:
     """The student that is counted and timed before any training.
 
     A classifier is taken with the projector and the teacher's final layer, which not every method gives it, so that it
-    is not larger than expected; other tasks have no method that shares a classifier.
+    is not larger than expected; for other tasks, and for a teacher without layers, no method shares one.
     """
-    return (classifier_sharing if teacher.task == "classification" else own_classifier)(backbone, teacher)
+    shares = teacher.task == "classification" and "classifier" in teacher.gives
+    return (classifier_sharing if shares else own_classifier)(backbone, teacher)
 
 
 def rebuild_student(card: StudentCard, state_dict: Mapping[str, Tensor]) -> Student:

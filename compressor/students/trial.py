@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from torch import nn
-
-from compressor.inputs.teacher import Classifier, Teacher
+from compressor.inputs.teacher import Teacher
+from compressor.inputs.teacher_onnx import onnx_from_teacher, teacher_footprint
 from compressor.students.bounds import Bound, Costs, Quantity, latency_spelled, spelled
 from compressor.students.footprint import Footprint, footprint
 from compressor.students.prune import NothingPruned
@@ -17,6 +17,7 @@ from compressor.students.search_record import Candidate, Kind
 from compressor.students.specification import build_backbone
 from compressor.students.student import as_shipped
 from exporters.errors import ExportError
+from exporters.onnx_files import OnnxFile
 from exporters.torch_to_onnx import onnx_from_torch
 from profiles.errors import ProfileError
 from profiles.latency import LatencyStats
@@ -90,7 +91,8 @@ class Trial:
         seed: int,
     ) -> None:
         self.teacher, self._file = teacher, folder / "candidate.onnx"
-        self._multiple, self._opset, self._seed = channel_multiple, min(TRIAL_OPSET, opset_ceiling), seed
+        self._multiple, self._seed = channel_multiple, seed
+        self._opset, self._ceiling = min(TRIAL_OPSET, opset_ceiling), opset_ceiling
         self._bytes = BYTES[precision]
         self._seen: set[tuple[int, int]] = set()
         self._latency_of = latency_of
@@ -98,9 +100,11 @@ class Trial:
 
     def teacher_row(self) -> Row:
         """The teacher as it would be deployed."""
-        whole = Classifier(self.teacher)
-        counted = footprint(whole, self.teacher.card.input_shape)
-        return self._row(Candidate(self.teacher.card.architecture, "teacher"), whole, counted, ())
+        counted = teacher_footprint(self.teacher)
+        # A file that is there has the opset that it was written in.
+        opset = self._opset if self.teacher.has_layers else self._ceiling
+        write = partial(onnx_from_teacher, self.teacher, opset_ceiling=opset, metadata={})
+        return self._row(Candidate(self.teacher.card.architecture, "teacher"), write, counted, ())
 
     def row(self, spec: str, kind: Kind, bounds: Sequence[Bound]) -> Row | None:
         """A student by its spec; None where it is the teacher, or the same network as one before it.
@@ -120,9 +124,13 @@ class Trial:
             return None
         self._seen.add((counted.params, counted.macs))
         hard = [bound for bound in bounds if bound.hard]
-        return self._row(Candidate(spec, kind), student, counted, hard).judged(bounds)
+        shape = self.teacher.card.input_shape
+        write = partial(onnx_from_torch, student, shape, opset_ceiling=self._opset, metadata={})
+        return self._row(Candidate(spec, kind), write, counted, hard).judged(bounds)
 
-    def _row(self, candidate: Candidate, network: nn.Module, counted: Footprint, bounds: Sequence[Bound]) -> Row:
+    def _row(
+        self, candidate: Candidate, write: Callable[..., OnnxFile], counted: Footprint, bounds: Sequence[Bound]
+    ) -> Row:
         costs: dict[Quantity, float] = {
             "params_m": counted.params / 1e6,
             "macs_g": counted.macs / 1e9,
@@ -132,7 +140,7 @@ class Trial:
         latency = failure = None
         if not any(bound.missed(costs) for bound in bounds):
             try:
-                size_mib, latency = self._exported(network)
+                size_mib, latency = self._exported(write)
                 # The fp32 file with its parameters in the width of the precision that would ship.
                 costs["size_mib"] += size_mib - counted.weights_mib(BYTES["fp32"])
             except (ExportError, ProfileError) as error:  # what nobody can time, nobody can hold to a limit
@@ -149,10 +157,9 @@ class Trial:
         )
         return Row(found, costs)
 
-    def _exported(self, network: nn.Module) -> tuple[float, Prediction | LatencyStats | None]:
+    def _exported(self, write: Callable[..., OnnxFile]) -> tuple[float, Prediction | LatencyStats | None]:
         """Size of the fp32 file in MiB, and its latency where that is to be had."""
-        shape = self.teacher.card.input_shape
-        file = onnx_from_torch(network, shape, self._file, opset_ceiling=self._opset, metadata={})
+        file = write(path=self._file)
         if self._latency_of is None:
             return file.size_mib, None
         try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
+from compressor.inputs.teacher import TEACHER_PARTS, TeacherPart
 from compressor.method_choice import (
     ENOUGH_DENSE,
     ENOUGH_IMAGES,
@@ -88,6 +90,41 @@ def test_the_rule(changes: dict[str, object], method: str, reason: str) -> None:
     assert reason in choice.reason
 
 
+EVERYTHING = frozenset(TEACHER_PARTS)
+FROM_A_FILE: tuple[frozenset[TeacherPart], ...] = (frozenset({"logits"}), frozenset({"logits", "input_gradient"}))
+
+
+@pytest.mark.parametrize(
+    ("few", "pool", "related", "task", "method", "words"),
+    [
+        (50, 0, None, "classification", "vanilla", "50 images of the task are all there is to learn from"),
+        (1, 0, None, "classification", "vanilla", "1 image of the task is all"),
+        (50, 5000, "related", "classification", "pool", "its answers to 5,050 images"),
+        (50, 5000, "unrelated", "classification", "pool", "no gradient for a generator"),
+        (0, 40, "unrelated", "classification", "pool", "40 images"),
+        (0, 0, None, "classification", "noise", "so give images"),
+        (5, 0, None, "segmentation", "vanilla", "5 images"),
+        (0, 40, "related", "regression", "noise", "there is no image"),
+    ],
+)
+def test_of_logits_alone_what_images_there_are_are_learned_from(
+    few: int, pool: int, related: str | None, task: Any, method: str, words: str
+) -> None:
+    found = {None: None, "related": RELATED_POOL, "unrelated": UNRELATED_POOL}[related]
+    facts = replace(NOTHING, task=task, num_few=few, num_pool=pool, relatedness=found, gives=FROM_A_FILE[0])
+    choice = choose_method(replace(facts, has_batch_norm=False))
+    assert choice.method == method
+    assert words in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("few", "side", "method"), [(0, 32, "dfad"), (50, 32, "dfad"), (3000, 32, "pool"), (50, 224, "pool")]
+)
+def test_with_gradients_a_generator_makes_images_where_they_are_few_and_small(few: int, side: int, method: str) -> None:
+    facts = replace(NOTHING, num_few=few, image_side=side, has_batch_norm=False, gives=FROM_A_FILE[1])
+    assert choose_method(facts).method == method
+
+
 def situations() -> list[SituationFacts]:
     images = ((0, 0), (1, 0), (20, 0), (5000, 0), (0, 5000), (20, 5000), (300, 40))
     pools = (RELATED_POOL, PARTLY, UNRELATED_POOL)
@@ -101,9 +138,10 @@ def situations() -> list[SituationFacts]:
             has_batch_norm=norms,
             image_side=side,
             effort=effort,
-            same_layout=pruned,
+            same_layout=pruned and gives == EVERYTHING,
+            gives=gives,
         )
-        for task, (few, pool), related, norms, side, effort, pruned in itertools.product(
+        for task, (few, pool), related, norms, side, effort, pruned, gives in itertools.product(
             ("classification", "segmentation", "regression"),
             images,
             pools,
@@ -111,7 +149,9 @@ def situations() -> list[SituationFacts]:
             (28, LARGEST_WITHOUT_IMAGES, 224),
             ("quick", "standard", "full"),
             (True, False),
+            (EVERYTHING, *FROM_A_FILE),
         )
+        if gives == EVERYTHING or not norms
     ]
 
 
@@ -122,6 +162,7 @@ def test_a_chosen_method_can_always_do_it() -> None:
         method = load_method(choice.method)
         assert facts.task in method.TASKS, facts
         assert facts.has_batch_norm or "batch_norm" not in method.USES, facts
+        assert set(method.USES) <= facts.gives, facts
         assert method.NEEDS != "few" or facts.num_few > 0, facts
         assert method.NEEDS != "pool" or facts.num_few + facts.num_pool > 0, facts
 

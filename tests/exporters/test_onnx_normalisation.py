@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from exporters.errors import ExportError
 from exporters.logits import onnx_logits
 from exporters.onnx_files import classifier_interface, opset_of, save_onnx
-from exporters.onnx_normalisation import normalise_inside
+from exporters.onnx_normalisation import give_our_interface, normalise_inside
 
 MEAN, STD = (0.5, 0.2, 0.0), (0.5, 1.0, 2.0)
 
@@ -63,3 +63,22 @@ def test_the_numbers_of_outside(opset: int, ir_version: int, branches: bool, tmp
 def test_an_opset_without_broadcasting_is_refused() -> None:
     with pytest.raises(ExportError, match=r"opset 6\. .*opset 7 or later"):
         normalise_inside(classifier(opset=6, ir_version=3), "x", mean=MEAN, std=STD)
+
+
+@pytest.mark.parametrize("branches", [False, True])
+@pytest.mark.parametrize(("takes", "gives"), [("x", "y"), ("logits", "image"), ("image", "y"), ("x_mean_", "logits")])
+def test_our_names_whatever_the_files_own_were(takes: str, gives: str, branches: bool, tmp_path: Path) -> None:
+    names = {"x": takes, "y": gives, "x_mean": "image" if takes == "x" else "x_mean"}
+    proto = classifier(branches=branches)
+    for node in proto.graph.node:
+        for body in (attribute.g for attribute in node.attribute if attribute.HasField("g")):
+            body.node[0].input[:] = [names.get(name, name) for name in body.node[0].input]
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    proto.graph.input[0].name, proto.graph.output[0].name = takes, gives
+    images = np.random.default_rng(0).random((5, 3, 2, 2), np.float32)
+    before = onnx_logits(save_onnx(proto, tmp_path / "before.onnx").path, images)
+    give_our_interface(proto, classifier_interface(proto))
+    interface = classifier_interface(proto)
+    assert (interface.input_name, interface.output_name, interface.batch) == ("image", "logits", None)
+    np.testing.assert_array_equal(onnx_logits(save_onnx(proto, tmp_path / "after.onnx").path, images), before)

@@ -302,9 +302,9 @@ def test_the_way_forward_for_a_pickled_module_works(tmp_path: Path, monkeypatch:
     assert read_teacher(tmp_path / "weights.pt").card_facts["architecture"] == ARCH
 
 
-def test_an_onnx_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_what_only_looks_like_onnx_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "t.onnx").write_bytes(b"\x08\x0a\x12\x00")
-    refusal(InputRefused, tmp_path / "t.onnx", "of the kind ONNX", "model.state_dict()")
+    refusal(InputRefused, tmp_path / "t.onnx", "t.onnx cannot be read as ONNX", "export the file again")
 
 
 # Architectures

@@ -89,15 +89,26 @@ def test_a_data_sets_own_statistics_are_found() -> None:
     assert choice.mean == pytest.approx(own[0], abs=0.02)
 
 
-def test_a_teacher_without_batch_norm_tells_nothing() -> None:
+def without_batch_norm(task: str) -> MakeTeacher:
     state_dict = build_network("lenet5", 4, 1).state_dict()
 
     def maker(mean: tuple[float, ...], std: tuple[float, ...], value_range: tuple[float, float]) -> Teacher:
-        lenet = card((mean, std, value_range)).model_copy(update={"architecture": "lenet5"})
+        lenet = card((mean, std, value_range)).model_copy(update={"architecture": "lenet5", "task": task})
         return load_teacher(state_dict, lenet)
 
+    return maker
+
+
+def test_numbers_without_batch_norm_tell_nothing() -> None:
     with pytest.raises(InputRefused, match="lenet5 has no batch norm"):
-        choose_normalisation(maker, some_images(1, 0, GREY_CENTRE), UNLABELLED, 1)
+        choose_normalisation(without_batch_norm("regression"), some_images(1, 0, GREY_CENTRE), UNLABELLED, 1)
+
+
+def test_a_classifier_without_batch_norm_is_judged_by_its_answers() -> None:
+    choice = choose_normalisation(without_batch_norm("classification"), some_images(1, 0, GREY_CENTRE), UNLABELLED, 1)
+    assert {candidate.measure for candidate in choice.evidence} == {"doubt"}
+    assert "doubt" in choice.sentence
+    assert "less surely than batch norms" in choice.sentence
 
 
 def test_a_regression_has_no_confidence() -> None:

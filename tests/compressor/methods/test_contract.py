@@ -18,6 +18,7 @@ from typing import Any, get_args
 
 import pytest
 import tiny
+import tiny_networks
 import torch
 from torch import Tensor, nn
 
@@ -26,8 +27,19 @@ from compressor.distill import losses
 from compressor.distill.generator import Discriminator
 from compressor.distill.training import Context, Stateful
 from compressor.errors import InputRefused
+from compressor.inputs.network_file import NetworkKind
 from compressor.method_sheet import check_method, method_sheets
-from compressor.methods import TEACHER_PARTS, Need, Task, check_fit, dfad, load_method, method_names
+from compressor.methods import (
+    TEACHER_PARTS,
+    Need,
+    Task,
+    check_fit,
+    dfad,
+    in_words,
+    load_method,
+    method_names,
+    methods_for,
+)
 
 TERMS = [(name, term) for name in method_names() for term in load_method(name).LOSS_TERMS]
 
@@ -305,6 +317,46 @@ def test_a_teacher_without_batch_norm_is_refused_where_its_statistics_are_the_po
     text = refusal(name, architecture="lenet5")
     assert "The teacher (lenet5) has no batch norm." in text
     assert "Use --method dfad" in text
+
+
+BEYOND_LOGITS = ("batch_norm_distance", "activation")  # terms that a method has switched off, and refuses itself
+KINDS: tuple[NetworkKind, ...] = ("onnx", "torchscript")  # logits alone, and gradients to the image besides
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@methods
+def test_a_method_takes_no_more_of_a_teacher_than_it_declares(name: str, kind: NetworkKind, tmp_path: Path) -> None:
+    method = load_method(name)
+    teacher = tiny_networks.teacher(tiny_networks.write(tmp_path / "t", kind), kind)
+    images = tiny.training_images()
+    if name not in methods_for(teacher.gives, "classification"):
+        with pytest.raises(InputRefused) as refused:
+            check_fit(name, teacher, len(images.few), len(images.pool))
+        assert refused.value.received == f"Of the teacher ({kind}) only its {in_words(teacher.gives)} are to be had."
+        for other in methods_for(teacher.gives, "classification"):
+            assert other in refused.value.action
+        return
+    check_fit(name, teacher, len(images.few), len(images.pool))
+    settings = tiny.settings(method.Config)
+    if off := {f"{term}_weight": 0.0 for term in method.LOSS_TERMS if term in BEYOND_LOGITS}:
+        with pytest.raises(InputRefused):
+            method.distill(teacher, tiny.backbone(), images, settings, Context(tmp_path))
+        for term in off:  # each by itself
+            others = {**off, term: 0.5}
+            with pytest.raises(InputRefused, match=term):
+                method.distill(
+                    teacher, tiny.backbone(), images, tiny.settings(method.Config, **others), Context(tmp_path)
+                )
+    settings = tiny.settings(method.Config, **off)
+    student = method.distill(teacher, tiny.backbone(), images, settings, Context(tmp_path)).student
+    assert student(torch.rand(2, *tiny.IMAGE_SHAPE)).shape == (2, tiny.NUM_CLASSES)
+    assert teacher.num_queries == method.num_queries(settings, len(images.few), len(images.pool))
+
+
+def test_what_works_with_logits_alone_is_what_the_documentation_says() -> None:
+    assert methods_for({"logits"}, "classification") == ("noise", "pool", "vanilla")
+    assert methods_for({"logits", "input_gradient"}, "classification") == ("dfad", "noise", "pool", "vanilla")
+    assert methods_for({"logits"}, "segmentation") == methods_for({"logits"}, "regression") == ("noise", "vanilla")
 
 
 def test_no_image_is_refused_where_one_is_needed() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from compressor.errors import exit_code_of
+from compressor.inputs import teacher_onnx
 from compressor.inputs.teacher import Teacher
 from compressor.report import text
 from compressor.students import trial
@@ -108,6 +109,7 @@ class Bench:
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     found = Bench()
     monkeypatch.setattr(trial, "onnx_from_torch", found.export)
+    monkeypatch.setattr(teacher_onnx, "onnx_from_torch", found.export)
     return found
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tiny
+import tiny_networks
+import tiny_onnx
 import torch
 
 from compressor.errors import InputRefused, UsageFault
@@ -117,3 +121,12 @@ def test_the_seed_decides_the_weights(spec: str) -> None:
     )
     assert tiny.equal(one, same)
     assert tiny.equal(one, other) == spec.startswith("prune")  # the teacher's own weights have no seed
+
+
+@pytest.mark.parametrize("spec", ["width:0.5", "prune:0.4"])
+def test_students_of_layers_are_refused_where_none_are_known(spec: str, tmp_path: Path) -> None:
+    teacher = tiny_networks.teacher(tiny_onnx.write(tmp_path / "t.onnx"), "onnx")
+    with pytest.raises(InputRefused, match=r"onnx\), whose layers are not known.*cifar_resnet8.*leave --student out"):
+        build_backbone(spec, teacher, channel_multiple=1, seed=0)
+    backbone = build_backbone("cifar_resnet8", teacher, channel_multiple=1, seed=0)
+    assert backbone.inherited == 0

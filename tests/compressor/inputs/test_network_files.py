@@ -1,0 +1,309 @@
+"""Teachers that are run from their own file: what is to be had of them, and what they are refused for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tiny
+import tiny_networks
+import tiny_onnx
+import torch
+from onnx import TensorProto, external_data_helper, helper
+from torch import Tensor, nn
+
+from compressor.errors import CompressError, InputRefused, UsageFault
+from compressor.inputs.intake import TeacherSource, inspect_checkpoint, read_teacher
+from compressor.inputs.network_file import NETWORK_KINDS, NetworkKind
+from compressor.inputs.teacher import LogitsTeacher, load_teacher
+from compressor.inputs.teacher_onnx import onnx_from_teacher, teacher_footprint
+from compressor.students.architectures import build_network
+from exporters.errors import ExportError
+from exporters.logits import onnx_logits
+from exporters.macs import count_macs
+from exporters.onnx_files import classifier_interface, load_onnx
+
+STATED: dict[str, object] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+kinds = pytest.mark.parametrize("kind", NETWORK_KINDS)
+
+
+def source(path: Path, **flags: object) -> TeacherSource:
+    size = {} if path.suffix != ".pt" else {"input_size": 8}  # TorchScript does not state it
+    return read_teacher(path, trust_pickle=True, overrides={**STATED, **size, **flags})
+
+
+def teacher_of(found: TeacherSource) -> LogitsTeacher:
+    assert found.card is not None
+    made = load_teacher(found.state_dict, found.card)
+    assert isinstance(made, LogitsTeacher)
+    return made
+
+
+@kinds
+def test_its_logits_are_those_of_the_network(tmp_path: Path, kind: NetworkKind) -> None:
+    found = source(tiny_networks.write(tmp_path / tiny_networks.NAMES[kind], kind))
+    assert found.card is not None
+    assert (found.card.architecture, found.card.num_classes, found.card.input_shape) == (kind, 4, (3, 8, 8))
+    teacher = teacher_of(found)
+    expected = tiny_networks.network()(teacher.normalise(IMAGES))
+    torch.testing.assert_close(teacher(IMAGES).logits, expected, rtol=1e-5, atol=1e-5)
+    assert teacher.num_queries == len(IMAGES)
+    assert not teacher.train().training
+
+
+@kinds
+def test_it_gives_logits_and_torch_gradients_too(tmp_path: Path, kind: NetworkKind) -> None:
+    teacher = teacher_of(source(tiny_networks.write(tmp_path / tiny_networks.NAMES[kind], kind)))
+    assert teacher.gives == ({"logits"} if kind == "onnx" else {"logits", "input_gradient"})
+    assert not teacher.has_layers
+    output = teacher(IMAGES)
+    with pytest.raises(AttributeError, match="logits and no features"):
+        output.features  # noqa: B018
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+@kinds
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_its_onnx_file_is_of_our_form_and_answers_as_it_does(tmp_path: Path, kind: NetworkKind, order: str) -> None:
+    found = source(tiny_networks.write(tmp_path / tiny_networks.NAMES[kind], kind))
+    teacher = teacher_of(found)
+    card = teacher.card.model_copy(update={"channel_order": order, "value_range": (0.0, 2.0)})
+    teacher = LogitsTeacher(teacher.network, card)
+    onnx_from_teacher(teacher, tmp_path / "out.onnx", opset_ceiling=20, metadata={"tool": "test"})
+    interface = classifier_interface(load_onnx(tmp_path / "out.onnx"))
+    assert (interface.input_name, interface.output_name, interface.batch) == ("image", "logits", None)
+    with torch.no_grad():
+        expected = teacher(IMAGES).logits.numpy()
+    np.testing.assert_allclose(onnx_logits(tmp_path / "out.onnx", IMAGES.numpy()), expected, rtol=1e-4, atol=1e-4)
+    assert teacher_footprint(teacher).macs == count_macs(tiny_networks.network(), (3, 8, 8))
+
+
+def test_frozen_torchscript_is_one_too(tmp_path: Path) -> None:
+    frozen = torch.jit.freeze(torch.jit.script(tiny_networks.network()))
+    torch.jit.save(frozen, tmp_path / "t.pt")
+    teacher = teacher_of(source(tmp_path / "t.pt"))
+    onnx_from_teacher(teacher, tmp_path / "out.onnx", opset_ceiling=13, metadata={})
+    assert "input_gradient" in teacher.gives
+
+
+class Wrapped(nn.Module):
+    def __init__(self, more: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.more = build_network(tiny.ARCHITECTURE, 4), more
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.net((images - 0.5) / 0.25 if self.more else images)
+        return logits
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "pt2"])
+@pytest.mark.parametrize("more", [False, True])
+def test_a_known_network_within_is_taken_only_if_it_is_all(tmp_path: Path, kind: NetworkKind, more: bool) -> None:
+    path = tiny_networks.write(tmp_path / tiny_networks.NAMES[kind], kind, Wrapped(more).eval())
+    found = source(path)
+    assert found.card is not None
+    assert found.card.architecture == (kind if more else tiny.ARCHITECTURE)
+    assert any("answers otherwise" in warning for warning in found.warnings) == more
+    named = read_teacher(path, trust_pickle=True, architecture=tiny.ARCHITECTURE, overrides=STATED)
+    assert "fc.weight" in named.state_dict
+
+
+def test_one_image_a_call_works_and_is_said(tmp_path: Path) -> None:
+    found = source(tiny_onnx.write(tmp_path / "t.onnx", batch=1))
+    assert any("one image a call" in warning for warning in found.warnings)
+    assert teacher_of(found)(IMAGES).logits.shape == (5, 4)
+
+
+def test_an_open_size_is_settled_by_the_flag_or_the_card(tmp_path: Path) -> None:
+    path = tiny_onnx.write(tmp_path / "t.onnx", size="side")
+    assert teacher_of(source(path, input_size=8)).card.input_shape == (3, 8, 8)
+    (tmp_path / "t.yaml").write_text("input_shape: [3, 16, 12]\nclass_names: [a, b, c, d]\n")
+    teacher = teacher_of(source(path))
+    assert teacher.card.input_shape == (3, 16, 12)
+    assert teacher.card.class_names == ("a", "b", "c", "d")
+    onnx_from_teacher(teacher, tmp_path / "out.onnx", opset_ceiling=20, metadata={})
+    assert classifier_interface(load_onnx(tmp_path / "out.onnx")).image_shape == (3, 16, 12)
+
+
+def test_each_pixel_may_have_a_class_and_a_number_be_a_regression(tmp_path: Path) -> None:
+    dense = source(tiny_networks.write(tmp_path / "d.onnx", "onnx", tiny_networks.network(dense=True)))
+    assert dense.card is not None
+    assert dense.card.task == "segmentation"
+    assert teacher_of(dense)(IMAGES).logits.shape == (5, 4, 8, 8)
+    number = tiny_networks.write(tmp_path / "n.onnx", "onnx", tiny_networks.network(outputs=1))
+    found = source(number, task="regression")
+    assert found.card is not None
+    assert (found.card.task, found.card.num_classes) == ("regression", 1)
+
+
+def test_weights_beside_it_come_along(tmp_path: Path) -> None:
+    whole = tiny_onnx.write(tmp_path / "whole.onnx")
+    model = onnx.load(whole)
+    external_data_helper.convert_model_to_external_data(model, location="w.bin", size_threshold=0)
+    onnx.save(model, tmp_path / "t.onnx")
+    teacher = teacher_of(source(tmp_path / "t.onnx"))
+    (tmp_path / "w.bin").unlink()
+    assert torch.equal(teacher(IMAGES).logits, teacher_of(source(whole))(IMAGES).logits)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def outside(path: Path, location: str) -> Path:
+    model = onnx.load(tiny_onnx.write(path))
+    tensor = model.graph.initializer[0]
+    external_data_helper.set_external_data(tensor, location=location)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    onnx.save(model, path)
+    return path
+
+
+def linked(path: Path) -> Path:
+    secret = path.parent.parent / f"{path.parent.name}.bin"
+    secret.write_bytes(b"0" * 4096)
+    (path.parent / "w.bin").symlink_to(secret)
+    return outside(path, "w.bin")
+
+
+def one_image_inside(path: Path) -> Path:
+    """States any number of images, and makes one row of them."""
+    nodes = (
+        helper.make_node("GlobalAveragePool", ["image"], ["mean"]),
+        helper.make_node("Reshape", ["mean", "one_row"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weight"], ["logits"]),
+    )
+    model = onnx.load(tiny_networks.small_onnx(path, nodes=nodes))
+    model.graph.initializer.append(helper.make_tensor("one_row", TensorProto.INT64, (2,), [1, 3]))
+    onnx.save(model, path)
+    return path
+
+
+def training(path: Path, kind: NetworkKind) -> Path:
+    return tiny_networks.write(path, kind, tiny_networks.network().train())
+
+
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = tiny_networks.network()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.net(images)
+        return logits, logits * 2
+
+
+def one_at_a_time(path: Path) -> Path:
+    torch.export.save(torch.export.export(tiny_networks.network(), (torch.rand(1, 3, 8, 8),)), path)
+    return path
+
+
+@dataclass(frozen=True)
+class Refused:
+    make: Callable[[Path], object]
+    words: tuple[str, ...]
+    name: str = "t.onnx"
+    error: type[CompressError] = InputRefused
+    flags: dict[str, Any] = field(default_factory=dict)
+
+
+small, whole = tiny_networks.small_onnx, tiny_onnx.write
+DYNAMIC = "dynamic_shapes=({0: 'batch'},)"
+REFUSED = {
+    "empty protobuf": Refused(lambda p: p.write_bytes(b"\x08\x0a\x12\x00"), ("cannot be read as ONNX",)),
+    "cut off": Refused(lambda p: p.write_bytes(whole(p).read_bytes()[:700]), ("cannot be read as ONNX",)),
+    "weights above": Refused(lambda p: outside(p, "../w.bin"), ("'../w.bin'", "own folder")),
+    "weights elsewhere": Refused(lambda p: outside(p, "/etc/passwd"), ("'/etc/passwd'", "own folder")),
+    "weights behind a link": Refused(linked, ("'w.bin'", "own folder")),
+    "weights missing": Refused(lambda p: outside(p, "w.bin"), ("cannot be read as ONNX",)),
+    "custom operator": Refused(lambda p: small(p, domain="my.ops"), ("my.ops::Gemm", "foreign code")),
+    "two inputs": Refused(lambda p: small(p, inputs=2), ("takes image float", "other float", "One input")),
+    "no image": Refused(lambda p: small(p, takes=("batch", 3)), ("takes image float (batch, 3)", "One input")),
+    "halves": Refused(lambda p: small(p, dtype=TensorProto.FLOAT16), ("image float16", "float32", "in float32")),
+    "doubles": Refused(lambda p: small(p, dtype=TensorProto.DOUBLE), ("image double", "in float32")),
+    "two outputs": Refused(lambda p: small(p, outputs=2), ("logits float (batch, 4); more1", "One output")),
+    "five channels": Refused(lambda p: small(p, takes=("batch", 5, 8, 8)), ("5 channels", "1 or 3 channels")),
+    "channels last": Refused(lambda p: small(p, takes=("batch", 8, 8, 3)), ("8 channels and 8x3", "order (batch, ch")),
+    "four at a time": Refused(lambda p: whole(p, batch=4), ("takes 4 images at a time", DYNAMIC)),
+    "one row inside": Refused(one_image_inside, ("fails on 3", DYNAMIC)),
+    "open size": Refused(lambda p: whole(p, size="side"), ("leaves the size of its images open", "--input-size")),
+    "another size": Refused(whole, ("states 16x16", "takes 8x8"), error=UsageFault, flags={"input_size": 16}),
+    "NaN": Refused(lambda p: small(p, number=float("nan")), ("holds NaN in weight", "earlier checkpoint")),
+    "half inside": Refused(lambda p: whole(p, precision="fp16"), ("The teacher t.onnx holds", "16-bit floats")),
+    "quantised": Refused(lambda p: whole(p, precision="int8"), ("The teacher t.onnx is quantised already",)),
+    "old opset": Refused(lambda p: small(p, opset=6), ("opset 6", "Opset 7")),
+    "one class": Refused(
+        lambda p: tiny_networks.write(p, "onnx", tiny_networks.network(outputs=1)),
+        ("has 1 output.", "at least 2 classes", "--task regression"),
+    ),
+    "other task": Refused(whole, ("segmentation in a flag",), error=UsageFault, flags={"task": "segmentation"}),
+    "more names": Refused(whole, ("have 4 classes and", "states 2"), flags={"class_names": ["a", "b"]}),
+    "architecture": Refused(whole, ("--arch resnet18 is about",), error=UsageFault, flags={"architecture": "resnet18"}),
+    "script in training": Refused(lambda p: training(p, "torchscript"), ("training mode", "model.eval()"), "t.pt"),
+    "program in training": Refused(lambda p: training(p, "pt2"), ("training mode", "model.eval()"), "t.pt2"),
+    "program for one": Refused(one_at_a_time, ("takes one image at a time", "Dim('batch')"), "t.pt2"),
+    "two answers": Refused(
+        lambda p: tiny_networks.write(p, "pt2", Both().eval()), ("a tuple of 2", "One out"), "t.pt2"
+    ),
+    "no image at all": Refused(
+        lambda p: torch.jit.save(torch.jit.script(nn.Linear(5, 4)), p),
+        ("takes no images of 8x8", "--input-size"),
+        "t.pt",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_used_is_refused_in_three_sentences(tmp_path: Path, case: Refused) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / case.name
+    case.make(path)
+    with pytest.raises(CompressError) as caught:
+        source(path, **case.flags)
+    error = caught.value
+    assert type(error) is case.error, error
+    for sentence in (error.received, error.expected, error.action):
+        assert sentence.endswith((".", "?", "`.")), sentence
+    for word in case.words:
+        assert word in str(error), error
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "pt2"])
+def test_nothing_is_opened_without_trust(tmp_path: Path, kind: NetworkKind) -> None:
+    path = tiny_networks.write(tmp_path / tiny_networks.NAMES[kind], kind)
+    with pytest.raises(InputRefused, match="add --trust-pickle"):
+        read_teacher(path, overrides=STATED)
+
+
+def test_an_opset_above_the_targets_is_refused_where_it_is_written(tmp_path: Path) -> None:
+    teacher = teacher_of(source(tiny_onnx.write(tmp_path / "t.onnx")))
+    with pytest.raises(ExportError, match=r"opset 17\. .*opset 13 at most.*opset_version=13"):
+        onnx_from_teacher(teacher, tmp_path / "out.onnx", opset_ceiling=13, metadata={})
+
+
+# --- compress inspect -------------------------------------------------------------------------------------------------
+
+
+def test_inspect_says_what_an_onnx_file_takes_gives_and_is_good_for(tmp_path: Path) -> None:
+    text = inspect_checkpoint(tiny_onnx.write(tmp_path / "t.onnx")).to_text()
+    assert "takes images 3 x 8 x 8, gives 4 numbers for each image: classification or regression" in text
+    assert "noise, pool, vanilla for classification; noise, vanilla for regression" in text
+    assert f"Use it with --teacher {tmp_path}/t.onnx" in text
+    text = inspect_checkpoint(tiny_onnx.write(tmp_path / "o.onnx", size="side")).to_text()
+    assert "takes images 3 x any size" in text
+    assert "--input-size SIZE" in text
+
+
+def test_inspect_says_why_an_onnx_file_is_no_teacher(tmp_path: Path) -> None:
+    report = inspect_checkpoint(tiny_onnx.write(tmp_path / "t.onnx", batch=4))
+    assert "takes 4 images at a time" in report.to_text()
+    assert "Export it again" in report.way_forward
