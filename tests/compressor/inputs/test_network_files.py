@@ -230,7 +230,7 @@ REFUSED = {
     "halves": Refused(lambda p: small(p, dtype=TensorProto.FLOAT16), ("image float16", "float32", "in float32")),
     "doubles": Refused(lambda p: small(p, dtype=TensorProto.DOUBLE), ("image double", "in float32")),
     "two outputs": Refused(lambda p: small(p, outputs=2), ("logits float (batch, 4); more1", "One output")),
-    "five channels": Refused(lambda p: small(p, takes=("batch", 5, 8, 8)), ("5 channels", "1 or 3 channels")),
+    "five channels": Refused(lambda p: small(p, takes=("batch", 5, 8, 8)), ("5 channels", "1, 3 or 4 channels")),
     "channels last": Refused(lambda p: small(p, takes=("batch", 8, 8, 3)), ("8 channels and 8x3", "order (batch, ch")),
     "four at a time": Refused(lambda p: whole(p, batch=4), ("takes 4 images at a time", DYNAMIC)),
     "one row inside": Refused(one_image_inside, ("fails on 3", DYNAMIC)),
