@@ -149,11 +149,15 @@ def main() -> None:
     said = {
         "well": not wrong and not result["different"],
         "attempts": len(result["attempts"]),
+        "first_kib": arguments.first_kib,
         "ended_in": dict(Counter(attempt["stage"] for attempt in result["attempts"])),
         "enough_kib": result["enough_kib"],
         "wrong": wrong,
     }
-    arguments.results.write_text(json.dumps({**said, **provenance(), **result}, indent=1) + "\n")
+    arguments.results.write_text(
+        json.dumps({**said, **provenance(), "rows": result["attempts"], "different": result["different"]}, indent=1)
+        + "\n"
+    )
     print(json.dumps(said))
     sys.exit(0 if said["well"] else 1)
 
