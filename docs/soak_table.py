@@ -33,8 +33,8 @@ def lines() -> Iterator[str]:
             if wrong
             else "Every file and, but for times, every report was that of a run left alone. "
         )
-        + f"The slowest end after SIGTERM took {kills['slowest_end_after_sigterm_s']:.1f} s of the ten that a scheduler "
-        f"gives. Where they struck: {', '.join(f'{name} {number}' for name, number in kills['hit'].items())}."
+        + f"The slowest end after SIGTERM took {kills['slowest_end_after_sigterm_s']:.1f} s of the ten that schedulers "
+        f"give. Where they struck: {', '.join(f'{name} {number}' for name, number in kills['hit'].items())}."
     )
     yield ""
     yield (
