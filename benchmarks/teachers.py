@@ -38,12 +38,13 @@ from compressor.errors import CompressError
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.identify import computed_form, expected_forms
 from compressor.inputs.intake import TeacherSource, inspect_checkpoint, read_teacher, save_checkpoint
-from compressor.inputs.known_forms import TABLE, written_forms
+from compressor.inputs.known_forms import TABLE, known_forms, written_forms
 from compressor.inputs.settle import checked_identity
 from compressor.inputs.teacher import Classifier, load_teacher
 from compressor.methods import TrainingImages, load_method
-from compressor.students.architectures import ARCHITECTURES, build_network, teacher_architectures
+from compressor.students.architectures import ARCHITECTURES, build_network, is_architecture, teacher_architectures
 from compressor.students.student import named_backbone
+from compressor.students.timm_networks import RECOGNISED
 from exporters.parity import check_parity
 from exporters.runners import OnnxRunner, TorchRunner
 from exporters.torch_to_onnx import onnx_from_torch
@@ -415,7 +416,10 @@ def ways_table() -> str:
 
 
 def write_forms() -> None:
-    TABLE.write_text(written_forms({name: computed_form(name) for name in teacher_architectures()}))
+    """The table by which weights are recognised; rows of timm's networks stay as they are where it is not installed."""
+    known = known_forms()
+    names = [*teacher_architectures(), *(name for name in RECOGNISED if is_architecture(name) or name in known)]
+    TABLE.write_text(written_forms({n: computed_form(n) if is_architecture(n) else known[n] for n in names}))
 
 
 def main() -> None:

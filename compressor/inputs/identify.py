@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from torch import Tensor, nn
 
 from compressor.inputs.known_forms import KnownForm, Shapes, form_of, known_forms, nearest_names, proposals
 from compressor.inputs.own_code import is_own_name
-from compressor.students.architectures import ARCHITECTURES, build_network, teacher_architectures
+from compressor.students.architectures import ARCHITECTURES, build_network, is_architecture, teacher_architectures
+from compressor.students.timm_networks import RECOGNISED
 from compressor.students.unallocated import Unallocated
 
 SHOWN = 3  # keys of each sort that a message names
@@ -124,14 +126,24 @@ def compare(architecture: str, tensors: Mapping[str, Tensor], width: float = 1.0
 
 
 def matching_architectures(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Teacher architectures, at their full width, that these tensors fit key by key and shape by shape."""
+    """Teacher architectures, at their full width, that these tensors fit key by key and shape by shape.
+
+    Those of timm come last, and only where it is installed; several of them may have the same tensors.
+    """
     proposed = proposals(_shapes(tensors)) | (ARCHITECTURES.keys() - known_forms().keys())
-    return tuple(name for name in teacher_architectures() if name in proposed and not compare(name, tensors))
+    names = (*teacher_architectures(), *RECOGNISED)
+    return tuple(name for name in names if name in proposed and is_architecture(name) and not compare(name, tensors))
+
+
+def absent_architectures(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Architectures of these names and shapes whose package is not installed."""
+    return tuple(name for name in RECOGNISED if name in proposals(_shapes(tensors)) and not is_architecture(name))
 
 
 def nearest_architectures(tensors: Mapping[str, Tensor], count: int = 2) -> tuple[tuple[str, Differences], ...]:
     """Architectures that look most like these tensors, and how they differ."""
-    return tuple((name, compare(name, tensors)) for name in nearest_names(_shapes(tensors), count))
+    near = (name for name in nearest_names(_shapes(tensors)) if is_architecture(name))
+    return tuple((name, compare(name, tensors)) for name in islice(near, count))
 
 
 def networks_within(tensors: Mapping[str, Tensor]) -> dict[str, str]:

@@ -36,6 +36,7 @@ from compressor.inputs.card_facts import (
 from compressor.inputs.checkpoint_file import Contents, Kind, open_contents
 from compressor.inputs.identify import (
     OPTIONAL_SUFFIX,
+    absent_architectures,
     channel_count,
     class_count,
     compare,
@@ -372,8 +373,20 @@ def _known_architecture(facts: Facts, tensors: Mapping[str, Tensor]) -> str:
         return str(name)
     fits = matching_architectures(tensors)
     if name is None and fits:
+        if fits[0].startswith(TIMM) and len(fits) > 1:
+            raise InputRefused(
+                f"The teacher {facts.file} has the names and shapes of several networks: {listed(fits)}.",
+                "These compute different things with the same weights, as padding and activations are no weights.",
+                f"Name the one that it was trained as, such as --arch {fits[0]}.",
+            )
         facts.state("architecture", fits[0], FROM_WEIGHTS)
         return fits[0]
+    if name is None and (absent := absent_architectures(tensors)):
+        raise InputRefused(
+            f"The teacher {facts.file} has the names and shapes of {listed(absent)}.",
+            "The package timm was expected, and is not installed.",
+            "Install it with `pip install timm`, then run the same command again.",
+        )
     if name is None:
         raise InputRefused(
             f"The teacher {facts.file} fits no known architecture: {_nearest(tensors)}.",

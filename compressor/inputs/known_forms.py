@@ -65,8 +65,8 @@ def proposals(shapes: Shapes) -> set[str]:
     return {name for name, form in known_forms().items() if found[form.free] == form.digest}
 
 
-def nearest_names(shapes: Shapes, count: int) -> tuple[str, ...]:
-    """Architectures that look most like these tensors, from their first components and their number."""
+def nearest_names(shapes: Shapes) -> tuple[str, ...]:
+    """Architectures that share first components with these tensors; those that look most like them come first."""
     parts = _parts(shapes)
 
     def likeness(name: str) -> tuple[float, float]:
@@ -75,7 +75,7 @@ def nearest_names(shapes: Shapes, count: int) -> tuple[str, ...]:
         return shared, -abs(form.num_tensors - len(shapes))
 
     ranked = sorted(known_forms(), key=likeness, reverse=True)
-    return tuple(name for name in ranked[:count] if known_forms()[name].parts & parts)
+    return tuple(name for name in ranked if known_forms()[name].parts & parts)
 
 
 @lru_cache(maxsize=1)
