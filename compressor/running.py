@@ -220,8 +220,7 @@ def merge_result(folder: Path, path: Path, reporter: Reporter) -> Report:
 
 
 def rebuilt_report(folder: Path, report: Report) -> Report:
-    """The same report from what lies in its run folder now; only its start, its name,
-    times and machine are the report's word.
+    """The same report from what lies in its run folder now; only its start, name, times and machine are its own word.
 
     Raises:
         OSError, KeyError, ValueError: something that it was made from is gone or was edited.

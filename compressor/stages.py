@@ -439,19 +439,29 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """What is read and written inside is the folder's.
+    """What the system refuses inside is said of the folder, unless it names a file elsewhere.
 
     Raises:
-        NotWritable: the system refused it.
+        NotWritable: the folder, something in it or something above it cannot be written.
     """
     try:
         yield
     except OSError as error:
+        if not _is_about(folder, error):
+            raise
         raise NotWritable(
             f"The folder {folder} cannot be written: {error.strerror or error}.",
             "A folder that may be written to, on a disk with room, was expected; what was finished in it is kept.",
             "Make room or change its permissions, or name another folder with --out.",
         ) from error
+
+
+def _is_about(folder: Path, error: OSError) -> bool:
+    """A write to an open file, such as one that finds no room, names none."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return True
+    named, folder = Path(error.filename).absolute(), folder.absolute()
+    return named.is_relative_to(folder) or folder.is_relative_to(named)
 
 
 def create_run_folder(path: Path) -> None:

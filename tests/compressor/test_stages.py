@@ -659,3 +659,20 @@ def test_choices_that_cannot_be_read_are_not_made_anew(tmp_path: Path) -> None:
         Choices(tmp_path).remember("size", lambda: 1)
     assert_three_sentences(refusal.value, str(path), "compress clean")
     assert path.read_text() == "{"
+
+
+@pytest.mark.parametrize(
+    ("error", "about"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (PermissionError(13, "Permission denied", "FOLDER/report.json"), True),
+        (NotADirectoryError(20, "Not a directory", "FOLDER/.."), True),
+        (FileNotFoundError(2, "No such file or directory", "/elsewhere/model.onnx"), False),
+    ],
+)
+def test_what_is_said_of_a_folder_is_about_it(error: OSError, about: bool, tmp_path: Path) -> None:
+    if error.filename is not None:
+        error.filename = error.filename.replace("FOLDER/..", str(tmp_path.parent)).replace("FOLDER", str(tmp_path))
+    with pytest.raises(stages.NotWritable if about else OSError) as raised, stages.writable(tmp_path):
+        raise error
+    assert isinstance(raised.value, stages.NotWritable) == about
