@@ -75,14 +75,6 @@ def failing(error: Exception) -> Callable[..., None]:
     return work
 
 
-def train_only(words: list[str]) -> None:
-    """A command line in a process of its own that ends after the training, silently and with exit code 5."""
-    from compressor import pipeline
-
-    pipeline.export_the_student = failing(RuntimeError("enough"))
-    whole_run(words)
-
-
 def whole_run(words: list[str]) -> None:
     """A command line in a process of its own, silently."""
     import os

@@ -169,17 +169,6 @@ def forked(work: Callable[[list[str]], None], line: list[str]) -> Started:
     return process
 
 
-def test_training_that_is_killed_at_random_moments(inputs: Path, tmp_path: Path) -> None:
-    def start(out: Path) -> Started:
-        return forked(tiny_run.train_only, tiny_run.line(inputs, out, generator_steps=40, student_steps=80))
-
-    start(tmp_path / "warm").join()  # the server's imports do not belong to the undisturbed run
-    compared = ("distill/student.safetensors", "distill/student.json")
-    result = soak(start, tmp_path, signals=3, moments=("distill",), compared=compared, ends_with=5)
-    assert len(result["signals"]) == 3
-    assert well(result), summary(result)
-
-
 @pytest.mark.slow
 def test_whole_runs_that_are_killed_and_stopped_in_every_stage(inputs: Path, tmp_path: Path) -> None:
     """`benchmarks/soak_kill.py` does the same to runs on real digits, hundreds of times."""
