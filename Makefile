@@ -17,7 +17,7 @@ demo: $(VENV)/installed
 	$(VENV)/bin/compress demo
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q --numprocesses 2
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q --numprocesses 2 --dist worksteal
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

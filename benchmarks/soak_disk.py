@@ -135,8 +135,9 @@ def main() -> None:
         settings = demo_settings(folder / "demo")
         line = [sys.executable, "-m", "compressor", "run", "--quiet", "--target", "jetson", "--student", "width:0.5"]
         line += ["--teacher", f"{settings['teacher.file']}", "--samples", f"{settings['samples.folder']}"]
-        line += ["--effort", "quick", "--method", "hidfd", "--latency-max-s", "1", "--calibration-images", "64"]
-        line += ["--option", "generator_steps=60", "--option", "student_steps=100", "--skip-robustness"]
+        line += ["--effort", "quick", "--method", "hidfd", "--calibration-images", "32", "--skip-robustness"]
+        line += ["--latency-max-s", "0.2", "--latency-window-s", "0.02", "--latency-threads", "1"]
+        line += ["--option", "generator_steps=60", "--option", "student_steps=100"]
 
         def start(out: Path) -> Ended:
             done = subprocess.run([*line, "--out", f"{out}"], capture_output=True, text=True)

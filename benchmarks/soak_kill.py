@@ -240,7 +240,8 @@ def main() -> None:
             f"{settings['samples.folder']}",
         ]
         line += ["--eval", f"{settings['report.eval']}", "--target", "jetson", "--student", "width:0.5"]
-        line += ["--effort", "quick", "--method", "hidfd", "--latency-max-s", "1", "--calibration-images", "64"]
+        line += ["--effort", "quick", "--method", "hidfd", "--calibration-images", "32", "--skip-robustness"]
+        line += ["--latency-max-s", "0.2", "--latency-window-s", "0.02", "--latency-threads", "1"]
         line += [word for option, value in OPTIONS.items() for word in ("--option", f"{option}={value}")]
 
         def start(out: Path) -> Started:
