@@ -216,8 +216,9 @@ def walked(folder: Path) -> dict[str, list[Example]]:
     by_module: dict[str, list[ExitPath]] = {}
     for path in exit_paths():
         by_module.setdefault(path.module, []).append(path)
-    for file in sorted(folder.glob("*.json")):
-        for module, line, *sentences in json.loads(file.read_text(encoding="utf-8")):
+    for file in sorted(folder.glob("*.jsonl")):
+        for written in file.read_text(encoding="utf-8").splitlines():
+            module, line, *sentences = json.loads(written)
             for path in by_module.get(module, ()):
                 if path.lines[0] <= line <= path.lines[1]:
                     found.setdefault(path.key, []).append(Example(*sentences))

@@ -1,4 +1,7 @@
-"""Notes what refusals say during the tests, where WALKED_REFUSALS names a folder for docs/errors_page.py."""
+"""Notes what refusals say during the tests, where WALKED_REFUSALS names a folder for docs/errors_page.py.
+
+A line of JSON for each, in a file of the process that said it: module, line of the code, and the three sentences.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +9,28 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from compressor.stages import Refusal
 from profiles.errors import ToolError
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = ("compressor", "exporters", "profiles")
 # Folders of the tests, in which a user's files would be somewhere else.
 TEMPORARY = re.compile(r"/[^\s'\"`]*?pytest-(?:\d+|current)/(?:popen-gw\d+/)?[^/\s'\"`]+/?")
-_said: list[tuple[str, int, str, str, str]] = []
+ENOUGH = 20  # of one place, in one process
+_said: Counter[tuple[str, int]] = Counter()
 
 
 def pytest_configure() -> None:
-    if "WALKED_REFUSALS" in os.environ:
-        for kind in (ToolError, Refusal):
-            _listen(kind)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
     if folder := os.environ.get("WALKED_REFUSALS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        name = f"{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}-{os.getpid()}.json"
-        (Path(folder) / name).write_text(json.dumps(sorted(set(_said))), encoding="utf-8")
+        for kind in (ToolError, Refusal):
+            _listen(kind, Path(folder))
 
 
-def _listen(kind: Any) -> None:
+def _listen(kind: Any, folder: Path) -> None:
     make = kind.__init__
 
     def __init__(self: Any, *arguments: Any) -> None:
@@ -42,9 +38,11 @@ def _listen(kind: Any) -> None:
         frame = sys._getframe(1)
         while frame.f_back is not None and frame.f_code.co_name == "__init__":  # of a class between
             frame = frame.f_back
-        module = str(frame.f_globals.get("__name__", ""))
-        if module.split(".")[0] in PACKAGES:
-            sentences = (TEMPORARY.sub("", str(text)) for text in (self.received, self.expected, self.action))
-            _said.append((module, frame.f_lineno, *sentences))  # type: ignore[arg-type]
+        place = str(frame.f_globals.get("__name__", "")), frame.f_lineno
+        _said[place] += 1
+        if place[0].split(".")[0] in PACKAGES and _said[place] <= ENOUGH:
+            sentences = [TEMPORARY.sub("", str(text)) for text in (self.received, self.expected, self.action)]
+            with (folder / f"{os.getpid()}.jsonl").open("a", encoding="utf-8", errors="replace") as file:
+                file.write(json.dumps([*place, *sentences]) + "\n")
 
     kind.__init__ = __init__
