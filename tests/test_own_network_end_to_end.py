@@ -146,7 +146,7 @@ def test_a_copy_that_does_not_run_alone_is_refused_before_anything_trains(
     hidden = "import importlib\nblock = importlib.import_module('blocks_' + 'of_a_user').block"
     (tmp_path / "net/hidden_net.py").write_text(NET.replace("from blocks_of_a_user import block", hidden))
     for name, *words in (
-        ("far_net", "imports blocks_of_a_user from a folder that it adds to sys.path", "or install it as a package"),
+        ("far_net", "imports blocks_of_a_user from a folder that it adds to sys.path", "or install it."),
         ("hidden_net", "does not run by itself", "No module named 'blocks_of_a_user'", "Put what is missing beside"),
     ):
         own = ("--arch", f"{name}:Net", "--code", f"{tmp_path}/net/{name}.py")

@@ -354,7 +354,7 @@ def _weights(
     """What the file holds, if that is a network's weights, and sentences for the report."""
     warnings = list(contents.notes)
     if trust_pickle and contents.kind in TRUSTED_KINDS and not contents.tensors:
-        ran = contents.kind
+        ran: str = contents.kind
         if code is not None and contents.kind in PICKLED_KINDS:
             ran = f"{contents.kind}, with the code of {code.files[0] if isinstance(code, OwnCode) else code.name}"
         contents = read_trusted(path, contents.kind, code, weights_key)

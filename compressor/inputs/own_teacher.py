@@ -33,8 +33,8 @@ def know_the_own_network(facts: Facts, own: OwnCode, input_size: object) -> str:
     if not all(isinstance(side, int) for side in sides) or len(sides) != 2:
         raise InputRefused(
             f"The input size of the teacher {facts.file} is stated nowhere.",
-            f"Height and width were expected: nothing says what {own.name} was trained on, and a wrong size gives wrong "
-            "answers without an error.",
+            f"Height and width were expected: nothing says what {own.name} was trained on, and a wrong size gives "
+            "wrong answers without an error.",
             "State --input-size, such as 32x32, or input_shape in a card.",
         )
     height, width = sides

@@ -42,9 +42,10 @@ def check_packed_network(code: OwnCode, archive: Path, sides: tuple[int, int]) -
         raise InputRefused(
             f"The copy of the teacher's code that a run keeps, {', '.join(code.files)}, does not run by itself: "
             f"{refused}",
-            f"A copy was expected that needs installed packages and nothing else: teacher/{ARCHIVE} has the files beside "
-            f"{code.files[0]} that `import` statements name, and none that importlib or a changed sys.path finds.",
-            f"Put what is missing beside {code.files[0]} and import it there with `import`, or install it as a package.",
+            f"A copy was expected that needs installed packages and nothing else: teacher/{ARCHIVE} has the files "
+            f"beside {code.files[0]} that `import` statements name, and none that importlib or a changed sys.path "
+            "finds.",
+            f"Put what is missing beside {code.files[0]} and import it there with `import`, or install it.",
         )
 
 

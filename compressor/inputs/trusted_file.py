@@ -42,7 +42,7 @@ def read_trusted(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch says of its own formats is not about the user's file
-            payload = _payload(path, kind, code)
+            contents = classify(_as_tensors(_payload(path, kind, code)), path.stat().st_size, weights_key)
     except CompressError:
         raise
     except (Exception, SystemExit) as error:  # foreign code may raise anything
@@ -54,7 +54,6 @@ def read_trusted(
             if needs_code
             else "Save the weights where it was made: torch.save(model.state_dict(), 'weights.pt').",
         ) from error
-    contents = classify(_as_tensors(payload), path.stat().st_size, weights_key)
     if contents.kind not in ("state dict", "training checkpoint", "compress checkpoint"):
         raise InputRefused(
             f"The teacher {path.name} ({kind}) was read and is no use: {contents.reason}.",

@@ -108,9 +108,9 @@ def declare(run: Run) -> tuple[Stage, ...]:
     """The stages of a run, in order, with everything that each depends on."""
     config, path = run.config, run.path
     own = own_code_of(config)
-    teacher = (path("teacher", "weights.safetensors"), path("teacher", "card.json"))
-    if own is not None:  # a changed forward computes something else with the same weights and the same card
-        teacher = (*teacher, path("teacher", ARCHIVE))
+    # A changed forward computes something else with the same weights and the same card.
+    packed = () if own is None else (path("teacher", ARCHIVE),)
+    teacher = (path("teacher", "weights.safetensors"), path("teacher", "card.json"), *packed)
     samples = path("samples", "images.safetensors")
     few_folder = () if config.samples.folder is None else (config.samples.folder,)
     pool_folder = () if config.samples.pool is None else (config.samples.pool,)

@@ -144,7 +144,7 @@ def _check_found(code: OwnCode) -> None:
                 f"{path}.",
                 f"Modules were expected that lie beside {code.files[0]}, of which a run keeps a copy, or that are "
                 "installed.",
-                f"Put {path.name} beside {code.files[0]} and import it there with `import`, or install it as a package.",
+                f"Put {path.name} beside {code.files[0]} and import it there with `import`, or install it.",
             )
 
 

@@ -130,7 +130,9 @@ def test_the_code_of_an_own_network_concerns_whoever_asks_the_teacher(
     before = prints(run_of(inputs, stage_files, **settings))
     (stage_files / "teacher" / "code.zip").write_text("another")
     after = prints(run_of(inputs, stage_files, **settings))
-    assert {name for name in STAGES if before[name] != after[name]} == set("samples student distill onnx report".split())
+    assert {name for name in STAGES if before[name] != after[name]} == {
+        *("samples", "student", "distill", "onnx", "report")
+    }
 
 
 def test_training_and_timing_depend_on_the_machine(inputs: Path, tmp_path: Path) -> None:
