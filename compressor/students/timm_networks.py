@@ -97,6 +97,6 @@ def timm_architecture(name: str) -> Architecture | None:
         family="timm",
         split=split,
         scales=False,
-        only_size=settings.input_size[-1] if settings.fixed_input_size else None,
+        only_size=settings.input_size[-1] if settings is not None and settings.fixed_input_size else None,
         is_candidate=False,
     )
