@@ -49,3 +49,14 @@ def test_what_importlib_finds_is_not_in_the_copy(
         check_packed_network(code, tmp_path / "code.zip", (8, 8))
     assert f"No module named '{missing}'" in caught.value.received
     assert caught.value.action.startswith("Put what is missing beside net_of_a_copy.py and import it there")
+
+
+def test_a_copy_that_ends_its_process_is_a_refusal(tmp_path: Path) -> None:
+    """As code does that loads a library beside itself which is not there."""
+    ends = "import os\nif 'code.zip' in __file__:\n    os._exit(7)\nclass BLOCKS:\n    WIDTH = 4\n"
+    (tmp_path / "ends_of_a_copy.py").write_text(f"{ends}{NET}")
+    code = own_code("ends_of_a_copy:Net", tmp_path / "ends_of_a_copy.py")
+    pack(code, tmp_path / "code.zip")
+    with pytest.raises(InputRefused) as caught:
+        check_packed_network(code, tmp_path / "code.zip", (8, 8))
+    assert "The process that tried it failed: it ended with code 7" in caught.value.received
