@@ -449,11 +449,13 @@ class Resolved:
 
     Attributes:
         warnings: of names of earlier versions.
+        from_file: the settings that the YAML file gives and no flag does; an origin may be a file of any name.
     """
 
     config: RunConfig
     origins: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    from_file: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -511,11 +513,13 @@ def resolve(flags: Mapping[str, object], file: Path | None) -> Resolved:
             if dotted in given:
                 problems.append(_Problem(f"{label} is given twice", "each setting is given once"))
             given[dotted] = _Given(_beside(file, dotted, value), file.name, label)
+    from_file = set(given)
     present = {dotted: value for dotted, value in flags.items() if value is not None}
     for dotted, value in _flatten(present, "the flags", problems):
         flag = FLAGS.get(dotted, FLAGS[_OPTIONS])
         label = flag if dotted in FLAGS else f"{flag} {_option(dotted)}"
         given[dotted] = _Given(value, flag, label)
+        from_file.discard(dotted)
     _name_the_code(given, file)
     try:
         config = RunConfig.model_validate(_nest(given))
@@ -530,7 +534,8 @@ def resolve(flags: Mapping[str, object], file: Path | None) -> Resolved:
         )
     names = [name for name in FIELDS if name != _OPTIONS or not config.distill.options]
     origins = {name: given[name].origin if name in given else "default" for name in names}
-    return Resolved(config, origins | {name: entry.origin for name, entry in given.items()}, tuple(warnings))
+    origins |= {name: entry.origin for name, entry in given.items()}
+    return Resolved(config, origins, tuple(warnings), frozenset(from_file))
 
 
 def _name_the_code(given: dict[str, _Given], file: Path | None) -> None:

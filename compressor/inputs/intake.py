@@ -50,10 +50,10 @@ from compressor.inputs.nearest import did_you_mean
 from compressor.inputs.network_file import NetworkFile, check_classes
 from compressor.inputs.network_intake import described_onnx, network_in
 from compressor.inputs.one_logit import ONE_LOGIT, with_two_logits
-from compressor.inputs.own_code import is_own_name
+from compressor.inputs.own_code import OwnCode, is_own_name, module_path, own_code
 from compressor.inputs.own_teacher import check_own_output, know_the_own_network
 from compressor.inputs.refusals import KNOWN, existing_file, listed, refuse_kind, way_forward
-from compressor.inputs.trusted_file import TRUSTED_KINDS, read_trusted
+from compressor.inputs.trusted_file import PICKLED_KINDS, TRUSTED_KINDS, read_trusted
 from compressor.inputs.wrapped import network_tensors
 from compressor.students.architectures import ARCHITECTURES, is_architecture, teacher_architectures
 from compressor.students.timm_networks import PREFIX as TIMM
@@ -234,10 +234,13 @@ def read_teacher(
     if network is not None:
         return _run_from_its_file(path, contents.kind, network, told)
 
-    contents, warnings = _weights(path, contents, weights_key, code, trust_pickle=trust_pickle)
+    own = None
+    if architecture is not None and is_own_name(architecture):
+        own = own_code(architecture, code or module_path(Path.cwd(), architecture))
+    contents, warnings = _weights(path, contents, weights_key, own or code, trust_pickle=trust_pickle)
     facts = _facts(path.name, contents, card_file, stated)
-    if is_own_name(architecture):
-        warnings.append(know_the_own_network(facts, code, input_size))
+    if own is not None:
+        warnings.append(know_the_own_network(facts, own, input_size))
     tensors, said = network_tensors(path.name, contents.tensors, architecture)
     warnings += said
     tensors, num_auxiliary = (tensors, 0) if is_own_name(architecture) else without_auxiliary(tensors)
@@ -346,12 +349,14 @@ def _code_was_run(path: Path, how: str) -> str:
 
 
 def _weights(
-    path: Path, contents: Contents, weights_key: str | None, code: Path | None, *, trust_pickle: bool
+    path: Path, contents: Contents, weights_key: str | None, code: Path | OwnCode | None, *, trust_pickle: bool
 ) -> tuple[Contents, list[str]]:
     """What the file holds, if that is a network's weights, and sentences for the report."""
     warnings = list(contents.notes)
     if trust_pickle and contents.kind in TRUSTED_KINDS and not contents.tensors:
-        ran = f"{contents.kind}, with the code of {code.name}" if code is not None else contents.kind
+        ran: str = contents.kind
+        if code is not None and contents.kind in PICKLED_KINDS:
+            ran = f"{contents.kind}, with the code of {code.files[0] if isinstance(code, OwnCode) else code.name}"
         contents = read_trusted(path, contents.kind, code, weights_key)
         warnings = [_code_was_run(path, ran), *contents.notes]
     if not contents.tensors:

@@ -74,8 +74,8 @@ def own_code(name: str, file: Path) -> OwnCode:
     module = name.partition(":")[0]
     _check_file(name, file)
     depth = module.count(".") + (file.name == "__init__.py")
-    root = file.parents[depth]
-    if module_path(root, name) != file:
+    root = file.parents[depth] if depth < len(file.parents) else None  # None: too few folders for so many dots
+    if root is None or module_path(root, name) != file:
         raise UsageFault(
             f"The architecture {name} is of the module {module}, and --code is {file.name}.",
             f"--code was expected to be the file of that module, {module_path(Path(), name)}.",
@@ -153,6 +153,8 @@ def _imported(root: Path, file: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            if node.level > len(package):  # beyond the top, where Python finds nothing
+                continue
             above = package[: len(package) - node.level + 1] if node.level else ()
             start = ".".join([*above, *([node.module] if node.module else [])])
             yield start

@@ -7,39 +7,43 @@ from pathlib import Path
 import torch
 
 from compressor.errors import InputRefused
-from compressor.inputs.card import TeacherCard
+from compressor.inputs.card import MAX_SIDE, MIN_SIDE, TeacherCard
 from compressor.inputs.card_facts import Facts
-from compressor.inputs.own_code import ARCHIVE, module_path, own_code, packed_code
+from compressor.inputs.own_code import ARCHIVE, OwnCode, packed_code
 from compressor.students.architectures import build_network
 from compressor.students.last_layer import DROP_NOTHING
 from compressor.students.own_networks import know_own_network
+from compressor.yaml_files import brief
 from exporters.causes import one_line
 
 
-def know_the_own_network(facts: Facts, code: Path | None, input_size: object) -> str:
+def know_the_own_network(facts: Facts, own: OwnCode, input_size: object) -> str:
     """Run the code that --arch names; the sentence for the report that says so.
 
     Args:
-        code: its file; None: the module's in the current folder.
         input_size: the flag, pixels or height and width, or None.
 
     Raises:
-        UsageFault, InputRefused: the code is not there or does not do, or nobody states the size of its images.
+        UsageFault, InputRefused: the code does not do, or nobody states the size of its images.
     """
-    name = str(facts.values["architecture"])
-    own = own_code(name, code or module_path(Path.cwd(), name))
     shape = facts.values.get("input_shape")
     if input_size is None and isinstance(shape, list | tuple) and len(shape) == 3:
         input_size = shape[1:]
     sides = tuple(input_size) if isinstance(input_size, list | tuple) else (input_size, input_size)
-    if not all(isinstance(side, int) and side > 0 for side in sides) or len(sides) != 2:
+    if not all(isinstance(side, int) for side in sides) or len(sides) != 2:
         raise InputRefused(
             f"The input size of the teacher {facts.file} is stated nowhere.",
-            f"Height and width were expected: nothing says what {name} was trained on, and a wrong size gives wrong "
-            "answers without an error.",
+            f"Height and width were expected: nothing says what {own.name} was trained on, and a wrong size gives "
+            "wrong answers without an error.",
             "State --input-size, such as 32x32, or input_shape in a card.",
         )
     height, width = sides
+    if not all(MIN_SIDE <= side <= MAX_SIDE for side in sides):  # before images of that size are made
+        raise InputRefused(
+            f"The input size of the teacher {facts.file} is stated as {brief(height)}x{brief(width)}.",
+            f"Sides of {MIN_SIDE} to {MAX_SIDE} pixels were expected.",
+            "Correct --input-size, or input_shape in the card.",
+        )
     know_own_network(own, (height, width))
     return (
         f"Code was run: {own.factory} of {own.files[0]} builds the teacher, because --arch named it. The run keeps a "

@@ -19,16 +19,22 @@ from torch import nn
 
 from compressor.errors import CompressError, InputRefused
 from compressor.inputs.checkpoint_file import Contents, Kind, classify
+from compressor.inputs.own_code import OwnCode
+from compressor.students.own_networks import imported_module, running
 from exporters.causes import one_line
 
-TRUSTED_KINDS: tuple[Kind, ...] = ("training checkpoint", "pickled module", "TorchScript", "pt2 (torch.export)")
+PICKLED_KINDS: tuple[Kind, ...] = ("training checkpoint", "pickled module")  # these alone name classes of other files
+TRUSTED_KINDS: tuple[Kind, ...] = (*PICKLED_KINDS, "TorchScript", "pt2 (torch.export)")
 
 
-def read_trusted(path: Path, kind: Kind, code: Path | None = None, weights_key: str | None = None) -> Contents:
+def read_trusted(
+    path: Path, kind: Kind, code: Path | OwnCode | None = None, weights_key: str | None = None
+) -> Contents:
     """The weights in a file of one of TRUSTED_KINDS, which runs whatever code it or `code` holds.
 
     Args:
-        code: Python file with the classes that were pickled.
+        code: Python file with the classes that were pickled, or a user's own network with those beside it; only files
+            of PICKLED_KINDS need it, and for no others does it run.
 
     Raises:
         InputRefused: the code does not run, or the file holds no weights.
@@ -36,7 +42,7 @@ def read_trusted(path: Path, kind: Kind, code: Path | None = None, weights_key: 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch says of its own formats is not about the user's file
-            payload = _payload(path, kind, code)
+            contents = classify(_as_tensors(_payload(path, kind, code)), path.stat().st_size, weights_key)
     except CompressError:
         raise
     except (Exception, SystemExit) as error:  # foreign code may raise anything
@@ -48,7 +54,6 @@ def read_trusted(path: Path, kind: Kind, code: Path | None = None, weights_key: 
             if needs_code
             else "Save the weights where it was made: torch.save(model.state_dict(), 'weights.pt').",
         ) from error
-    contents = classify(_as_tensors(payload), path.stat().st_size, weights_key)
     if contents.kind not in ("state dict", "training checkpoint", "compress checkpoint"):
         raise InputRefused(
             f"The teacher {path.name} ({kind}) was read and is no use: {contents.reason}.",
@@ -58,13 +63,16 @@ def read_trusted(path: Path, kind: Kind, code: Path | None = None, weights_key: 
     return contents
 
 
-def _payload(path: Path, kind: Kind, code: Path | None) -> Any:
+def _payload(path: Path, kind: Kind, code: Path | OwnCode | None) -> Any:
     if kind == "TorchScript":
         return torch.jit.load(path, map_location="cpu").state_dict()
     if kind == "pt2 (torch.export)":
         return dict(torch.export.load(path).state_dict)
-    module = None if code is None else _imported(code)
-    reader = _reader(module)
+    if isinstance(code, OwnCode):  # a module of a package imports from there, and the pickle names it by its whole name
+        reader = _reader(imported_module(code))
+        with running(code):
+            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
+    reader = _reader(None if code is None else _imported(code))
     return torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
 
 
@@ -89,11 +97,12 @@ def _imported(code: Path) -> ModuleType:
         )
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(code.stem, module)
+    before = list(sys.path)
     sys.path.insert(0, str(code.parent))  # for what it imports from beside itself
     try:
         spec.loader.exec_module(module)
     finally:
-        sys.path.remove(str(code.parent))
+        sys.path[:] = before
     return module
 
 

@@ -47,6 +47,7 @@ from compressor.inputs.network_intake import files_beside
 from compressor.inputs.onnx_network import as_refusal
 from compressor.inputs.own_code import ARCHIVE, pack
 from compressor.inputs.own_teacher import know_packed_network
+from compressor.inputs.packed_network import check_packed_network
 from compressor.inputs.pool import read_pool
 from compressor.inputs.samples import UNKNOWN, SampleSet, no_samples, read_samples, split_samples
 from compressor.inputs.settle import checked_identity, provisional_card, settled_card
@@ -106,7 +107,10 @@ NUM_GENERATED = 256  # images that the student is also judged on
 def declare(run: Run) -> tuple[Stage, ...]:
     """The stages of a run, in order, with everything that each depends on."""
     config, path = run.config, run.path
-    teacher = (path("teacher", "weights.safetensors"), path("teacher", "card.json"))
+    own = own_code_of(config)
+    # A changed forward computes something else with the same weights and the same card.
+    packed = () if own is None else (path("teacher", ARCHIVE),)
+    teacher = (path("teacher", "weights.safetensors"), path("teacher", "card.json"), *packed)
     samples = path("samples", "images.safetensors")
     few_folder = () if config.samples.folder is None else (config.samples.folder,)
     pool_folder = () if config.samples.pool is None else (config.samples.pool,)
@@ -134,7 +138,6 @@ def declare(run: Run) -> tuple[Stage, ...]:
             "precision": expected_precision(target, config.precision.precisions),
         }
     beside = config.teacher.file.with_suffix(".yaml")
-    own = own_code_of(config)
     code = (config.teacher.code,) if own is None else own.paths()
     about = (config.teacher.card or beside, config.teacher.class_names, *code)
     about_teacher = [*(file for file in about if file and file.exists()), *files_beside(config.teacher.file)]
@@ -280,6 +283,7 @@ def read_the_teacher(run: Run, folder: Path) -> None:
         check_masks(run.config.report.eval)
     if own is not None:  # from now on the teacher is made from this copy, wherever the run folder goes
         pack(own, folder / ARCHIVE)
+        check_packed_network(own, folder / ARCHIVE, card.input_shape[1:])
         know_packed_network(card, folder / ARCHIVE)
     teacher = load_teacher(source.state_dict, card)
     check_what_is_asked(run, teacher)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,7 +185,8 @@ def prepare(
     """Refuse what can be refused without reading a weight or an image.
 
     Raises:
-        UsageFault, ProfileError, WrongBoardName: a setting fits no method, student, target, gate or board.
+        UsageFault, ProfileError, WrongBoardName: a setting fits no method, student, target, gate or board, or only a
+            configuration file says that code may run.
         StaleResult, BoardResultError: what --anchors names was measured of other files than that run has now.
         InputRefused: the teacher or a folder of images is not there, or no mask of --eval can be used.
         EnvironmentFault: a GPU was demanded and there is none, or there are more processes than GPUs.
@@ -209,6 +211,7 @@ def prepare(
             "Name some of these, or leave the flag out.",
         )
     existing_file(config.teacher.file)
+    _check_consent(resolved)
     for flag, file in (
         ("--card", config.teacher.card),
         ("--class-names", config.teacher.class_names),
@@ -230,6 +233,32 @@ def prepare(
     device = training_device(config.device)
     check_gpus(ranks.local_size, device)
     return Run(config, target, device, reporter or Reporter(quiet=True), stop or StopRequest(), ranks, asked)
+
+
+def _check_consent(resolved: Resolved) -> None:
+    """Code runs by the word of whoever types the command; a configuration, also that of a run folder, may be anybody's.
+
+    Raises:
+        UsageFault: naming what to add to the command line.
+    """
+    teacher, from_file = resolved.config.teacher, resolved.from_file
+    is_own = is_own_name(teacher.architecture)
+    lets_run: dict[str, str] = {}  # what the configuration alone says, as the flags that would say it
+    if is_own and "teacher.architecture" in from_file:
+        lets_run["teacher.architecture"] = f"--arch {teacher.architecture}"
+    if teacher.trust_pickle and "teacher.trust_pickle" in from_file:
+        lets_run["teacher.trust_pickle"] = "--trust-pickle"
+    # With another flag's word the file of the code would still be the configuration's choice. Where a configuration
+    # names the network, its file is looked for beside it, and has to be named once the network is a flag.
+    if teacher.code is not None and ("teacher.code" in from_file or "teacher.architecture" in lets_run):
+        lets_run["teacher.code"] = f"--code {shlex.quote(str(teacher.code))}"
+    if lets_run:
+        raise UsageFault(
+            f"The configuration file says that code may run: {', '.join(lets_run)}.",
+            "Code runs where flags of the command line say so, and not because a configuration, a card or a checkpoint "
+            "does.",
+            f"Where you trust this code, add {' '.join(lets_run.values())}.",
+        )
 
 
 def own_code_of(config: RunConfig) -> OwnCode | None:

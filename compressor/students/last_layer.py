@@ -44,8 +44,8 @@ def last_layer(of: str, network: nn.Module, sides: tuple[int, int]) -> Last:
     stem = next((layer.in_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
     faults = []
     for channels in CHANNELS if stem is None else (stem,):
-        images = torch.rand(NUM_TRACED, channels, *sides, generator=torch.Generator().manual_seed(0))
         try:
+            images = torch.rand(NUM_TRACED, channels, *sides, generator=torch.Generator().manual_seed(0))
             with torch.no_grad(), _recorded(network) as outputs:
                 logits = network(images)
         except (Exception, SystemExit) as error:

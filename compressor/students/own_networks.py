@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -61,8 +62,11 @@ def know_own_network(code: OwnCode, sides: tuple[int, int]) -> Architecture:
     """
     traced = (str(code.root), _digest(code), sides)
     if code.name not in _known or _known[code.name].traced != traced:
-        factory = _factory(code, _imported(code))
-        _known[code.name] = _Known(traced, _architecture(code, factory, sides))
+        _added.pop(code.name, None)
+        factory = _factory(code, imported_module(code))
+        architecture = _architecture(code, factory, sides)
+        _check_found(code)
+        _known[code.name] = _Known(traced, architecture)
     return _known[code.name].architecture
 
 
@@ -74,8 +78,13 @@ def _digest(code: OwnCode) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in contents)).hexdigest()
 
 
-def _imported(code: OwnCode) -> ModuleType:
-    """The user's module, imported anew, with its own files before all others of their names."""
+def imported_module(code: OwnCode) -> ModuleType:
+    """The user's module, imported anew, with its own files before all others of their names.
+
+    Raises:
+        UsageFault: one of its files has the name of an installed package.
+        InputRefused: it does not run.
+    """
     tops = {file.partition("/")[0].removesuffix(".py") for file in code.files}
     if taken := sorted(tops & _IN_USE):
         raise UsageFault(
@@ -87,7 +96,7 @@ def _imported(code: OwnCode) -> ModuleType:
         del sys.modules[name]
     importlib.invalidate_caches()
     try:
-        with _running(code):
+        with running(code):
             return importlib.import_module(code.module)
     except (Exception, SystemExit) as error:  # foreign code may raise anything
         raise InputRefused(
@@ -100,20 +109,43 @@ def _imported(code: OwnCode) -> ModuleType:
 
 
 @contextmanager
-def _running(code: OwnCode) -> Iterator[None]:
+def running(code: OwnCode) -> Iterator[None]:
     """Inside, the user's code finds what lies beside it, leaves nothing there, and prints beside our results."""
+    before = list(sys.path)
     sys.path.insert(0, str(code.root))
     written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         with redirect_stdout(sys.stderr):
             yield
     finally:
-        sys.path.remove(str(code.root))
+        _added.setdefault(code.name, set()).update(set(sys.path) - {*before, str(code.root)})
+        sys.path[:] = before
         sys.dont_write_bytecode = written
 
 
 # What this program has imported before any code of a user must not be replaced.
 _IN_USE = frozenset(name for name in sys.modules if "." not in name)
+_added: dict[str, set[str]] = {}
+"""By network, the folders that its code has put on Python's path."""
+
+
+def _check_found(code: OwnCode) -> None:
+    """Refuse modules from folders that the code itself puts on the path: no copy has them, and no change is seen."""
+    added = [Path(folder).resolve() for folder in _added.get(code.name, ())]
+    installed = [Path(folder).resolve() for folder in sys.path if folder]
+    own = {path.resolve() for path in code.paths()}
+    for name, module in tuple(sys.modules.items()) if added else ():
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or (path := Path(file).resolve()) in own:
+            continue
+        if any(map(path.is_relative_to, added)) and not any(map(path.is_relative_to, installed)):
+            raise InputRefused(
+                f"The code of the teacher, {code.files[0]}, imports {name} from a folder that it adds to sys.path: "
+                f"{path}.",
+                f"Modules were expected that lie beside {code.files[0]}, of which a run keeps a copy, or that are "
+                "installed.",
+                f"Put {path.name} beside {code.files[0]} and import it there with `import`, or install it.",
+            )
 
 
 def _factory(code: OwnCode, module: ModuleType) -> Callable[..., Any]:
@@ -145,7 +177,7 @@ def _network(code: OwnCode, factory: Callable[..., Any], num_classes: int, in_ch
         takes = {}  # type: ignore[assignment]
     offered = {"num_classes": num_classes, "in_channels": in_channels}
     try:
-        with _running(code):
+        with running(code):
             network = factory(**{name: value for name, value in offered.items() if name in takes})
     except (Exception, SystemExit) as error:
         raise InputRefused(

@@ -18,8 +18,8 @@ from compressor.students.architecture import Architecture
 PREFIX = "timm:"
 
 # What is recognised by names and shapes. Of twins that compute the same (deit_small is vit_small) one is here; of those
-# that do not (`tf_` pads otherwise, `aa` and `blur` filter before a stride) all are, so that weights that fit several
-# are noticed.
+# that do not (`tf_` pads otherwise, `aa` and `blur` filter before they stride) all are, so that weights that fit
+# several are noticed.
 _COMMON = """
 resnet10t resnet14t resnet18d resnet26 resnet26d resnet26t resnet34d resnetaa34d resnet50d resnetaa50d
 resnetblur50d resnet101d resnetaa101d resnetblur101d seresnet50 seresnext50_32x4d
@@ -97,6 +97,6 @@ def timm_architecture(name: str) -> Architecture | None:
         family="timm",
         split=split,
         scales=False,
-        only_size=settings.input_size[-1] if settings.fixed_input_size else None,
+        only_size=settings.input_size[-1] if settings is not None and settings.fixed_input_size else None,
         is_candidate=False,
     )

@@ -1,8 +1,8 @@
 // One image to one class with ONNX Runtime: ./infer models/student.fp32.onnx photo.ppm
 //
-// The image is a binary PPM or PGM of the model's size (convert photo.jpg -resize 224x224! photo.ppm), so that nothing
-// but ONNX Runtime's own library is needed. Where each pixel has a class, their shares are printed and the classes
-// written to classes.pgm. Copy what you need.
+// The image is a binary PPM, PGM or, of four bands, PAM of the model's size (convert photo.jpg -resize 224x224!
+// photo.ppm), so that nothing but ONNX Runtime's own library is needed. Where each pixel has a class, their shares are
+// printed and the classes written to classes.pgm. Copy what you need.
 //
 //     g++ -O2 -std=c++17 infer.cpp -o infer -I$ONNXRUNTIME/include -L$ONNXRUNTIME/lib -lonnxruntime
 #include <onnxruntime_cxx_api.h>
@@ -20,13 +20,25 @@
 // (H, W, C) bytes to (C, H, W) float32 in [0, 1]; mean and standard deviation are inside the model.
 std::vector<float> readImage(std::string const& path, int64_t channels, int64_t height, int64_t width) {
     std::ifstream file(path, std::ios::binary);
-    std::string magic;
-    int64_t foundWidth = 0, foundHeight = 0, highest = 0;
-    file >> magic >> foundWidth >> foundHeight >> highest;
+    std::string const wanted = channels == 1 ? "PGM" : channels == 3 ? "PPM" : "PAM";
+    std::string magic, word;
+    int64_t foundWidth = 0, foundHeight = 0, foundChannels = channels, highest = 0;
+    file >> magic;
+    if (magic == "P7") {  // PAM: words with a number each, in any order
+        while (file >> word && word != "ENDHDR") {
+            if (word == "WIDTH") file >> foundWidth;
+            else if (word == "HEIGHT") file >> foundHeight;
+            else if (word == "DEPTH") file >> foundChannels;
+            else if (word == "MAXVAL") file >> highest;
+            else std::getline(file, word);  // what the bands are called, and comments
+        }
+    } else {
+        file >> foundWidth >> foundHeight >> highest;
+    }
     file.get();  // the one byte between header and pixels
-    bool const fits = file && magic == (channels == 1 ? "P5" : "P6") && highest == 255;
-    if (!fits || foundWidth != width || foundHeight != height)
-        throw std::runtime_error(path + " is no binary " + (channels == 1 ? "PGM" : "PPM") + " of " +
+    bool const fits = file && magic == (channels == 1 ? "P5" : channels == 3 ? "P6" : "P7") && highest == 255;
+    if (!fits || foundChannels != channels || foundWidth != width || foundHeight != height)
+        throw std::runtime_error(path + " is no binary " + wanted + " of " +
                                  std::to_string(width) + " x " + std::to_string(height) + " pixels of 8 bits");
     std::vector<unsigned char> bytes(channels * height * width);
     if (!file.read(reinterpret_cast<char*>(bytes.data()), bytes.size())) throw std::runtime_error(path + " is cut off");

@@ -28,7 +28,7 @@ def main(plan: str, photo: str) -> None:
     (batch, channels, height, width), outputs = sizes(engine, context)
 
     # (H, W, C) bytes to (1, C, H, W) float32 in [0, 1]; mean and standard deviation are inside the model.
-    pixels = Image.open(photo).convert("L" if channels == 1 else "RGB")
+    pixels = in_bands(Image.open(photo), channels)
     pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
     image = np.asarray(pixels, dtype=np.float32).reshape(1, height, width, channels).transpose(0, 3, 1, 2) / 255
     image = np.ascontiguousarray(np.repeat(image, batch, axis=0))  # a fixed batch gets the image as often as it wants
@@ -53,6 +53,15 @@ def main(plan: str, photo: str) -> None:
     probabilities = np.exp(logits[0] - logits[0].max())
     probabilities /= probabilities.sum()
     print(f"class {logits[0].argmax()}, probability {probabilities.max():.3f}")
+
+
+def in_bands(image: Image.Image, channels: int) -> Image.Image:
+    """Grey, RGB, or the file's own four bands as they are, which as CMYK are resized without taking one for alpha."""
+    if channels != 4:
+        return image.convert("L" if channels == 1 else "RGB")
+    if image.mode not in ("RGBA", "RGBa", "RGBX", "CMYK"):
+        sys.exit(f"This model takes images of four bands, and this one has {len(image.getbands())}.")
+    return Image.frombytes("CMYK", image.size, image.tobytes())
 
 
 def sizes(engine: Any, context: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

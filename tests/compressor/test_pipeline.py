@@ -120,6 +120,21 @@ def test_a_card_beside_the_teacher_and_the_class_names_are_inputs(
     assert len({before["teacher"], with_card["teacher"], with_names["teacher"]}) == 3
 
 
+def test_the_code_of_an_own_network_concerns_whoever_asks_the_teacher(
+    inputs: Path, stage_files: Path, tmp_path: Path
+) -> None:
+    code = tmp_path / "net_of_a_user.py"
+    code.write_text("")
+    settings = {"teacher__architecture": "net_of_a_user:Net", "teacher__code": code}
+    (stage_files / "teacher" / "code.zip").write_text("one")
+    before = prints(run_of(inputs, stage_files, **settings))
+    (stage_files / "teacher" / "code.zip").write_text("another")
+    after = prints(run_of(inputs, stage_files, **settings))
+    assert {name for name in STAGES if before[name] != after[name]} == {
+        *("samples", "student", "distill", "onnx", "report")
+    }
+
+
 def test_training_and_timing_depend_on_the_machine(inputs: Path, tmp_path: Path) -> None:
     stages = {stage.name: stage for stage in declare(run_of(inputs, tmp_path / "run"))}
     assert set(stages["distill"].environment) == {"device", "torch"}

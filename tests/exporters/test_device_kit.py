@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from fake_board import LOGS, fake_root, run_kit, simulate_kit
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from exporters.device_kit import Kit, KitModel, write_kit
 from exporters.errors import ExportError
@@ -29,6 +31,7 @@ from exporters.golden import golden_patterns
 from exporters.onnx_files import OnnxFile, load_onnx, save_onnx
 from exporters.routes import route_for
 from exporters.runners import OnnxRunner
+from exporters.torch_to_onnx import onnx_from_torch
 from profiles.board_result import BoardModel, BoardResult, content_digest, read_board_result
 from profiles.catalogue import load_target
 from profiles.schema import DeviceProfile, VersionRange
@@ -627,6 +630,80 @@ def test_the_python_example_names_the_class_that_the_runner_finds(exported: Onnx
         logits = runner.infer({"image": image})["logits"][0]
     probability = 1 / np.exp(logits - logits.max()).sum()
     assert done.stdout == f"class {logits.argmax()}, probability {probability:.3f}\n"
+
+
+def test_four_bands_are_taken_as_they_are(tmp_path: Path) -> None:
+    """Bands of an RGBA file resized by hand: no band is an alpha that weighs the others. Three bands are refused."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(4, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    network = nn.Sequential(*layers).eval()
+    exported = onnx_from_torch(network, (4, 8, 8), tmp_path / "four.onnx", opset_ceiling=20, metadata={})
+    pixels = (golden_patterns(1, (4, 16, 16))[0].transpose(1, 2, 0) * 255).astype(np.uint8)
+    pixels[:8, :, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "three.png")
+    kit = make_kit(exported, load_target("cpu"), tmp_path, golden_images=golden_patterns(2, (4, 8, 8)))
+    command = [sys.executable, "infer.py", "models/student.fp32.onnx"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "photo.png")], cwd=kit.folder, capture_output=True, text=True, check=True
+    )
+    bands = [Image.fromarray(pixels[..., band]).resize((8, 8), Image.Resampling.BILINEAR) for band in range(4)]
+    image = np.stack([np.asarray(band, np.float32) for band in bands])[np.newaxis] / 255
+    with OnnxRunner(exported.path) as runner:
+        logits = runner.infer({"image": image})["logits"][0]
+    probability = 1 / np.exp(logits - logits.max()).sum()
+    assert done.stdout == f"class {logits.argmax()}, probability {probability:.3f}\n"
+    done = subprocess.run(
+        [*command, str(tmp_path / "three.png")], cwd=kit.folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "takes images of four bands" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_example_for_tensorrt_takes_the_same_bands() -> None:
+    """It runs on boards alone; what it does to a file is the other example's, word for word."""
+    texts = [(KIT_FILES / f"infer_{runtime}.py").read_text() for runtime in ("onnxruntime", "tensorrt")]
+    functions = [text[text.index("def in_bands") :].split("\n\n\n")[0] for text in texts]
+    assert functions[0] == functions[1]
+    assert all("pixels = in_bands(Image.open(photo), channels)\n" in text for text in texts)
+
+
+READ = """
+#define main example_main
+#include "EXAMPLE"
+#undef main
+int main(int, char** argv) try {
+    for (float value : readImage(argv[1], std::stoi(argv[2]), 1, 2)) std::cout << value * 255 << " ";
+} catch (std::exception const& error) {
+    std::cout << error.what();
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.parametrize("example", ["infer_onnxruntime.cpp", "infer_tensorrt.cpp"])
+def test_the_cpp_examples_read_images_of_one_three_and_four_bands(example: str, tmp_path: Path) -> None:
+    """Of an image of 2 x 1 pixels, by channel; the vendors' libraries are not there and not called."""
+    (tmp_path / "read.cpp").write_text(READ.replace("EXAMPLE", str(KIT_FILES / example)))
+    stubs = Path(__file__).parent / "stub_headers"
+    command = ["g++", "-std=c++17", f"-I{stubs}", "-DNV_TENSORRT_MAJOR=10", "-DNV_TENSORRT_MINOR=3", "read.cpp"]
+    without_the_rest = ("-O1", "-ffunction-sections", "-Wl,--gc-sections")  # and with it what only libraries have
+    subprocess.run([*command, *without_the_rest, "-o", "read"], cwd=tmp_path, check=True)
+    pam = b"P7\n# by hand\nWIDTH 2\nHEIGHT 1\nDEPTH %d\nMAXVAL 255\nTUPLTYPE RGB_ALPHA\nENDHDR\n"
+    for channels, content, expected in (
+        (1, b"P5\n2 1\n255\n" + bytes([1, 2]), "1 2 "),
+        (3, b"P6\n2 1\n255\n" + bytes([1, 2, 3, 4, 5, 6]), "1 4 2 5 3 6 "),
+        (4, pam % 4 + bytes([1, 2, 3, 0, 5, 6, 7, 8]), "1 5 2 6 3 7 0 8 "),
+        (4, pam % 3 + bytes([1, 2, 3, 4, 5, 6]), "photo is no binary PAM of 2 x 1 pixels of 8 bits"),
+        (4, b"P6\n2 1\n255\n" + bytes([1, 2, 3, 4, 5, 6]), "photo is no binary PAM of 2 x 1 pixels of 8 bits"),
+        (4, pam % 4 + b"12", "photo is cut off"),
+    ):
+        (tmp_path / "photo").write_bytes(content)
+        done = subprocess.run(
+            ["./read", "photo", str(channels)], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == expected
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")

@@ -112,6 +112,9 @@ class Watched:
         finally:
             self.listening = False
             signal.alarm(0)
+        sang = place.canary.exists()
+        if entry.given == "--trust-pickle":
+            place.canary.unlink(missing_ok=True)  # it may sing, and not for the next
         after = self.last = snapshot(self.folder)
         allowed = f"{place.out.relative_to(self.folder)}"
         return {
@@ -127,7 +130,8 @@ class Watched:
             "written": sorted(path for path in after if after[path] != before.get(path) and not _below(path, allowed)),
             "removed": sorted(path for path in before if path not in after and not _below(path, allowed)),
             "environment": sorted(name for name in os.environ if os.environ[name] != environment.get(name)),
-            "canary": place.canary.exists(),
+            "canary": sang,
+            "may_run_code": entry.given == "--trust-pickle",
             "peak_mib": (_peak_kib() - start_kib) / 1024,
             "seconds": time.perf_counter() - started,
         }

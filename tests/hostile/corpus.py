@@ -3,7 +3,7 @@
     entry = name, what it attacks, what it is given to, the exit codes that are right, and the function that makes it
 
 `child` gives each to the real command in a process that watches itself, and `test_corpus` says what must hold of all.
-The makers are in `teachers`, `documents`, `networks`, `pictures` and `runs`.
+The makers are in `teachers`, `trusted`, `documents`, `networks`, `pictures` and `runs`.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ def commands(entry: Entry, place: Place, made: Made) -> Iterator[Command]:
             if entry.attacks != "code in a pickle":
                 yield Command(("inspect", text, "--json"), entry.codes if refused_at_once else DONE)
             yield Command(_run(place, text), entry.codes)
+        case "--trust-pickle":
+            yield Command(_run(place, text, "--trust-pickle"), entry.codes)
         case "--card":
             yield Command(_run(place, f"{place.good}/weights.pt", "--card", text), entry.codes)
         case "--samples":
@@ -127,6 +129,7 @@ def commands(entry: Entry, place: Place, made: Made) -> Iterator[Command]:
 
 def entries() -> tuple[Entry, ...]:
     """All of them, in the order of the modules that make them."""
-    from hostile import documents, networks, pictures, runs, teachers
+    from hostile import documents, networks, pictures, runs, teachers, trusted
 
-    return tuple(entry for module in (teachers, documents, networks, pictures, runs) for entry in module.ENTRIES)
+    modules = (teachers, trusted, documents, networks, pictures, runs)
+    return tuple(entry for module in modules for entry in module.ENTRIES)

@@ -75,12 +75,23 @@ def test_equal_code_gives_equal_archives(folder: Path, tmp_path: Path) -> None:
         ("mynet.py:build", "mynet/py.py", UsageFault, "Leave out the ending: --arch mynet:build."),
         ("other:build", "mynet.py", UsageFault, "as --arch mynet:build"),
         ("os:build", "os.py", UsageFault, "the name of one of Python's own"),
+        (".".join("abcdefghijklmnopqrstuvwxyz") + ":build", "mynet.py", UsageFault, "as --arch mynet:build"),
     ],
 )
 def test_refusals(folder: Path, name: str, file: str, kind: type[CompressError], words: str) -> None:
     found = refusal(name, folder / file)
     assert type(found) is kind
     assert words in str(found)
+
+
+def test_a_relative_import_that_goes_beyond_the_top_names_no_file(folder: Path) -> None:
+    """As in a file that is meant to work inside of its package and without it."""
+    text = "try:\n    from . import blocks\nexcept ImportError:\n    import blocks\nfrom .... import os\n"
+    (folder / "mynet.py").write_text(text)
+    (folder / "__init__.py").write_text("import other")
+    (folder.parent / f"{folder.name}.py").write_text("")
+    expected = ("mynet.py", "blocks.py", "parts/__init__.py", "parts/common.py", "parts/stems.py")
+    assert own_code("mynet:build", folder / "mynet.py").files == expected
 
 
 def test_what_is_no_python_is_refused(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import warnings
@@ -88,6 +89,58 @@ def test_a_class_of_a_script_is_found_in_the_code(tmp_path: Path) -> None:
         read_teacher(tmp_path / "t.pt", trust_pickle=True)
     check_taken(tmp_path / "t.pt", code=code)
     assert str(tmp_path) not in sys.path
+
+
+PACKAGE = {
+    "package_of_a_test/__init__.py": "",
+    "package_of_a_test/blocks.py": """
+from torch import nn
+
+class Body(nn.Conv2d):
+    pass
+""",
+    "package_of_a_test/net.py": """
+from torch import nn
+
+from .blocks import Body
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = Body(3, 8, 3)
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.fc(self.body(x).mean((2, 3)))
+""",
+}
+
+
+def test_a_pickle_of_a_package_is_read_with_the_modules_beside_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in PACKAGE.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with monkeypatch.context() as there:
+        there.syspath_prepend(tmp_path)
+        made = importlib.import_module("package_of_a_test.net").Net()
+        torch.save(made, tmp_path / "t.pt")
+        torch.jit.trace(made, torch.rand(1, 3, 8, 8)).save(str(tmp_path / "script.pt"))
+    for name in [name for name in sys.modules if name.startswith("package_of_a_test")]:
+        del sys.modules[name]
+    path = list(sys.path)
+    own = {"architecture": "package_of_a_test.net:Net", "code": tmp_path / "package_of_a_test/net.py"}
+    named = {**own, "overrides": {"input_size": (8, 8), "mean": (0.0,) * 3, "std": (1.0,) * 3}}
+    source = read_teacher(tmp_path / "t.pt", trust_pickle=True, **named)
+    assert torch.equal(source.state_dict["body.weight"], made.state_dict()["body.weight"])
+    said = "Code was run while t.pt was read (pickled module, with the code of package_of_a_test/net.py), because"
+    assert source.warnings[0].startswith(said)
+    assert source.warnings[1].startswith("Code was run: Net of package_of_a_test/net.py builds the teacher")
+    assert sys.path == path
+    # TorchScript brings its own code, and none of the user's runs while it is read.
+    source = read_teacher(tmp_path / "script.pt", trust_pickle=True, **named)
+    assert source.warnings[0].startswith("Code was run while script.pt was read (TorchScript), because")
 
 
 def test_code_that_fails_is_a_refusal(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from compressor.inputs.own_code import OwnCode, own_code, pack, packed_code
 from compressor.inputs.settle import checked_identity
 from compressor.inputs.teacher import Teacher, load_teacher
 from compressor.students.architectures import ARCHITECTURES, build_network
+from compressor.students.last_layer import last_layer
 from compressor.students.own_networks import know_own_network
 from compressor.students.search import StudentLimits, search_student
 from compressor.students.specification import build_backbone
@@ -285,6 +286,35 @@ def test_the_input_size_is_never_assumed(write: Write) -> None:
     refusal(InputRefused, lambda: read(code, trained, input_size=None), "input size", "is stated nowhere")
     (code.root / "t.yaml").write_text("input_shape: [1, 8, 8]\n")
     assert read(code, trained, input_size=None).card_facts["input_shape"] == (1, *SIDES)
+
+
+@pytest.mark.parametrize("side", [0, 3, 4097, 10**9, pytest.param(10**5000, id="thousands of digits")])
+def test_a_size_that_no_image_has_is_refused_before_one_is_made(write: Write, side: int) -> None:
+    code = write("Net")
+    trained = network(code)
+    refusal(InputRefused, lambda: read(code, trained, input_size=(side, 8)), "is stated as", "4 to 4096 pixels")
+    if side < 10**9:
+        (code.root / "t.yaml").write_text(f"input_shape: [1, 8, {side}]\n")
+        refusal(InputRefused, lambda: read(code, trained, input_size=None), "is stated as 8x", "4 to 4096 pixels")
+
+
+def test_images_that_do_not_fit_into_memory_are_a_refusal() -> None:
+    layers = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(2, 2))
+    refusal(InputRefused, lambda: last_layer("net", layers, (2**31, 2**31)), "does not take images of")
+
+
+def test_modules_of_folders_that_the_code_adds_to_the_path_are_refused(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "lib_of_a_test.py").write_text("WIDTH = 12\n")
+    adds = f"import sys\nsys.path.insert(0, {str(tmp_path / 'lib')!r})\nimport lib_of_a_test\n"
+    code, before = write("Net", adds + CODE), list(sys.path)
+    words = ("imports lib_of_a_test from a folder that it adds to sys.path", "Put lib_of_a_test.py beside")
+    refusal(InputRefused, lambda: know_own_network(code, SIDES), *words)
+    assert sys.path == before
+    # Nothing is wrong with a folder from which nothing comes, such as the code's own.
+    own = "import os, sys\nsys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))\n"
+    assert know_own_network(write("Net", own + CODE), SIDES).classifier_layer == "fc"
+    assert sys.path == before
 
 
 def test_an_installed_package_is_not_replaced(write: Write) -> None:
