@@ -146,12 +146,19 @@ def _on_logits(facts: SituationFacts) -> Choice:
     """
     why = "the teacher gives logits and no gradient for a generator"
     images = facts.num_few + (facts.num_pool if facts.task == "classification" else 0)
+    if images == 0 and facts.num_pool > 0:
+        return Choice(
+            "noise",
+            f"{why}, there is no image of the task, and the pool of {_images(facts.num_pool)} is not usable for a "
+            f"{facts.task}: noise is left, which teaches little",
+        )
     if images == 0:
         return Choice("noise", f"{why}, and there is no image: noise is left, which teaches little, so give images")
     if images > facts.num_few:
         return Choice("pool", f"{why}, so its answers to {_images(images)} are what there is to learn from")
     of_task = f"{_images(images)} of the task {'is' if images == 1 else 'are'}"
-    return Choice("vanilla", f"{why}, so its answers to {of_task} all there is to learn from (others, as --pool, help)")
+    more = "others, as --pool, help" if facts.task == "classification" else "more of them help"
+    return Choice("vanilla", f"{why}, so its answers to {of_task} all there is to learn from ({more})")
 
 
 def _without_classes(facts: SituationFacts) -> Choice:

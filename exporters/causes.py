@@ -10,8 +10,12 @@ if TYPE_CHECKING:
 
 
 def one_line(error: BaseException) -> str:
-    """The first paragraph of an exception's message, on one line, without the mark that ends it."""
-    paragraph = str(error).strip().split("\n\n")[0]
+    """The first paragraph of an exception's message, on one line, without the mark that ends it.
+
+    Of TorchScript's, which tell a traceback before they say what failed, the last line.
+    """
+    message = str(error).strip()
+    paragraph = message.splitlines()[-1] if "Traceback of TorchScript" in message else message.split("\n\n")[0]
     return " ".join(paragraph.split()).rstrip(".!") or type(error).__name__
 
 

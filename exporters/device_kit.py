@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import ExportError
-from exporters.files import write_atomically
+from exporters.files import sha256_of, write_atomically
 from exporters.golden import golden_calls, reference_logits
 from exporters.kit_manifest import manifest_of, model_entry, plan_of
 from exporters.onnx_files import ClassifierInterface, classifier_interface, load_onnx
@@ -136,7 +136,7 @@ def write_kit(
         )
         (temporary / "plan.tsv").write_text(plan_of(manifest), encoding="utf-8")
         _copy_programs(temporary, manifest)
-        manifest["files"] = {name: _sha256(temporary / name) for name in _files(temporary)}
+        manifest["files"] = {name: sha256_of(temporary / name) for name in _files(temporary)}
         text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
         archive = folder.with_name(f"{folder.name}.tar.gz")
@@ -149,7 +149,7 @@ def write_kit(
     return Kit(
         folder,
         archive,
-        _sha256(folder / MANIFEST),
+        sha256_of(folder / MANIFEST),
         hashlib.sha256(content).hexdigest(),
         tuple(_files(folder)),
         tuple(manifest["notes"]),
@@ -158,7 +158,7 @@ def write_kit(
 
 def _builds(route: Route, models: Sequence[KitModel]) -> list[tuple[KitModel, Build]]:
     for model in models:
-        if (found := _sha256(model.path)) != model.sha256:
+        if (found := sha256_of(model.path)) != model.sha256:
             raise ExportError(
                 f"{model.path} has changed: its SHA-256 is {found[:12]}…, not {model.sha256[:12]}….",
                 "The file as it was exported was expected.",
@@ -270,8 +270,3 @@ def _check_folder(folder: Path) -> None:
             "A folder that does not exist yet, is empty, or holds an earlier kit was expected.",
             "Choose another folder; nothing in this one was touched.",
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

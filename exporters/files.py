@@ -1,7 +1,8 @@
-"""Files that are never seen half-written. `compressor.stages` has its own: this package works without `compressor`."""
+"""Files: never seen half-written, and told apart by their hash. `compressor.stages` has its own, without an import."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 
@@ -13,3 +14,9 @@ def write_atomically(content: bytes, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Of the whole file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx.inliner import inline_local_functions
 
 from exporters.int8_layers import constants_of
 from exporters.onnx_files import classifier_interface, load_onnx
@@ -46,6 +47,8 @@ def count_onnx(path: Path) -> OnnxCounts:
         ExportError: the file cannot be read or run.
     """
     proto = load_onnx(path)
+    if proto.functions:  # whose layers are counted where they are called
+        proto = inline_local_functions(proto)
     interface = classifier_interface(proto, path.name)
     constants = constants_of(proto.graph)
     layers = list(_layers(proto.graph, constants))

@@ -7,7 +7,7 @@ Everything that comes after then speaks of the same images: calibration, golden 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 
 from exporters.errors import ExportError
 from exporters.onnx_files import ClassifierInterface, opset_of
+from exporters.onnx_names import fresh_name, names_in, rename
 from exporters.runners import INPUT_NAME, OUTPUT_NAME
 
 BROADCAST_OPSET = 7  # before it, Sub and Div say in an attribute how a number per channel is spread
@@ -47,17 +48,17 @@ def normalise_inside(
             "Export the model again with a later opset, or with its normalisation inside.",
         )
     graph = proto.graph
-    taken = set(_names(graph))
-    names = [_fresh(f"{input_name}_{word}", taken) for word in ("mean", "std", "centred", "normalised")]
-    _rename(graph, input_name, names[3])
+    taken = set(names_in(graph))
+    names = [fresh_name(f"{input_name}_{word}", taken) for word in ("mean", "std", "centred", "normalised")]
+    rename(graph, input_name, names[3])
     for name, numbers in zip(names, (mean, std), strict=False):
-        _add_constant(proto, numpy_helper.from_array(np.asarray(numbers, np.float32).reshape(1, -1, 1, 1), name))
+        add_constant(proto, numpy_helper.from_array(np.asarray(numbers, np.float32).reshape(1, -1, 1, 1), name))
     graph.node.insert(0, helper.make_node("Sub", [input_name, names[0]], [names[2]], name=names[2]))
-    divided = _fresh(f"{input_name}_divided", taken) if flip_channels else names[3]
+    divided = fresh_name(f"{input_name}_divided", taken) if flip_channels else names[3]
     graph.node.insert(1, helper.make_node("Div", [names[2], names[1]], [divided], name=divided))
     if flip_channels:
-        order = _fresh(f"{input_name}_order", taken)
-        _add_constant(proto, numpy_helper.from_array(np.arange(len(mean), dtype=np.int64)[::-1].copy(), order))
+        order = fresh_name(f"{input_name}_order", taken)
+        add_constant(proto, numpy_helper.from_array(np.arange(len(mean), dtype=np.int64)[::-1].copy(), order))
         graph.node.insert(2, helper.make_node("Gather", [divided, order], [names[3]], name=names[3], axis=1))
 
 
@@ -73,13 +74,13 @@ def give_our_interface(proto: onnx.ModelProto, interface: ClassifierInterface) -
     gives = [batch, interface.num_classes, *interface.output_size]
     ours = {interface.input_name: INPUT_NAME, interface.output_name: OUTPUT_NAME}
     if any(old != new for old, new in ours.items()):
-        taken = {*_names(graph), *ours.values()}
-        between = {old: _fresh(old, taken) for old in ours}  # the input may be called as the output is to be
+        taken = {*names_in(graph), *ours.values()}
+        between = {old: fresh_name(old, taken) for old in ours}  # the input may be called as the output is to be
         within = [name for name in ours.values() if name not in ours]
-        for old, new in (*between.items(), *((name, _fresh(name, taken)) for name in within)):
-            _rename(graph, old, new, everywhere=True)
+        for old, new in (*between.items(), *((name, fresh_name(name, taken)) for name in within)):
+            rename(graph, old, new, everywhere=True)
         for old, new in ours.items():
-            _rename(graph, between[old], new, everywhere=True)
+            rename(graph, between[old], new, everywhere=True)
     del graph.input[:], graph.output[:]
     takes = helper.make_tensor_value_info(INPUT_NAME, onnx.TensorProto.FLOAT, [batch, *interface.image_shape])
     graph.input.extend([takes, *kept])
@@ -87,49 +88,8 @@ def give_our_interface(proto: onnx.ModelProto, interface: ClassifierInterface) -
     del graph.value_info[:]  # sizes of tensors within, which were those of other images perhaps
 
 
-def _add_constant(proto: onnx.ModelProto, tensor: onnx.TensorProto) -> None:
+def add_constant(proto: onnx.ModelProto, tensor: onnx.TensorProto) -> None:
+    """As an initialiser, in the form of the file's own version."""
     proto.graph.initializer.append(tensor)
     if proto.ir_version < INITIALISERS_STAND_ALONE:
         proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-
-
-def _names(graph: onnx.GraphProto) -> Iterator[str]:
-    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
-    for node in graph.node:
-        yield node.name
-        yield from node.input
-        yield from node.output
-        for body in _bodies(node):
-            yield from _names(body)
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
-
-
-def _rename(graph: onnx.GraphProto, old: str, new: str, *, everywhere: bool = False) -> None:
-    """Let every reader of a tensor read another, also inside If and Loop; `everywhere`: whoever makes it as well."""
-
-    def renamed(name: str) -> str:
-        return new if name == old else name
-
-    for tensor in graph.initializer if everywhere else ():
-        tensor.name = renamed(tensor.name)
-    for node in graph.node:
-        node.input[:] = [renamed(name) for name in node.input]
-        if everywhere:
-            node.output[:] = [renamed(name) for name in node.output]
-        for body in _bodies(node):
-            for value in body.output:
-                value.name = renamed(value.name)
-            _rename(body, old, new, everywhere=everywhere)
-
-
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs

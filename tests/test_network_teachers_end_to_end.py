@@ -73,7 +73,9 @@ def test_the_run_folder_is_whole_without_the_file(
 ) -> None:
     moved = tmp_path / finished.name
     shutil.copytree(finished, moved)
-    assert compress("verify", f"{moved}").code == 0
+    verified = compress("verify", f"{moved}")
+    assert verified.code == 0
+    assert "parity: student.onnx and teacher.onnx within" in verified.out
     again = compress(*line(finished.parent / "t.onnx", inputs, moved))
     assert set(again.states().values()) == {"cached"}, again.err
 
@@ -120,5 +122,6 @@ def test_unknown_torchscript_that_is_trusted_is_distilled_without_images(
     assert any("Code was run while t.pt was read (TorchScript)" in warning for warning in report.warnings)
     assert any("logits and gradients to the image are to be had" in warning for warning in report.warnings)
     verified = compress("verify", f"{tmp_path}/run")
-    assert "would run code" in verified.out
+    assert "parity: student.onnx within" in verified.out
+    assert "teacher.onnx was not compared, since the teacher's own file would run code" in verified.out
     assert verified.code == 0

@@ -88,7 +88,7 @@ def test_a_run_its_copy_of_the_code_and_what_becomes_of_it(
     assert "skipped  parity: the teacher is made by code in the run folder" in looked.out
     looked = compress("verify", str(moved), "--run-code")
     assert looked.code == 0, looked.out
-    assert "ok       parity: onnx/ within" in looked.out
+    assert "ok       parity: student.onnx and teacher.onnx within" in looked.out
 
     # The copy of the code is what later stages use, and a changed import runs the first one again.
     resumed = compress(*line(folder, moved, "--option", "student_steps=7"))

@@ -14,7 +14,7 @@ import torch
 
 from compressor.deploy.export_request import ExportRequest
 from compressor.errors import InputRefused, UsageFault
-from compressor.inputs.card import MAX_SIDE, MIN_SIDE, VOID, Task, TeacherCard
+from compressor.inputs.card import MAX_SIDE, MIN_SIDE, ORDER_OF, VOID, Task, TeacherCard
 from compressor.inputs.masks import read_masks
 from compressor.inputs.onnx_network import as_refusal, check_fp32
 from compressor.inputs.samples import UNKNOWN, SampleSet, read_samples
@@ -23,8 +23,6 @@ from exporters.logits import onnx_logits
 from exporters.onnx_files import ClassifierInterface, classifier_interface, load_onnx, opset_of
 from exporters.onnx_normalisation import normalise_inside
 from exporters.tensorrt_operators import check_operators
-
-ORDERS = {1: "L", 3: "RGB", 4: "RGBA"}  # how images of so many channels are read
 
 MOST_VALUES = 2**28  # of all images of one call: 1 GiB
 
@@ -130,7 +128,7 @@ def _check_fit(request: ExportRequest, interface: ClassifierInterface, opset: in
             "Export the model again with that opset, or choose another --target.",
         )
     channels, *sides = interface.image_shape
-    if channels not in ORDERS:
+    if channels not in ORDER_OF:
         raise InputRefused(
             f"{request.source.name} takes images of {channels} channels.",
             "Folders hold images of 1, 3 or 4 channels.",
@@ -173,7 +171,7 @@ def _card(interface: ClassifierInterface) -> TeacherCard:
         num_classes=interface.num_classes,
         class_names=tuple(str(index) for index in range(interface.num_classes)),
         input_shape=interface.image_shape,
-        channel_order=ORDERS[channels],
+        channel_order=ORDER_OF[channels],
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
     )

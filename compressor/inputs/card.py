@@ -17,6 +17,9 @@ Task = Literal["classification", "segmentation", "regression"]
 CHANNELS = {"L": 1, "RGB": 3, "BGR": 3, "RGBA": 4}
 """Channels of an image by their order; of four, whatever the files' own four bands are."""
 
+ORDER_OF = {1: "L", 3: "RGB", 4: "RGBA"}
+"""How images of so many channels are read, where nobody states an order."""
+
 MULTI_LABEL = ("multilabel", "multi-label", "multi_label")
 """What a task is called that is none of ours."""
 MULTI_LABEL_EXPECTED = (
@@ -27,6 +30,14 @@ MULTI_LABEL_EXPECTED = (
 CARD_VERSION: Literal[1] = 1
 VOID = 255  # in a mask: no class; so a segmentation has at most 255 of them
 MIN_SIDE, MAX_SIDE = 4, 4096  # pixels
+
+
+def shape_problem(shape: tuple[int, int, int]) -> str | None:
+    """What is wrong with (channels, height, width) of images, in words; None where nothing is."""
+    channels, *sides = shape
+    if channels in CHANNELS.values() and all(MIN_SIDE <= side <= MAX_SIDE for side in sides):
+        return None
+    return f"input_shape {shape} must be 1, 3 or 4 channels of {MIN_SIDE} to {MAX_SIDE} pixels"
 
 
 def _integer_as_text(name: object) -> object:
@@ -69,11 +80,8 @@ class TeacherCard(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> TeacherCard:
         channels, height, width = self.input_shape
-        problems = []
-        if channels not in CHANNELS.values() or any(not MIN_SIDE <= side <= MAX_SIDE for side in (height, width)):
-            problems.append(
-                f"input_shape {self.input_shape} must be 1, 3 or 4 channels of {MIN_SIDE} to {MAX_SIDE} pixels"
-            )
+        problem = shape_problem(self.input_shape)
+        problems = [] if problem is None else [problem]
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize,)
         if any(side is not None and not MIN_SIDE <= side <= MAX_SIDE for side in sides):
             problems.append(f"resize {self.resize} must be {MIN_SIDE} to {MAX_SIDE} pixels")

@@ -9,13 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from compressor.errors import CompressError, InputRefused, UsageFault
-from compressor.inputs.card import CHANNELS, MULTI_LABEL, MULTI_LABEL_EXPECTED, Task, TeacherCard
+from compressor.inputs.card import (
+    CHANNELS,
+    MULTI_LABEL,
+    MULTI_LABEL_EXPECTED,
+    ORDER_OF,
+    Task,
+    TeacherCard,
+    shape_problem,
+)
 from compressor.inputs.nearest import did_you_mean
 from compressor.inputs.nesting import is_plain
 from compressor.students.architectures import ARCHITECTURES, teacher_architectures
@@ -43,6 +51,9 @@ USUAL_SIZE = {
     "lraspp": 520,
     "unet": 256,
 }
+
+
+_SHAPE = TypeAdapter(tuple[int, int, int])
 
 
 @dataclass
@@ -157,8 +168,33 @@ class Facts:
                 "were assumed; --input-size or the card states another."
             )
         if "channel_order" not in self.values and channels in (1, 4):
-            self.state("channel_order", "L" if channels == 1 else "RGBA", FROM_WEIGHTS)
+            self.state("channel_order", ORDER_OF[channels], FROM_WEIGHTS)
         return warnings
+
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) as a card states it, checked by itself; None where nobody stated it.
+
+        Raises:
+            InputRefused: it is no shape of images.
+        """
+        if "input_shape" not in self.values:
+            return None
+        return self.check_shape(self.values["input_shape"], self.origin["input_shape"])
+
+    def check_shape(self, stated: object, source: str) -> tuple[int, int, int]:
+        """(C, H, W) as somebody states it, if it is one: the check of a whole card, for whoever needs it before.
+
+        Raises:
+            InputRefused: it is no shape of images.
+        """
+        try:
+            shape = _SHAPE.validate_python(stated)
+            problem = shape_problem(shape)
+        except ValidationError:
+            problem = "input_shape must be three integers, channels, height and width"
+        if problem is not None:
+            self._refuse(f"input_shape from {source}: {problem} (it is {stated!r:.60})")
+        return shape
 
     def card(self) -> TeacherCard:
         """The card; where mean and std are stated nowhere it holds 0 and 1 in their place.
@@ -181,11 +217,14 @@ class Facts:
         try:
             return TeacherCard.model_validate(values)
         except ValidationError as error:
-            raise InputRefused(
-                f"The card of the teacher {self.file} is wrong: {self._problems(error)}.",
-                f"The fields of a card are {', '.join(TeacherCard.model_fields)}.",
-                "Correct the card or the flags (in YAML, put names such as 'no' in quotes).",
-            ) from error
+            self._refuse(self._problems(error), error)
+
+    def _refuse(self, problems: str, cause: Exception | None = None) -> NoReturn:
+        raise InputRefused(
+            f"The card of the teacher {self.file} is wrong: {problems}.",
+            f"The fields of a card are {', '.join(TeacherCard.model_fields)}.",
+            "Correct the card or the flags (in YAML, put names such as 'no' in quotes).",
+        ) from cause
 
     def _problems(self, error: ValidationError) -> str:
         problems = []

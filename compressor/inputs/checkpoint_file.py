@@ -102,9 +102,9 @@ def open_contents(path: Path, weights_key: str | None = None) -> Contents:
         return Contents("unreadable", f"it has {size / 2**30:.1f} GiB and the limit is {MAX_FILE_BYTES // 2**30} GiB")
     if head.startswith(ZIP_START):
         return _read_archive(path, weights_key)
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+    if _begins_safetensors(head, size):
         return _read_safetensors(path)
-    if path.suffix == ".onnx" or ONNX_START.match(head):
+    if is_onnx(path):
         return Contents("ONNX")
     if head[0] == 0x80:
         return _read_bare_pickle(path, head, weights_key)
@@ -112,6 +112,20 @@ def open_contents(path: Path, weights_key: str | None = None) -> Contents:
         if head.startswith(start):
             return Contents("not a checkpoint", reason)
     return Contents("not a checkpoint", f"it begins with the bytes {head[:8].hex(' ')}")
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether `open_contents` calls it ONNX, for whoever asks nothing else: by its first bytes and its name alone."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not 0 < size <= MAX_FILE_BYTES or head.startswith(ZIP_START) or _begins_safetensors(head, size):
+        return False
+    return path.suffix == ".onnx" or ONNX_START.match(head) is not None
+
+
+def _begins_safetensors(head: bytes, size: int) -> bool:
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
 
 
 def _read_archive(path: Path, weights_key: str | None) -> Contents:

@@ -9,7 +9,6 @@ them, are left open for `normalisation`, which tries candidates on the samples.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -24,7 +23,6 @@ from torch import Tensor, nn
 from compressor.errors import CompressError, InputRefused, UsageFault
 from compressor.inputs.card import TeacherCard
 from compressor.inputs.card_facts import (
-    ASSUMED,
     DEFAULT,
     FROM_CHECKPOINT,
     FROM_FILE,
@@ -49,7 +47,7 @@ from compressor.inputs.identify import (
 from compressor.inputs.nearest import did_you_mean
 from compressor.inputs.network_file import NetworkFile, check_classes
 from compressor.inputs.network_intake import described_onnx, network_in
-from compressor.inputs.one_logit import ONE_LOGIT, with_two_logits
+from compressor.inputs.one_logit import ONE_LOGIT, answering_both, with_two_logits
 from compressor.inputs.own_code import OwnCode, is_own_name, module_path, own_code
 from compressor.inputs.own_teacher import check_own_output, know_the_own_network
 from compressor.inputs.refusals import KNOWN, existing_file, listed, refuse_kind, way_forward
@@ -57,6 +55,7 @@ from compressor.inputs.trusted_file import PICKLED_KINDS, TRUSTED_KINDS, read_tr
 from compressor.inputs.wrapped import network_tensors
 from compressor.students.architectures import ARCHITECTURES, is_architecture, teacher_architectures
 from compressor.students.timm_networks import PREFIX as TIMM
+from exporters.files import sha256_of
 
 NO_FLAGS: Mapping[str, object] = MappingProxyType({})
 
@@ -167,7 +166,7 @@ def inspect_checkpoint(path: Path) -> CheckpointReport:
     return CheckpointReport(
         path=str(path),
         size_bytes=path.stat().st_size,
-        sha256=_sha256(path),
+        sha256=sha256_of(path),
         kind=contents.kind,
         reason=contents.reason,
         imports=contents.imports,
@@ -232,7 +231,7 @@ def read_teacher(
         path, contents.kind, told, input_size=input_size, weights_key=weights_key, trust_pickle=trust_pickle
     )
     if network is not None:
-        return _run_from_its_file(path, contents.kind, network, told)
+        return _run_from_its_file(path, contents.kind, network, told, flag_says_size=input_size is not None)
 
     own = None
     if architecture is not None and is_own_name(architecture):
@@ -291,7 +290,7 @@ def read_teacher(
         card=card if facts.are_normalised else None,
         card_facts=known,
         origin={field: facts.origin.get(field, DEFAULT) for field in known},
-        sha256=_sha256(path),
+        sha256=sha256_of(path),
         warnings=tuple(warnings),
     )
 
@@ -322,14 +321,19 @@ def _facts(file: str, contents: Contents | None, card_file: Path | None, stated:
     return facts
 
 
-def _run_from_its_file(path: Path, kind: Kind, found: NetworkFile, facts: Facts) -> TeacherSource:
+def _run_from_its_file(
+    path: Path, kind: Kind, found: NetworkFile, facts: Facts, *, flag_says_size: bool
+) -> TeacherSource:
     """The source of a teacher whose layers nobody knows."""
     facts.state("architecture", found.kind, FROM_FILE)
     task = facts.settle_task(found.kind, found.tasks)
-    check_classes(path.name, found.num_classes, task)
-    if "input_shape" not in facts.values and found.size_from != ASSUMED:
-        facts.state("input_shape", list(found.image_shape), found.size_from)
     warnings = [] if found.kind == "onnx" else [_code_was_run(path, kind)]
+    if found.num_classes == 1 and task == "classification":
+        found = answering_both(facts, found)
+        warnings.append(ONE_LOGIT)
+    check_classes(path.name, found.num_classes, task)
+    if flag_says_size or "input_shape" not in facts.values:
+        facts.state("input_shape", list(found.image_shape), found.size_from)
     warnings += [*found.notes, *facts.complete(found.kind, found.num_classes, found.image_shape[0], None)]
     card = facts.card()
     _check_against_weights(facts, card, found.num_classes, found.image_shape[0])
@@ -339,7 +343,7 @@ def _run_from_its_file(path: Path, kind: Kind, found: NetworkFile, facts: Facts)
         card=card if facts.are_normalised else None,
         card_facts=known,
         origin={field: facts.origin.get(field, DEFAULT) for field in known},
-        sha256=_sha256(path),
+        sha256=sha256_of(path),
         warnings=tuple(warnings),
     )
 
@@ -498,8 +502,3 @@ def _non_finite(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
         if tensor.is_floating_point() and not torch.isfinite(values).all():
             bad.append(name)
     return tuple(bad)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

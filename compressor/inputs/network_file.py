@@ -9,7 +9,7 @@ keeps and reads it as it does the weights of any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NoReturn, get_args
 
@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compressor.errors import InputRefused
-from compressor.inputs.card import CHANNELS, MAX_SIDE, MIN_SIDE, VOID, Task
+from compressor.inputs.card import MAX_SIDE, MIN_SIDE, VOID, Task, shape_problem
 
 NetworkKind = Literal["onnx", "torchscript", "pt2"]
 """What stands in the card for an architecture."""
 
-SizeFrom = Literal["the file", "a flag", "an assumption"]
 NETWORK_KINDS: tuple[NetworkKind, ...] = get_args(NetworkKind)
 RUN_CODE: tuple[NetworkKind, ...] = ("torchscript", "pt2")  # of the file, when they are opened
 FILE = "file"  # the name of the bytes among a teacher's tensors
+ONE_LOGIT = "one_logit"  # a tensor beside them: the network in the file gives z, and what is opened gives (0, z)
 
 # One line each that writes such a file as it is wanted; `images` are two or more, as the network takes them.
 EXPORT_LINES: Mapping[NetworkKind, str] = {
@@ -49,19 +49,23 @@ class NetworkFile:
     Attributes:
         content: the file, with everything that it needs.
         image_shape: (C, H, W).
-        size_from: who says so: the file, a flag, or nobody.
+        size_from: who says so, as an origin of `Facts`: the file, a flag, a card, or an assumption.
         num_classes: K, numbers for each image or each pixel.
         dense: whether each pixel has its own.
         notes: what a reader must know, in sentences.
+        open_sides: whether the file takes any height, and any width.
+        one_logit: whether the network in the content gives one logit, before which `open_network` is to put 0.
     """
 
     kind: NetworkKind
     content: bytes
     image_shape: tuple[int, int, int]
-    size_from: SizeFrom
+    size_from: str
     num_classes: int
     dense: bool
     notes: tuple[str, ...] = ()
+    open_sides: tuple[bool, bool] = (False, False)
+    one_logit: bool = False
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -69,21 +73,27 @@ class NetworkFile:
         return ("segmentation",) if self.dense else ("classification", "regression")
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The bytes, under the one name that `open_network`'s caller looks for."""
-        return {FILE: torch.frombuffer(bytearray(self.content), dtype=torch.uint8)}
+        """The bytes, and what has to be known to open them, as `open_kept` reads it."""
+        tensors = {FILE: torch.frombuffer(bytearray(self.content), dtype=torch.uint8)}
+        return {**tensors, ONE_LOGIT: torch.ones(1, dtype=torch.uint8)} if self.one_logit else tensors
 
 
-def content_of(state_dict: Mapping[str, Tensor]) -> bytes:
-    """What `NetworkFile.state_dict` holds."""
-    return state_dict[FILE].numpy().tobytes()
+def open_kept(kind: NetworkKind, state_dict: Mapping[str, Tensor]) -> nn.Module:
+    """The network that `NetworkFile.state_dict` holds, as `open_network`."""
+    return open_network(kind, state_dict[FILE].numpy().tobytes(), one_logit=ONE_LOGIT in state_dict)
 
 
-def open_network(kind: NetworkKind, content: bytes) -> nn.Module:
-    """The network in evaluation mode: normalised images (B, C, H, W) to logits. Those of RUN_CODE run code here."""
+def open_network(kind: NetworkKind, content: bytes, *, one_logit: bool = False) -> nn.Module:
+    """The network in evaluation mode: normalised images (B, C, H, W) to logits. Those of RUN_CODE run code here.
+
+    Args:
+        one_logit: the file gives the logit z of a yes-or-no question, and (0, z) is wanted. An ONNX file has that
+            inside already (`one_logit.answering_both`).
+    """
     from compressor.inputs.onnx_network import OnnxNetwork
     from compressor.inputs.torch_network import TorchNetwork
 
-    return OnnxNetwork(content) if kind == "onnx" else TorchNetwork(kind, content)
+    return OnnxNetwork(content) if kind == "onnx" else TorchNetwork(kind, content, one_logit=one_logit)
 
 
 def checked_answers(name: str, kind: NetworkKind, network: nn.Module, image_shape: tuple[int, int, int]) -> Tensor:
@@ -118,7 +128,8 @@ def check_output(name: str, kind: NetworkKind, answers: object, image_shape: tup
         refuse_output(name, kind, f"a {type(answers).__name__}{several}")
     if not answers.is_floating_point():
         refuse_output(name, kind, f"{str(answers.dtype).removeprefix('torch.')} numbers")
-    if answers.ndim not in (2, 4) or (answers.ndim == 4 and answers.shape[2:] != image_shape[1:]):
+    usable = answers.ndim in (2, 4) and answers.shape[1] > 0  # none of no classes
+    if not usable or (answers.ndim == 4 and answers.shape[2:] != image_shape[1:]):
         shape = "x".join(map(str, answers.shape[1:]))
         refuse_output(name, kind, f"{shape or 'one'} numbers for an image of {image_shape[1]}x{image_shape[2]} pixels")
     if len(answers) != NUM_PROBES:
@@ -153,7 +164,7 @@ _SUFFIX: Mapping[NetworkKind, str] = {"onnx": "onnx", "torchscript": "pt", "pt2"
 def check_image_shape(name: str, image_shape: tuple[int, int, int]) -> None:
     """Refuse images that no folder holds."""
     channels, *sides = image_shape
-    if channels not in CHANNELS.values() or not all(MIN_SIDE <= side <= MAX_SIDE for side in sides):
+    if shape_problem(image_shape) is not None:
         raise InputRefused(
             f"The teacher {name} takes images of {channels} channels and {sides[0]}x{sides[1]} pixels.",
             f"Images of 1, 3 or 4 channels with sides of {MIN_SIDE} to {MAX_SIDE} pixels were expected.",
@@ -182,8 +193,3 @@ def check_classes(name: str, num_classes: int, task: Task) -> None:
 def as_images(array: NDArray[np.float32]) -> Tensor:
     """Numbers that a runtime may go on using, as a tensor of our own."""
     return torch.from_numpy(np.array(array, np.float32))
-
-
-def sides_of(input_size: object) -> Iterator[int]:
-    """Height and width of the flag --input-size: pixels, or both."""
-    yield from (input_size if isinstance(input_size, list | tuple) else (input_size, input_size))

@@ -18,10 +18,11 @@ from torch import nn
 
 from compressor.errors import CompressError, InputRefused, UsageFault
 from compressor.inputs.card_facts import FROM_FLAG, Facts
-from compressor.inputs.checkpoint_file import Kind
+from compressor.inputs.checkpoint_file import Kind, is_onnx
 from compressor.inputs.identify import channel_count, class_count, matching_architectures, without_auxiliary
-from compressor.inputs.network_file import NUM_PROBES, SAME, NetworkFile, NetworkKind, open_network
+from compressor.inputs.network_file import NUM_PROBES, SAME, NetworkFile, NetworkKind, check_classes, open_network
 from compressor.inputs.onnx_network import read_onnx
+from compressor.inputs.stated_size import StatedSize, stated_size
 from compressor.inputs.torch_network import read_torch
 from compressor.inputs.trusted_file import read_trusted
 from compressor.inputs.wrapped import network_tensors
@@ -31,7 +32,7 @@ from exporters.onnx_files import external_files
 
 KINDS: Mapping[Kind, NetworkKind] = {"ONNX": "onnx", "TorchScript": "torchscript", "pt2 (torch.export)": "pt2"}
 
-STOOD_FOR = 64  # pixels, where a file is only described and leaves its size open
+STOOD_FOR = 64  # pixels of a side that a file leaves open, where it is only described
 
 # Of a card, and the flags that state them: what only a network has whose layers are known.
 ABOUT_LAYERS = {
@@ -53,33 +54,32 @@ def network_in(
         input_size: the flag; without it the card's input_shape says the size that a file leaves open.
 
     Raises:
-        InputRefused: the file cannot be a teacher.
-        UsageFault: a flag is about layers, of which the file has none that are known.
+        InputRefused: the file cannot be a teacher, or the card's input_shape is none or another than the file's.
+        UsageFault: a flag is about layers, of which the file has none that are known, or states another size.
     """
     network_kind = KINDS.get(kind)
     if network_kind is None or (network_kind != "onnx" and not trust_pickle):
         return None
-    if input_size is None and isinstance(shape := facts.values.get("input_shape"), list | tuple) and len(shape) == 3:
-        input_size = tuple(shape[1:])
+    stated = stated_size(facts, input_size)
     if network_kind == "onnx":
         if weights_key is not None:
             facts.state("weights", weights_key, FROM_FLAG)
         _refuse_layers(facts, network_kind)
-        return read_onnx(path, input_size)
+        return read_onnx(path, stated)
     if weights_key is not None or facts.values.get("architecture") not in (None, network_kind):
         return None  # the user says what its weights are
     known = _known_network(path, kind)
     if known is None:
         _refuse_layers(facts, network_kind)
-        return read_torch(path, network_kind, input_size)
-    return _more_than(known, path, network_kind, input_size)
+        return read_torch(path, network_kind, stated)
+    return _more_than(known, path, network_kind, stated)
 
 
 def files_beside(path: Path) -> tuple[Path, ...]:
     """The files in which an ONNX file keeps weights; none of another file, or of one that will be refused."""
     try:
-        return tuple(file for file in external_files(path) if file.is_file()) if path.suffix == ".onnx" else ()
-    except ExportError:
+        return tuple(file for file in external_files(path) if file.is_file()) if is_onnx(path) else ()
+    except (ExportError, OSError):
         return ()
 
 
@@ -87,24 +87,24 @@ def described_onnx(path: Path) -> tuple[tuple[str, ...], str]:
     """What an ONNX file is to a run, in sentences, and what to do with it."""
     from compressor.methods import methods_for
 
-    size = None
     try:
-        try:
-            found = read_onnx(path)
-        except InputRefused as refused:
-            if "--input-size" not in refused.action:
-                raise
-            size = (STOOD_FOR, STOOD_FOR)  # whatever its images are, the rest can be said
-            found = read_onnx(path, size)
+        found = read_onnx(path, stand_in=STOOD_FOR)
+        if found.dense:
+            check_classes(path.name, found.num_classes, "segmentation")
     except CompressError as refused:
         return (f"{refused.received} {refused.expected}",), refused.action
-    channels, height, width = found.image_shape
-    images = f"{channels} x any size" if size else f"{channels} x {height} x {width}"
-    each = "numbers for each pixel" if found.dense else "numbers for each image"
-    lines = [f"takes images {images}, gives {found.num_classes} {each}: {' or '.join(found.tasks)}", *found.notes]
+    channels, *sides = found.image_shape
+    height, width = ("any" if is_open else side for side, is_open in zip(sides, found.open_sides, strict=True))
+    images = f"{channels} x any size" if all(found.open_sides) else f"{channels} x {height} x {width}"
+    numbers = "1 number" if found.num_classes == 1 else f"{found.num_classes} numbers"
+    each = f"{numbers} for each {'pixel' if found.dense else 'image'}"
+    lines = [f"takes images {images}, gives {each}: {' or '.join(found.tasks)}", *found.notes]
+    if found.num_classes == 1 and not found.dense:
+        lines.append("as a classification it answers yes or no, with two logits, of which the first is 0")
     methods = (f"{', '.join(methods_for({'logits'}, task))} for {task}" for task in found.tasks)
     lines.append(f"only its logits are to be had, so these methods work: {'; '.join(methods)}")
-    flag = " --input-size SIZE" if size else ""
+    size = "SIZE" if all(found.open_sides) else f"{height}x{width}".replace("any", "SIDE")
+    flag = f" --input-size {size}" if any(found.open_sides) else ""
     return tuple(lines), f"Use it with --teacher {path}{flag}; its student is a network by name, or --student auto."
 
 
@@ -124,12 +124,12 @@ def _known_network(path: Path, kind: Kind) -> tuple[str, nn.Module] | None:
 
 
 def _more_than(
-    known: tuple[str, nn.Module], path: Path, kind: Literal["torchscript", "pt2"], input_size: object
+    known: tuple[str, nn.Module], path: Path, kind: Literal["torchscript", "pt2"], stated: StatedSize | None
 ) -> NetworkFile | None:
     """The file's own network, where it answers otherwise than the known one within it."""
     architecture, network = known
     try:
-        found = read_torch(path, kind, input_size)
+        found = read_torch(path, kind, stated)
         images = torch.rand(NUM_PROBES, *found.image_shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             own, other = open_network(kind, found.content)(images), network.float()(images)

@@ -6,8 +6,7 @@ output -> float32 -> numbers, not NaN -> tried on random images
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,21 +16,21 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
-from compressor.errors import InputRefused, UsageFault
+from compressor.errors import InputRefused
 from compressor.inputs.network_file import (
     NUM_PROBES,
     NetworkFile,
-    SizeFrom,
     as_images,
     check_image_shape,
     checked_answers,
     line_for,
     refuse_form,
     refuse_output,
-    sides_of,
 )
+from compressor.inputs.stated_size import Side, StatedSize, settled_sides
 from exporters.causes import one_line
 from exporters.errors import ExportError
+from exporters.files import sha256_of
 from exporters.int8_layers import constants_of
 from exporters.logits import logits_of
 from exporters.onnx_files import ClassifierInterface, external_files, load_onnx, opset_of
@@ -42,8 +41,6 @@ from exporters.runners import OnnxRunner
 REDUCED = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 RUNTIME_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.ms.internal.nhwc")  # of ONNX Runtime's own build
 NAMED = Path("t.onnx")  # what messages call a file that is in memory
-
-Dimension = int | str | None
 
 
 class OnnxNetwork(nn.Module):
@@ -56,7 +53,8 @@ class OnnxNetwork(nn.Module):
     def __init__(self, content: bytes) -> None:
         super().__init__()
         self.content = content
-        self._runner = OnnxRunner(NAMED, content=content)
+        # As many threads as torch may use: of several processes on one machine each has its share.
+        self._runner = OnnxRunner(NAMED, threads=torch.get_num_threads(), content=content)
 
     def forward(self, images: Tensor) -> Tensor:
         # Without a graph: nothing of what ONNX Runtime does can be differentiated.
@@ -73,15 +71,16 @@ class OnnxNetwork(nn.Module):
         return ClassifierInterface(image.name, fixed, image_shape, logits.name, num_classes, sides)
 
 
-def read_onnx(path: Path, input_size: object = None) -> NetworkFile:
+def read_onnx(path: Path, stated: StatedSize | None = None, *, stand_in: int | None = None) -> NetworkFile:
     """The network in an ONNX file, if it can be a teacher.
 
     Args:
-        input_size: the flag; pixels, or height and width, or None.
+        stated: the size of its images, where the user or a card states one.
+        stand_in: pixels of the sides that the file leaves open, where it is only to be described.
 
     Raises:
         InputRefused: it is unsafe, damaged, or no float32 network of one image input and one output of logits.
-        UsageFault: the flag states a size that the file does not take.
+        UsageFault: a flag states a size that the file does not take.
     """
     name = path.name
     with as_refusal():
@@ -98,8 +97,10 @@ def read_onnx(path: Path, input_size: object = None) -> NetworkFile:
             f"Export it again from its PyTorch model: `{line_for(name, 'onnx')}`.",
         ) from error
     batch, channels, *sides = _image_input(proto, name)
-    (height, width), size_from = _settled_sides(name, sides, input_size)
-    image_shape = (int(channels or 0), height, width)
+    open_sides = tuple(not isinstance(side, int) for side in sides)
+    filled = [stand_in if is_open else side for side, is_open in zip(sides, open_sides, strict=True)]
+    settled, size_from = settled_sides(name, filled if stand_in is not None else sides, stated)
+    image_shape = (int(channels or 0), *settled)
     check_image_shape(name, image_shape)
     _check_output_type(proto, name)
     _check_precision(proto, name)
@@ -117,13 +118,17 @@ def read_onnx(path: Path, input_size: object = None) -> NetworkFile:
     slow = f"{name} takes one image a call, which is slow; `{line_for(name, 'onnx')}` writes one that takes any number."
     notes = [slow] if batch == 1 else []
     for file in external_files(path):
-        notes.append(f"{name} keeps weights in {file.name} beside it, SHA-256 {_sha256(file)}.")
-    return NetworkFile("onnx", content, image_shape, size_from, answers.shape[1], answers.ndim == 4, tuple(notes))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        notes.append(f"{name} keeps weights in {file.name} beside it, SHA-256 {sha256_of(file)}.")
+    return NetworkFile(
+        kind="onnx",
+        content=content,
+        image_shape=image_shape,
+        size_from=size_from,
+        num_classes=answers.shape[1],
+        dense=answers.ndim == 4,
+        notes=tuple(notes),
+        open_sides=(open_sides[0], open_sides[1]),
+    )
 
 
 @contextmanager
@@ -192,7 +197,7 @@ def _in_one_piece(proto: onnx.ModelProto, name: str) -> bytes:
         ) from error
 
 
-def _image_input(proto: onnx.ModelProto, name: str) -> tuple[Dimension, ...]:
+def _image_input(proto: onnx.ModelProto, name: str) -> tuple[Side, ...]:
     """(B, C, H, W) of the one input; sizes that it leaves open are names or None.
 
     Raises:
@@ -209,32 +214,6 @@ def _image_input(proto: onnx.ModelProto, name: str) -> tuple[Dimension, ...]:
         "One input of images, float32 (batch, channels, height, width), was expected.",
         f"Export only the part from the image to the logits, in float32: `{line_for(name, 'onnx')}`.",
     )
-
-
-def _settled_sides(name: str, sides: Sequence[Dimension], input_size: object) -> tuple[tuple[int, int], SizeFrom]:
-    """Height and width, where the file leaves one open by the flag; and who states the size."""
-    stated = None if input_size is None else tuple(sides_of(input_size))
-    height, width = sides
-    if stated is None:
-        if isinstance(height, int) and isinstance(width, int):
-            return (height, width), "the file"
-        raise InputRefused(
-            f"The teacher {name} leaves the size of its images open ({_size(sides)}).",
-            "The height and width that it was trained with were expected.",
-            "State them with --input-size, such as --input-size 224.",
-        )
-    if any(isinstance(side, int) and side != wanted for side, wanted in zip(sides, stated, strict=True)):
-        raise UsageFault(
-            f"--input-size states {_size(stated)} pixels.",
-            f"The teacher {name} takes {_size(sides)}, which its file fixes.",
-            "Leave --input-size out, or export the file for another size.",
-        )
-    fixed = isinstance(height, int) and isinstance(width, int)
-    return (stated[0], stated[1]), "the file" if fixed else "a flag"
-
-
-def _size(sides: Sequence[Dimension]) -> str:
-    return "x".join(str(side) if isinstance(side, int) else "any" for side in sides)
 
 
 def _check_output_type(proto: onnx.ModelProto, name: str) -> None:
@@ -271,7 +250,7 @@ def _inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [value for value in proto.graph.input if value.name not in weights]
 
 
-def _dimensions(value: onnx.ValueInfoProto) -> tuple[Dimension, ...]:
+def _dimensions(value: onnx.ValueInfoProto) -> tuple[Side, ...]:
     return tuple(
         d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else (d.dim_param or None)
         for d in value.type.tensor_type.shape.dim

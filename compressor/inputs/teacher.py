@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from compressor.distill.batch_norm_match import has_batch_norm
 from compressor.inputs.card import Task, TeacherCard
 from compressor.inputs.folding import folded_batch_norms
-from compressor.inputs.network_file import NETWORK_KINDS, content_of, open_network
+from compressor.inputs.network_file import NETWORK_KINDS, open_kept
 from compressor.students.architectures import ARCHITECTURES, build_network
 
 __all__ = [
@@ -226,7 +226,8 @@ class LogitsTeacher(Teacher):
         image = noise.to(self.normalise.mean.device).requires_grad_()
         try:
             with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(self.network(self.normalise(image))[:, 0].sum(), image)
+                # The last logit: of (0, z) the first has no gradient.
+                (gradient,) = torch.autograd.grad(self.network(self.normalise(image))[:, -1].sum(), image)
         except RuntimeError:
             return False
         return bool(torch.isfinite(gradient).all() and gradient.any())
@@ -259,7 +260,7 @@ def load_teacher(state_dict: Mapping[str, Tensor], card: TeacherCard) -> Teacher
     The weights have been checked by intake; a mismatch here is a bug of ours.
     """
     if card.architecture in NETWORK_KINDS:
-        return LogitsTeacher(open_network(card.architecture, content_of(state_dict)), card)
+        return LogitsTeacher(open_kept(card.architecture, state_dict), card)
     network = build_network(card.architecture, card.num_classes, card.input_shape[0], card.width)
     # Layers look up the version that wrote their tensors, of which a plain dict says nothing; MNASNet insists on one.
     weights = OrderedDict(state_dict)

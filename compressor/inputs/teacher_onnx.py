@@ -59,7 +59,7 @@ def teacher_footprint(teacher: Teacher) -> Footprint:
         raise ExportError(
             "The teacher has no convolution and no linear layer with weights of its own.",
             "A network was expected whose arithmetic can be counted, since a student is sized by it.",
-            "Export it without If and Loop around its layers, and with its weights as constants.",
+            "Export it without If, Loop and Scan around its layers, and with its weights as constants.",
         )
     return Footprint(counts.params, counts.macs, counts.largest_step)
 
@@ -88,25 +88,28 @@ def _with_its_normalisation(
 
 
 class _Whole(nn.Module):
-    """Normalisation and network as submodules of one module, as exporters need them."""
+    """Normalisation and network as submodules of one module, as exporters need them; `both` as of `TorchNetwork`."""
 
-    def __init__(self, normalise: nn.Module, network: Any) -> None:
+    def __init__(self, normalise: nn.Module, network: Any, both: Tensor | None) -> None:
         super().__init__()
         self.normalise = normalise
         self.network = network
+        self.both: Tensor | None
+        self.register_buffer("both", both)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(self.normalise(images))  # type: ignore[no-any-return]
+        logits: Tensor = self.network(self.normalise(images))
+        return logits if self.both is None else logits * self.both
 
 
 def _exportable(teacher: Teacher, network: TorchNetwork) -> nn.Module:
-    module = network.module
+    module, both = network.module, network.both
     if network.kind == "torchscript":
         images = torch.zeros(2, *teacher.card.input_shape, device=teacher.normalise.mean.device)
         with torch.no_grad(), quiet():
             # Checking the trace would only run it once more; a program of TorchScript stays one within it.
-            traced: nn.Module = torch.jit.trace(_Whole(teacher.normalise, module), images, check_trace=False)
+            traced: nn.Module = torch.jit.trace(_Whole(teacher.normalise, module, both), images, check_trace=False)
         return traced
     # A program refuses to change its mode, which exporters ask of every module; it has one only.
     object.__setattr__(module, "train", lambda _mode=True: module)
-    return _Whole(teacher.normalise, module).eval()
+    return _Whole(teacher.normalise, module, both).eval()

@@ -14,22 +14,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from compressor.errors import InputRefused, UsageFault
+from compressor.errors import InputRefused
+from compressor.inputs.card_facts import ASSUMED, FROM_FLAG
 from compressor.inputs.network_file import (
     NUM_PROBES,
     NetworkFile,
     NetworkKind,
-    SizeFrom,
     check_image_shape,
     check_output,
     checked_answers,
     line_for,
     refuse_form,
-    sides_of,
 )
+from compressor.inputs.stated_size import StatedSize, settled_sides
 from exporters.causes import one_line
 
-CHANNELS = (3, 1)
+# Tried on TorchScript in this order, where no card states them.
+TRIED_CHANNELS = (3, 1, 4)
 # Tried on TorchScript in this order; the first is what any other teacher's is taken to be.
 USUAL_SIDES = (224, 32, 28, 64, 96, 128, 256, 299, 384, 16, 8)
 
@@ -40,13 +41,16 @@ class TorchNetwork(nn.Module):
     Attributes:
         module: the file's own module. It is none of our submodules, because programs refuse to be asked for evaluation
             mode and frozen TorchScript has no mode at all.
+        both: (1, 2), by which the file's one logit z (B, 1) becomes (0, z); None where its logits are the answer.
     """
 
     module: Any
 
-    def __init__(self, kind: NetworkKind, content: bytes) -> None:
+    def __init__(self, kind: NetworkKind, content: bytes, *, one_logit: bool = False) -> None:
         super().__init__()
         self.kind = kind
+        self.both: Tensor | None
+        self.register_buffer("both", torch.tensor([[0.0, 1.0]]) if one_logit else None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch says of its own formats is not about the user's file
             module, self.image_size = _opened(kind, content)
@@ -55,7 +59,8 @@ class TorchNetwork(nn.Module):
             parameter.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.module(images)  # type: ignore[no-any-return]
+        logits: Tensor = self.module(images)
+        return logits if self.both is None else logits * self.both
 
     def _apply(self, fn: Any, recurse: bool = True) -> TorchNetwork:
         """Moved to another device with whatever it is a part of."""
@@ -78,15 +83,15 @@ def _opened(kind: NetworkKind, content: bytes) -> tuple[nn.Module, tuple[Any, ..
     return program.module(check_guards=False), size
 
 
-def read_torch(path: Path, kind: Literal["torchscript", "pt2"], input_size: object = None) -> NetworkFile:
+def read_torch(path: Path, kind: Literal["torchscript", "pt2"], stated: StatedSize | None = None) -> NetworkFile:
     """The network in a file that the user trusts, if it can be a teacher.
 
     Args:
-        input_size: the flag; pixels, or height and width, or None.
+        stated: the size of its images, where the user or a card states one.
 
     Raises:
         InputRefused: it cannot be opened or run, or is no network from images to logits.
-        UsageFault: the flag states a size that the file does not take.
+        UsageFault: a flag states a size that the file does not take.
     """
     name, content = path.name, path.read_bytes()
     try:
@@ -98,9 +103,9 @@ def read_torch(path: Path, kind: Literal["torchscript", "pt2"], input_size: obje
             f"Export it again from its PyTorch model: `{line_for(name, kind)}`.",
         ) from error
     if network.image_size is not None:
-        image_shape, size_from = _stated_shape(name, network.image_size, input_size)
+        image_shape, size_from = _shape_of_program(name, network.image_size, stated)
     else:
-        image_shape, size_from = _tried_shape(name, network, input_size)
+        image_shape, size_from = _tried_shape(name, network, stated)
     check_image_shape(name, image_shape)
     try:
         answers = network(torch.zeros(NUM_PROBES, *image_shape))
@@ -108,11 +113,20 @@ def read_torch(path: Path, kind: Literal["torchscript", "pt2"], input_size: obje
         refuse_form(name, kind, f"fails on {NUM_PROBES} images of {_spelled(image_shape)}: {one_line(error)}")
     check_output(name, kind, answers, image_shape)
     answers = checked_answers(name, kind, network, image_shape)
-    return NetworkFile(kind, content, image_shape, size_from, answers.shape[1], answers.ndim == 4)
+    notes = (_assumed(name, image_shape),) if size_from == ASSUMED else ()
+    return NetworkFile(kind, content, image_shape, size_from, answers.shape[1], answers.ndim == 4, notes)
 
 
-def _stated_shape(name: str, size: tuple[Any, ...], input_size: object) -> tuple[tuple[int, int, int], SizeFrom]:
-    """What a program says, and the flag where it leaves a side open."""
+def _assumed(name: str, image_shape: tuple[int, int, int]) -> str:
+    size = f"{image_shape[1]}x{image_shape[2]}"
+    return (
+        f"No input size is stated, and {name} does not say its own: {size} pixels, the first usual size that it takes, "
+        "were assumed, which may not be what it was trained on; --input-size or the card states another."
+    )
+
+
+def _shape_of_program(name: str, size: tuple[Any, ...], stated: StatedSize | None) -> tuple[tuple[int, int, int], str]:
+    """What a program says, and what is stated where it leaves a side open; and who says the size."""
     if len(size) != 4 or size[1] is None:
         raise InputRefused(
             f"The teacher {name} takes {'one tensor of other dimensions' if size else 'another number of inputs'}.",
@@ -123,45 +137,32 @@ def _stated_shape(name: str, size: tuple[Any, ...], input_size: object) -> tuple
     if batch is not None:
         images = "one image" if batch == 1 else f"{batch} images"
         refuse_form(name, "pt2", f"takes {images} at a time and no other number")
-    stated = None if input_size is None else tuple(sides_of(input_size))
-    if stated is None and None in sides:
-        raise InputRefused(
-            f"The teacher {name} leaves the size of its images open.",
-            "The height and width that it was trained with were expected.",
-            "State them with --input-size, such as --input-size 224.",
-        )
-    if stated is not None and any(side not in (None, wanted) for side, wanted in zip(sides, stated, strict=True)):
-        raise UsageFault(
-            f"--input-size states {stated[0]}x{stated[1]} pixels.",
-            f"The teacher {name} takes {sides[0]}x{sides[1]}, which its file fixes.",
-            "Leave --input-size out, or export the file for another size.",
-        )
-    height, width = sides if stated is None else stated
-    return (channels, height, width), "the file" if None not in sides else "a flag"
+    settled, size_from = settled_sides(name, sides, stated)
+    return (channels, *settled), size_from
 
 
-def _tried_shape(name: str, network: TorchNetwork, input_size: object) -> tuple[tuple[int, int, int], SizeFrom]:
-    """The first of the usual sizes that TorchScript takes, with three channels or one.
+def _tried_shape(name: str, network: TorchNetwork, stated: StatedSize | None) -> tuple[tuple[int, int, int], str]:
+    """The stated size, or else the first of the usual ones that TorchScript takes, and who says it.
 
-    Where it is not the first of all, the network takes few sizes, and this is one of them.
+    That it is taken does not show that the network was trained on it: a pool may leave the same numbers of another.
     """
-    sizes = [tuple(sides_of(input_size))] if input_size is not None else [(side, side) for side in USUAL_SIDES]
+    sizes = [(stated.height, stated.width)] if stated is not None else [(side, side) for side in USUAL_SIDES]
+    tried = TRIED_CHANNELS if stated is None or stated.channels is None else (stated.channels,)
     failure: Exception = RuntimeError("nothing was tried")
     for height, width in sizes:
-        for channels in CHANNELS:
+        for channels in tried:
             try:
                 with torch.no_grad():
                     network(torch.zeros(1, channels, height, width))
             except Exception as error:  # TorchScript raises whatever its operators do
-                failure = error if channels == CHANNELS[0] else failure
+                failure = error if channels == tried[0] else failure
                 continue
-            shape = (channels, height, width)
-            if input_size is not None:
-                return shape, "a flag"
-            return shape, "an assumption" if height == USUAL_SIDES[0] else "the file"
-    tried = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} usual sizes"
+            return (channels, height, width), ASSUMED if stated is None else stated.source
+    size = f"{len(sizes)} usual sizes of" if stated is None else str(stated)
+    where = "" if stated is None or stated.source == FROM_FLAG else f", which {stated.source} states"
     raise InputRefused(
-        f"The teacher {name} takes no images of {tried} pixels, with 3 channels or 1: {one_line(failure)}.",
+        f"The teacher {name} takes no images of {size} pixels with {' or '.join(map(str, tried))} channels{where}: "
+        f"{one_line(failure)}.",
         "A network of images (batch, channels, height, width) was expected.",
         "State the size that it takes with --input-size, or export only the part from the image to the logits: "
         f"`{line_for(name, 'torchscript')}`.",

@@ -9,7 +9,6 @@ Two runs of the same inputs, settings, versions and hardware have equal manifest
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from compressor.report.measured import Record, RunPath, Sha256
 from compressor.report.schema import ImageSet, Report
 from compressor.stages import MANIFEST as STAGE_MANIFEST
 from compressor.stages import atomic_write_text
+from exporters.files import sha256_of
 
 SCHEMA_VERSION: Literal["1.0"] = "1.0"
 
@@ -208,7 +208,7 @@ def _files(run_folder: Path, records: dict[str, dict[str, Any]]) -> Iterator[Man
         if path.is_symlink() or not path.is_file() or any(map(path.match, UNFINISHED)):
             continue
         name = path.relative_to(run_folder).as_posix()
-        yield ManifestFile(path=name, kind=_kind(name, records), size_bytes=path.stat().st_size, sha256=_sha256(path))
+        yield ManifestFile(path=name, kind=_kind(name, records), size_bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def _kind(name: str, stages: Iterable[str]) -> Kind:
@@ -216,11 +216,6 @@ def _kind(name: str, stages: Iterable[str]) -> Kind:
         return "report"
     stage, _, file = name.partition("/")
     return "output" if stage in stages and file != MANIFEST else "record"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -104,7 +104,10 @@ FROM_A_FILE: tuple[frozenset[TeacherPart], ...] = (frozenset({"logits"}), frozen
         (0, 40, "unrelated", "classification", "pool", "40 images"),
         (0, 0, None, "classification", "noise", "so give images"),
         (5, 0, None, "segmentation", "vanilla", "5 images"),
-        (0, 40, "related", "regression", "noise", "there is no image"),
+        (0, 0, None, "regression", "noise", "there is no image: noise"),
+        (0, 40, "related", "regression", "noise", "the pool of 40 images is not usable for a regression"),
+        (0, 1, "related", "segmentation", "noise", "the pool of 1 image is not usable for a segmentation"),
+        (5, 40, "related", "regression", "vanilla", "(more of them help)"),
     ],
 )
 def test_of_logits_alone_what_images_there_are_are_learned_from(

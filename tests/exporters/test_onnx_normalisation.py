@@ -82,3 +82,39 @@ def test_our_names_whatever_the_files_own_were(takes: str, gives: str, branches:
     interface = classifier_interface(proto)
     assert (interface.input_name, interface.output_name, interface.batch) == ("image", "logits", None)
     np.testing.assert_array_equal(onnx_logits(save_onnx(proto, tmp_path / "after.onnx").path, images), before)
+
+
+@pytest.mark.parametrize("name", ["image", "logits"])
+def test_a_body_may_call_what_it_is_given_as_we_call_ours(name: str, tmp_path: Path) -> None:
+    """A loop that doubles its images three times."""
+    given = [("count", TensorProto.INT64, []), ("on", TensorProto.BOOL, []), (name, TensorProto.FLOAT, None)]
+    gives = [("go", TensorProto.BOOL, []), ("twice", TensorProto.FLOAT, None)]
+    body = helper.make_graph(
+        [helper.make_node("Add", [name, name], ["twice"]), helper.make_node("Identity", ["on"], ["go"])],
+        "body",
+        [helper.make_tensor_value_info(*value) for value in given],
+        [helper.make_tensor_value_info(*value) for value in gives],
+    )
+    proto = classifier()
+    proto.graph.node[0].input[0] = "looped"
+    proto.graph.node.insert(0, helper.make_node("Loop", ["times", "", "x"], ["looped"], body=body))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(3), "times"))
+    images = np.random.default_rng(0).random((5, 3, 2, 2), np.float32)
+    before = onnx_logits(save_onnx(proto, tmp_path / "before.onnx").path, images)
+    give_our_interface(proto, classifier_interface(proto))
+    np.testing.assert_array_equal(onnx_logits(save_onnx(proto, tmp_path / "after.onnx").path, images), before)
+    np.testing.assert_allclose(before, 8 * images.mean(axis=(2, 3)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["image", "logits"])
+def test_a_sparse_initialiser_may_be_called_as_we_call_ours(name: str) -> None:
+    """Only the names: onnx's own check takes no operator that reads one, and ONNX Runtime does."""
+    parts = (numpy_helper.from_array(np.ones(1, np.float32), name), numpy_helper.from_array(np.array([1]), "places"))
+    proto = classifier()
+    proto.graph.sparse_initializer.append(helper.make_sparse_tensor(*parts, [3]))
+    proto.graph.node[1].output[0] = "flat"
+    proto.graph.node.append(helper.make_node("Add", ["flat", name], ["y"]))
+    give_our_interface(proto, classifier_interface(proto))
+    renamed = proto.graph.sparse_initializer[0].values.name
+    assert renamed not in ("image", "logits")
+    assert proto.graph.node[-1].input[1] == renamed

@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from compressor.errors import CompressError, InputRefused, UsageFault
 from compressor.inputs.intake import TeacherSource, inspect_checkpoint, read_teacher
 from compressor.inputs.network_file import NETWORK_KINDS, NetworkKind
+from compressor.inputs.network_intake import files_beside
+from compressor.inputs.one_logit import ONE_LOGIT
+from compressor.inputs.onnx_network import read_onnx
 from compressor.inputs.teacher import LogitsTeacher, load_teacher
 from compressor.inputs.teacher_onnx import onnx_from_teacher, teacher_footprint
 from compressor.students.architectures import build_network
@@ -27,6 +30,7 @@ from exporters.errors import ExportError
 from exporters.logits import onnx_logits
 from exporters.macs import count_macs
 from exporters.onnx_files import classifier_interface, load_onnx
+from exporters.runners import OnnxRunner
 
 STATED: dict[str, object] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
 IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -154,6 +158,171 @@ def test_weights_beside_it_come_along(tmp_path: Path) -> None:
     assert torch.equal(teacher(IMAGES).logits, teacher_of(source(whole))(IMAGES).logits)
 
 
+# --- the size of its images -------------------------------------------------------------------------------------------
+
+
+def card_of(path: Path, **flags: object) -> TeacherSource:
+    return read_teacher(path, trust_pickle=True, overrides={**STATED, **flags})
+
+
+def test_the_flag_wins_over_the_cards_size(tmp_path: Path) -> None:
+    path = tiny_onnx.write(tmp_path / "t.onnx", size="side")
+    (tmp_path / "t.yaml").write_text("input_shape: [3, 16, 12]\n")
+    found = source(path, input_size=(8, 24))
+    assert (found.card_facts["input_shape"], found.origin["input_shape"]) == ((3, 8, 24), "a flag")
+    stated = source(path)
+    assert (stated.card_facts["input_shape"], stated.origin["input_shape"]) == ((3, 16, 12), "t.yaml")
+
+
+class Few(nn.Module):
+    """Takes 28x28 to 31x31 pixels: the pool leaves the same numbers of all of these."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.first, self.pool = nn.Conv2d(channels, 4, 3, padding=1), nn.MaxPool2d(4)
+        self.last = nn.Linear(4 * 7 * 7, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.pool(self.first(images).relu()).flatten(1))
+        return logits
+
+
+def few(path: Path, channels: int = 3) -> Path:
+    torch.manual_seed(0)
+    torch.jit.trace(Few(channels).eval(), torch.rand(2, channels, 30, 30)).save(str(path))
+    return path
+
+
+def test_a_size_that_was_tried_is_an_assumption_and_is_said(tmp_path: Path) -> None:
+    path = few(tmp_path / "t.pt")
+    found = card_of(path)
+    assert (found.card_facts["input_shape"], found.origin["input_shape"]) == ((3, 28, 28), "an assumption")
+    (said,) = (warning for warning in found.warnings if "No input size is stated" in warning)
+    assert "28x28 pixels" in said
+    assert "--input-size" in said
+    assert not any("No input size" in warning for warning in card_of(path, input_size=30).warnings)
+
+
+def test_torchscript_may_take_four_channels(tmp_path: Path) -> None:
+    path = few(tmp_path / "t.pt", 4)
+    overrides = {"mean": [0.5] * 4, "std": [0.2] * 4}
+    found = read_teacher(path, trust_pickle=True, overrides=overrides)
+    assert (found.card_facts["input_shape"], found.card_facts["channel_order"]) == ((4, 28, 28), "RGBA")
+    (tmp_path / "t.yaml").write_text("input_shape: [4, 30, 30]\n")
+    assert read_teacher(path, trust_pickle=True, overrides=overrides).card_facts["input_shape"] == (4, 30, 30)
+    (tmp_path / "t.yaml").write_text("input_shape: [3, 30, 30]\n")
+    with pytest.raises(InputRefused, match=r"30x30 pixels with 3 channels, which t\.yaml states: RuntimeError: .*4"):
+        read_teacher(path, trust_pickle=True, overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    "shape", ["[3, a, b]", "[3, [1], 32]", "[3, 32.5, 32]", "[3, 32]", "32", "[3, 2, 32]", "[3, 99999, 99999]"]
+)
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_a_cards_shape_that_is_none_is_the_cards_fault(tmp_path: Path, kind: NetworkKind, shape: str) -> None:
+    path = tmp_path / tiny_networks.NAMES[kind]
+    _ = tiny_onnx.write(path, size="side") if kind == "onnx" else tiny_networks.write(path, kind)
+    (tmp_path / "t.yaml").write_text(f"input_shape: {shape}\n")
+    with pytest.raises(InputRefused, match=r"The card of the teacher .* is wrong: input_shape from t\.yaml: .*must be"):
+        card_of(path)
+
+
+def test_a_size_without_end_is_refused_before_it_is_tried(tmp_path: Path) -> None:
+    path = tiny_networks.write(tmp_path / "t.pt", "torchscript")
+    with pytest.raises(InputRefused, match=r"input_shape from a flag: .*4 to 4096 pixels"):
+        card_of(path, input_size=(99999, 99999))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_another_size_than_the_files_is_the_fault_of_whoever_states_it(tmp_path: Path, kind: NetworkKind) -> None:
+    path = tiny_networks.write(tmp_path / tiny_networks.NAMES[kind], kind)
+    (tmp_path / "t.yaml").write_text("input_shape: [3, 64, 64]\n")
+    with pytest.raises(InputRefused, match=r"The card t\.yaml states 64x64 .*takes 8x8.*Correct it") as caught:
+        card_of(path)
+    assert "--input-size" not in str(caught.value)
+    assert card_of(path, input_size=8).card_facts["input_shape"] == (3, 8, 8)
+    with pytest.raises(UsageFault, match="Leave --input-size out"):
+        card_of(path, input_size=16)
+
+
+def half_open(path: Path) -> Path:
+    return tiny_networks.small_onnx(path, takes=("batch", 3, 32, "w"))
+
+
+def test_a_side_that_the_file_fixes_has_to_be_stated_as_it_is(tmp_path: Path) -> None:
+    path = half_open(tmp_path / "t.onnx")
+    assert card_of(path, input_size=(32, 48)).card_facts["input_shape"] == (3, 32, 48)
+    with pytest.raises(UsageFault, match=r"takes 32xany, .*Give --input-size a size that fits, such as 32x32"):
+        card_of(path, input_size=64)
+    with pytest.raises(InputRefused, match=r"open \(32xany\).*such as --input-size 32x32"):
+        card_of(path)
+
+
+# --- one logit --------------------------------------------------------------------------------------------------------
+
+
+@kinds
+def test_one_logit_is_a_yes_or_no_question(tmp_path: Path, kind: NetworkKind) -> None:
+    one = tiny_networks.network(outputs=1)
+    found = source(tiny_networks.write(tmp_path / tiny_networks.NAMES[kind], kind, one))
+    assert ONE_LOGIT in found.warnings
+    assert (found.card_facts["num_classes"], found.card_facts["class_names"]) == (2, ("0", "1"))
+    teacher = teacher_of(found)
+    with torch.no_grad():
+        z = one(teacher.normalise(IMAGES))
+        logits = teacher(IMAGES).logits
+    torch.testing.assert_close(logits, torch.cat([torch.zeros_like(z), z], dim=1), rtol=1e-5, atol=1e-5)
+    assert ("input_gradient" in teacher.gives) == (kind != "onnx")
+    onnx_from_teacher(teacher, tmp_path / "out.onnx", opset_ceiling=20, metadata={})
+    assert classifier_interface(load_onnx(tmp_path / "out.onnx")).num_classes == 2
+    np.testing.assert_allclose(onnx_logits(tmp_path / "out.onnx", IMAGES.numpy()), logits, rtol=1e-4, atol=1e-4)
+    assert teacher_footprint(teacher).macs == count_macs(one, (3, 8, 8))
+
+
+def test_inspect_says_what_one_logit_becomes(tmp_path: Path) -> None:
+    path = tiny_networks.write(tmp_path / "t.onnx", "onnx", tiny_networks.network(outputs=1))
+    text = inspect_checkpoint(path).to_text()
+    assert "gives 1 number for each image: classification or regression" in text
+    assert "yes or no, with two logits" in text
+    pixels = tiny_networks.write(tmp_path / "d.onnx", "onnx", tiny_networks.network(outputs=1, dense=True))
+    assert "has 1 output for each pixel" in inspect_checkpoint(pixels).to_text()
+
+
+# --- the rest of the file ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t.onnx", "t.bin", "t"])
+def test_files_beside_it_are_found_by_what_it_is(tmp_path: Path, name: str) -> None:
+    model = onnx.load(tiny_onnx.write(tmp_path / "whole.onnx"))
+    external_data_helper.convert_model_to_external_data(model, location="w.data", size_threshold=0)
+    onnx.save(model, tmp_path / name)
+    assert files_beside(tmp_path / name) == (tmp_path / "w.data",)
+    assert files_beside(tmp_path / "w.data") == files_beside(tmp_path / "missing.onnx") == ()
+
+
+def test_layers_in_a_function_of_the_file_are_counted(tmp_path: Path) -> None:
+    path = tiny_networks.small_onnx(tmp_path / "t.onnx", domain="mine")
+    model = onnx.load(path)
+    body = [helper.make_node("Gemm", ["a", "b"], ["c"])]
+    opset = model.opset_import[0]
+    model.functions.append(helper.make_function("mine", "Gemm", ["a", "b"], ["c"], body, [opset]))
+    onnx.save(model, path)
+    assert teacher_footprint(teacher_of(source(path))).macs == 3 * 4
+
+
+def test_an_onnx_file_is_run_on_as_many_threads_as_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int | None] = []
+
+    class Runner(OnnxRunner):
+        def __init__(self, path: Path, threads: int | None = None, content: bytes | None = None) -> None:
+            asked.append(threads)
+            super().__init__(path, threads=threads, content=content)
+
+    monkeypatch.setattr("compressor.inputs.onnx_network.OnnxRunner", Runner)
+    read_onnx(tiny_onnx.write(tmp_path / "t.onnx"))
+    assert asked == [torch.get_num_threads()]
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +370,11 @@ class Both(nn.Module):
         return logits, logits * 2
 
 
+class Nothing(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(2, 3))[:, :0]
+
+
 def one_at_a_time(path: Path) -> Path:
     torch.export.save(torch.export.export(tiny_networks.network(), (torch.rand(1, 3, 8, 8),)), path)
     return path
@@ -240,9 +414,19 @@ REFUSED = {
     "half inside": Refused(lambda p: whole(p, precision="fp16"), ("The teacher t.onnx holds", "16-bit floats")),
     "quantised": Refused(lambda p: whole(p, precision="int8"), ("The teacher t.onnx is quantised already",)),
     "old opset": Refused(lambda p: small(p, opset=6), ("opset 6", "Opset 7")),
-    "one class": Refused(
+    "one class for each pixel": Refused(
+        lambda p: tiny_networks.write(p, "onnx", tiny_networks.network(outputs=1, dense=True)),
+        ("has 1 output for each pixel.", "at least 2 classes", "two for a yes-or-no question"),
+    ),
+    "one class name": Refused(
         lambda p: tiny_networks.write(p, "onnx", tiny_networks.network(outputs=1)),
-        ("has 1 output.", "at least 2 classes", "--task regression"),
+        ("names one class, 'dog'", "State both"),
+        flags={"class_names": ["dog"]},
+    ),
+    "no classes": Refused(
+        lambda p: torch.jit.save(torch.jit.script(Nothing()), p),
+        ("gives 0 numbers for an image", "One output"),
+        "t.pt",
     ),
     "other task": Refused(whole, ("segmentation in a flag",), error=UsageFault, flags={"task": "segmentation"}),
     "more names": Refused(whole, ("have 4 classes and", "states 2"), flags={"class_names": ["a", "b"]}),
@@ -255,7 +439,7 @@ REFUSED = {
     ),
     "no image at all": Refused(
         lambda p: torch.jit.save(torch.jit.script(nn.Linear(5, 4)), p),
-        ("takes no images of 8x8", "--input-size"),
+        ("takes no images of 8x8", "channels: RuntimeError: mat1 and mat2 shapes", "--input-size"),
         "t.pt",
     ),
 }
@@ -301,6 +485,9 @@ def test_inspect_says_what_an_onnx_file_takes_gives_and_is_good_for(tmp_path: Pa
     text = inspect_checkpoint(tiny_onnx.write(tmp_path / "o.onnx", size="side")).to_text()
     assert "takes images 3 x any size" in text
     assert "--input-size SIZE" in text
+    text = inspect_checkpoint(half_open(tmp_path / "h.onnx")).to_text()
+    assert "takes images 3 x 32 x any" in text
+    assert "--input-size 32xSIDE" in text
 
 
 def test_inspect_says_why_an_onnx_file_is_no_teacher(tmp_path: Path) -> None:
