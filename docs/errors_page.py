@@ -46,6 +46,9 @@ MEANINGS = {
     130: "interrupted; the same command resumes",
 }
 VARIABLE = ".*"
+FILLED_IN = "…"
+# Paths that no test of one process says, and why; the page has the words of the code for them.
+UNSAID: dict[str, str] = {}
 
 
 class Example(NamedTuple):
@@ -66,6 +69,7 @@ class ExitPath:
         exit_codes: of these.
         lines: first and last, in the file of `module`.
         patterns: regular expressions of the three sentences.
+        words: the sentences as the code has them, with an ellipsis for what it fills in.
     """
 
     key: str
@@ -74,6 +78,7 @@ class ExitPath:
     exit_codes: tuple[int, ...]
     lines: tuple[int, int]
     patterns: tuple[str, str, str]
+    words: Example
 
     def says(self, example: Example) -> bool:
         """Whether this place can have said so."""
@@ -125,6 +130,7 @@ def _paths_of(module: str, tree: ast.Module) -> Iterator[ExitPath]:
                 exit_codes=tuple(sorted({kinds()[name] for name in names})),
                 lines=(call.lineno, call.end_lineno or call.lineno),
                 patterns=(received, expected, action),
+                words=Example(*map(_words, call.args)),
             )
 
 
@@ -195,6 +201,22 @@ def _pattern(node: ast.expr) -> str:
     return VARIABLE
 
 
+def _words(node: ast.expr) -> str:
+    """The source of a sentence for people; of two ways to say it the first."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(FILLED_IN if isinstance(part, ast.FormattedValue) else _words(part) for part in parts)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _words(left) + _words(right)
+        case ast.IfExp(body=body):
+            return _words(body)
+        case ast.BoolOp(op=ast.Or(), values=values):
+            return next((words for value in values if (words := _words(value)) != FILLED_IN), FILLED_IN)
+    return FILLED_IN
+
+
 # --- what was said ----------------------------------------------------------------------------------------------------
 
 
@@ -234,11 +256,7 @@ def best(examples: list[Example]) -> Example:
 
 
 def page(examples: Mapping[str, Example]) -> str:
-    """The whole page; every path has its example.
-
-    Raises:
-        KeyError: one has none.
-    """
+    """The whole page; a path without an example has the words of the code."""
     by_code: dict[int, list[ExitPath]] = {}
     for path in exit_paths():
         for code in path.exit_codes:
@@ -266,7 +284,10 @@ def page(examples: Mapping[str, Example]) -> str:
             if path.module != module:
                 module = path.module
                 lines += ["", f"### {module}", "", f"{_summary(module)}"]
-            lines += ["", "```text", *_block(examples[path.key]), "```"]
+            said = examples.get(path.key)
+            lines += ["", "```text", *_block(said or path.words), "```"]
+            if said is None:
+                lines += ["", f"(As the code has it: {UNSAID.get(path.key, 'no test has said it')}.)"]
     return "\n".join(lines) + "\n"
 
 
@@ -287,14 +308,13 @@ def main() -> None:
     for key, said in seen.items():
         examples.setdefault(key, best(said))
     keys = [path.key for path in exit_paths()]
-    missing = [key for key in keys if key not in (seen if arguments.check else examples)]
+    missing = [key for key in keys if key not in (seen if arguments.check else examples) and key not in UNSAID]
     if missing:
         print(f"{len(missing)} of {len(keys)} exit paths were not walked:", *missing, sep="\n  ")
     if not arguments.check:
         ordered = {key: examples[key]._asdict() for key in keys if key in examples}
         EXAMPLES.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        if not missing:
-            PAGE.write_text(page(examples), encoding="utf-8")
+        PAGE.write_text(page(examples), encoding="utf-8")
     sys.exit(bool(missing))
 
 

@@ -62,6 +62,14 @@ class ClassifierInterface:
     num_classes: int
     output_size: tuple[int, ...] = ()
 
+    def __str__(self) -> str:
+        """For messages: "image (any, 3, 32, 32) to logits (any, 10)"."""
+        batch = "any" if self.batch is None else str(self.batch)
+        takes, gives = (
+            ", ".join([batch, *map(str, shape)]) for shape in (self.image_shape, (self.num_classes, *self.output_size))
+        )
+        return f"{self.input_name} ({takes}) to {self.output_name} ({gives})"
+
 
 def load_onnx(path: Path) -> onnx.ModelProto:
     """Read a model with its weights; external data only from files that lie in the model's own folder or below.

@@ -16,20 +16,21 @@ from tiny_run import Compress
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
 
 import errors_page
-from errors_page import Example, ExitPath, best, exit_paths, known_examples
+from errors_page import UNSAID, Example, ExitPath, best, exit_paths, known_examples
 
 PATHS = exit_paths()
+EXAMPLES = known_examples()
 LONGEST = 600  # characters of one sentence; what quotes a file is cut before
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert errors_page.PAGE.read_text(encoding="utf-8") == errors_page.page(known_examples())
+    assert errors_page.PAGE.read_text(encoding="utf-8") == errors_page.page(EXAMPLES)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.key)
 def test_every_exit_path_has_an_example_that_a_user_can_act_on(path: ExitPath) -> None:
-    assert path.key in known_examples(), "run the tests with WALKED_REFUSALS, then docs/errors_page.py --walked"
-    example = known_examples()[path.key]
+    assert (path.key in EXAMPLES) != (path.key in UNSAID), "run the tests with WALKED_REFUSALS, then errors_page.py"
+    example = EXAMPLES.get(path.key, path.words)
     assert path.exit_codes
     for sentence in example:
         assert re.search(r"[.?!)`]$", sentence), sentence
@@ -38,6 +39,10 @@ def test_every_exit_path_has_an_example_that_a_user_can_act_on(path: ExitPath) -
         assert not re.search(r"\bNone\b|<[a-z_.]+ object at|Traceback", sentence), sentence
         assert "pytest-" not in sentence, "the name of a test's folder is nobody's"
     assert len(set(example)) == len(example)
+
+
+def test_what_no_test_says_is_still_in_the_code() -> None:
+    assert set(UNSAID) <= {path.key for path in PATHS}
 
 
 def test_a_command_says_what_the_page_says(tmp_path: Path, compress: Compress) -> None:
