@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.rows import provenance
-from benchmarks.run_folders import COMPARED, STAGES, half_committed
+from benchmarks.run_folders import COMPARED, STAGES, different, half_committed
 from compressor.demo import demo_settings, prepare_demo
 from compressor.distill.training import read_log
 from compressor.progress import Reporter
@@ -110,7 +110,7 @@ def soak(
     assert not absent, f"there is nothing to compare: {absent}"
     lengths = dict(_lengths(reference))
     done: list[Disturbance] = []
-    ends, different, survived = 0, set[str](), 0
+    ends, wrong, survived = 0, set[str](), 0
     aims = cycle(moments)
     while len(done) < signals or survived:
         process = start(disturbed)
@@ -130,14 +130,14 @@ def soak(
             assert code == ends_with, f"the run ended with {code} after {len(done)} signals"
         if survived:
             ends += 1
-            different |= set(different(reference, disturbed, compared))
+            wrong |= set(different(reference, disturbed, compared))
         survived = 0
         shutil.rmtree(disturbed)
     return {
         "undisturbed_s": round(seconds, 1),
         "signals": [asdict(one) for one in done],
         "ends": ends,
-        "different": sorted(different),
+        "different": sorted(wrong),
     }
 
 

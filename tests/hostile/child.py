@@ -42,6 +42,7 @@ def main(folder: Path, results: Path, names: list[str]) -> None:
     os.environ |= {"HOME": f"{folder}/home", "TMPDIR": f"{folder}/tmp", "CUDA_VISIBLE_DEVICES": ""}
     os.chdir(folder / "work")
 
+    import torchvision  # noqa: F401 - opens its libraries when it is first imported, which is nobody's attack
     from hostile.corpus import ENOUGH, Place, entries
     from hostile.good import write_good
     from tiny_run import failing
