@@ -1,6 +1,6 @@
 """docs/errors.md is the code's: every exit path, with an example that was really said.
 
-That tests walk every path is checked by `.ci/run`, which runs them with WALKED_REFUSALS and then
+That the tests walk every path shows in a whole run of them with WALKED_REFUSALS=FOLDER, by
 `python docs/errors_page.py --walked FOLDER --check`: no single test sees what all others did.
 """
 
