@@ -239,8 +239,8 @@ def fresh(name: str) -> nn.Module:
     for norm in norms:
         norm.train()
         norm.momentum = None  # a plain mean
-    # From larger images than the steps use: of a last map with one position the variance would be that of a few numbers,
-    # by which answers and rounding errors grow without bound.
+    # From larger images than the steps use: of a last map with one position the variance would be that of a few
+    # numbers, by which answers and rounding errors grow without bound.
     side = ARCHITECTURES[name].only_size or max(96, smallest_side(name))
     with torch.no_grad():
         network(torch.randn(8, 3, side, side))
