@@ -67,7 +67,7 @@ class Candidate:
 
     Attributes:
         measure: what was measured: `mismatch`, the divergence from the batch norms' memory; or the `doubt` of answers.
-        mismatch: that, in nats; 0 is perfect.
+        score: that, in nats; 0 is perfect.
         confidence: mean of the largest probability; shown, never decided on. None where the output is numbers.
         accuracy: share of the labelled samples that are classified rightly; None below MIN_LABELLED of them.
     """
@@ -76,7 +76,7 @@ class Candidate:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     value_range: tuple[float, float]
-    mismatch: float
+    score: float
     confidence: float | None
     accuracy: float | None
     measure: Literal["mismatch", "doubt"] = "mismatch"
@@ -172,12 +172,12 @@ def _by_answers(name: str, teacher: Teacher, constants: Constants, pixels: Tenso
 
 
 def _candidate(
-    name: str, teacher: Teacher, constants: Constants, mismatch: float, logits: Tensor, truth: Tensor | None
+    name: str, teacher: Teacher, constants: Constants, score: float, logits: Tensor, truth: Tensor | None
 ) -> Candidate:
     return Candidate(
         name,
         *constants,
-        mismatch=mismatch if math.isfinite(mismatch) else math.inf,
+        score=score if math.isfinite(score) else math.inf,
         confidence=None if teacher.task == "regression" else float(logits.softmax(dim=1).amax(dim=1).mean()),
         accuracy=None if truth is None else float((logits.argmax(dim=1) == truth).float().mean()),
     )
@@ -194,7 +194,7 @@ def _merit(candidate: Candidate, tried: list[Candidate], count: int) -> tuple[bo
         best = max(other.accuracy for other in tried if other.accuracy is not None)
         smoothed = (best * count + 1) / (count + 2)
         inaccurate = candidate.accuracy < best - 2 * math.sqrt(smoothed * (1 - smoothed) / count)
-    return inaccurate, candidate.mismatch * (CLOSE if candidate.name == OWN else 1.0)
+    return inaccurate, candidate.score * (CLOSE if candidate.name == OWN else 1.0)
 
 
 def _sentence(best: Candidate, second: Candidate, count: int) -> str:
@@ -206,9 +206,9 @@ def _sentence(best: Candidate, second: Candidate, count: int) -> str:
     )
     if best.measure == "doubt":
         text += " Answers alone tell a normalisation less surely than batch norms do."
-    elif best.mismatch > POOR_FIT:
+    elif best.score > POOR_FIT:
         text += " Even this fits poorly: the normalisation may be another, or the samples unlike the training data."
-    elif second.mismatch < CLOSE * best.mismatch:
+    elif second.score < CLOSE * best.score:
         text += " The two are hard to tell apart on these samples."
     return text + " State --mean and --std if you know them."
 
@@ -216,7 +216,7 @@ def _sentence(best: Candidate, second: Candidate, count: int) -> str:
 def _evidence(candidate: Candidate) -> str:
     confidence = "" if candidate.confidence is None else f", confidence {candidate.confidence:.0%}"
     accuracy = "" if candidate.accuracy is None else f", accuracy {candidate.accuracy:.0%}"
-    return f"{candidate.measure} {candidate.mismatch:.3g}{confidence}{accuracy}"
+    return f"{candidate.measure} {candidate.score:.3g}{confidence}{accuracy}"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

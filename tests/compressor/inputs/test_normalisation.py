@@ -132,10 +132,10 @@ def choice_of(labels: Tensor = UNLABELLED) -> NormalisationChoice:
 def test_the_evidence_is_whole_ordered_and_in_the_sentence() -> None:
     choice = choice_of()
     assert {candidate.name for candidate in choice.evidence} == {*COLOUR, OWN}
-    mismatches = [candidate.mismatch for candidate in choice.evidence if candidate.name != OWN]
+    mismatches = [candidate.score for candidate in choice.evidence if candidate.name != OWN]
     assert mismatches == sorted(mismatches)
     best, second = choice.evidence[:2]
-    assert best.mismatch < 0.02 < second.mismatch
+    assert best.score < 0.02 < second.score
     for part in (
         f"'{best.name}' (mean 0.5 0.5 0.5, std 0.5 0.5 0.5",
         "40 samples",
@@ -174,7 +174,7 @@ def test_the_mismatch_is_the_divergence_of_gaussians() -> None:
             expected += float(torch.distributions.kl_divergence(seen, memory).mean()) * values.shape[1]
             weight += values.shape[1]
     found = next(candidate for candidate in choice_of().evidence if candidate.name == "none")
-    assert found.mismatch == pytest.approx(expected / weight, rel=1e-5)
+    assert found.score == pytest.approx(expected / weight, rel=1e-5)
 
 
 def test_labels_put_clearly_inaccurate_candidates_last() -> None:
@@ -225,4 +225,4 @@ def test_unlike_samples_are_pointed_out() -> None:
 def test_images_of_one_colour_and_a_pair_are_enough() -> None:
     maker = trained_under(COLOUR["half"], some_images(3, 0, COLOUR_CENTRE))
     images = torch.full((2, 3, 12, 12), 128, dtype=torch.uint8)
-    assert choose_normalisation(maker, images, torch.tensor([-1, -1]), 3).evidence[0].mismatch >= 0
+    assert choose_normalisation(maker, images, torch.tensor([-1, -1]), 3).evidence[0].score >= 0
