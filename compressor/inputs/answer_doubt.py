@@ -7,8 +7,8 @@ x' is x a little blurred or paler, which is the same to any useful classifier. U
 tells the answer to its copy. Pixels that arrive too small give one answer for all images, which tells nothing; too
 large ones give answers that are sure and change with the copy, which costs most. Confidence sees neither.
 
-`benchmarks/normalisation.py` tries it on digits: in 72 trials the labels found 69 and the copies 54, and every miss took
-'mnist' for 'none'; the highest confidence found 18, and took 0 to 255 in 69.
+`benchmarks/normalisation.py` tries it on digits: in 72 trials the labels found 69 and the copies 54, and every miss
+took 'mnist' for 'none'; the highest confidence found 18, and took 0 to 255 in 69.
 """
 
 from __future__ import annotations
