@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python -m benchmarks.soak_kill --signals 240
 
 A run on the demo's digits is left alone. Others, with the same command, get a signal at a random moment of each stage
-in turn and are started again, until they reach their end; then a new one begins. Three of four signals are SIGKILL; the
-fourth is SIGTERM, after which a scheduler gives ten seconds. After each signal no stage may be half committed, and
-every run that ends must have the files and, apart from times, the report of the undisturbed one.
+in turn and are started again after it, at last to reach their end; then a new one begins. Three of four signals are
+SIGKILL; the fourth is SIGTERM, after which a scheduler gives ten seconds. After each signal no stage may be half
+committed, and every run that ends must have the files and, apart from times, the report of the undisturbed one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +35,8 @@ from compressor.stages import IN_PROGRESS, MANIFEST
 
 RESULTS = Path(__file__).parent / "results" / "soak_kill.json"
 START, END = "start", "end"  # before the first stage, and after the last, while the reports are written
-MOMENTS = (START, *STAGES, END)
+# Of a whole life of a run. Training counts twice: it is the one stage that goes on from its middle.
+MOMENTS = (START, *STAGES[: STAGES.index("distill")], "distill", *STAGES[STAGES.index("distill") :], END)
 OPTIONS = {"generator_steps": 60, "student_steps": 100}
 GRACE_S = 10.0
 NICE_SIGNAL_EVERY = 4
@@ -93,7 +93,7 @@ def soak(
     Args:
         start: starts a run in a given folder below `folder`.
         signals: how many signals are sent.
-        moments: the stages that are hit in turn.
+        moments: the stages of one run that are hit, in this order.
         compared: files in the run folder; where there is a report, it is compared as well.
         ends_with: exit code of a run that reaches its end.
 
@@ -110,28 +110,20 @@ def soak(
     assert not absent, f"there is nothing to compare: {absent}"
     lengths = dict(_lengths(reference))
     done: list[Disturbance] = []
-    ends, wrong, survived = 0, set[str](), 0
-    aims = cycle(moments)
-    while len(done) < signals or survived:
-        process = start(disturbed)
-        found = None
-        if len(done) < signals:
-            aimed = next(aims)
+    ends, wrong = 0, set[str]()
+    while len(done) < signals:
+        for aimed in moments[: signals - len(done)]:
             kind = signal.SIGTERM if len(done) % NICE_SIGNAL_EVERY == NICE_SIGNAL_EVERY - 1 else signal.SIGKILL
-            wait_s = draw.uniform(0.0, 1.0) * lengths.get(aimed, 0.5)
-            found = _disturb(process, disturbed, aimed, wait_s, kind)
-        if found is not None:
+            process = start(disturbed)
+            found = _disturb(process, disturbed, aimed, draw.uniform(0.0, 1.0) * lengths.get(aimed, 0.5), kind)
+            if found is None:  # it was faster
+                assert process.exitcode == ends_with, f"the run ended with {process.exitcode} after {len(done)} signals"
+                break
             done.append(found)
-            survived += 1
-            if found.code != ends_with:
-                continue
-        else:
-            code = _end_of(process)
-            assert code == ends_with, f"the run ended with {code} after {len(done)} signals"
-        if survived:
-            ends += 1
-            wrong |= set(different(reference, disturbed, compared))
-        survived = 0
+        code = _end_of(start(disturbed))
+        assert code == ends_with, f"the run ended with {code} after {len(done)} signals"
+        ends += 1
+        wrong |= set(different(reference, disturbed, compared))
         shutil.rmtree(disturbed)
     return {
         "undisturbed_s": round(seconds, 1),
@@ -158,12 +150,17 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
         "well": well(result),
         **{name: sent[name] for name in ("SIGKILL", "SIGTERM")},
         "hit": dict(Counter(one["hit"] for one in result["signals"])),
+        "phases": dict(Counter(one["phase"] or "before its first step" for one in _training(result))),
         "ends": result["ends"],
         "different": result["different"],
         "half_committed": [one["half_committed"] for one in result["signals"] if one["half_committed"]],
         "slowest_end_after_sigterm_s": max((one["ended_s"] for one in _asked(result)), default=None),
         "undisturbed_s": result["undisturbed_s"],
     }
+
+
+def _training(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for one in result["signals"] if one["hit"] == "distill"]
 
 
 def _asked(result: dict[str, Any]) -> list[dict[str, Any]]:
