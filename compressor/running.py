@@ -63,10 +63,8 @@ from profiles.remote import run_on_board
 from profiles.schema import DeviceProfile
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# safetensors keeps the system's words and loses its number; torch's archives only notice that a write came up short.
-NO_SPACE_WORDS = re.compile(
-    r"No space left|File too large|quota exceeded|PytorchStreamWriter failed|inline_container.*unexpected pos", re.I
-)
+# safetensors keeps the system's words and loses its number.
+NO_SPACE_WORDS = re.compile(r"No space left|File too large|quota exceeded", re.I)
 
 
 def execute_run(
@@ -237,8 +235,9 @@ def _kept(folder: Path) -> tuple[RunConfig, DeviceProfile]:
     try:
         return config, DeviceProfile.model_validate_json((folder / TARGET).read_bytes())
     except (OSError, ValueError) as error:
+        why = str(error).partition("[type=")[0]  # pydantic goes on about itself
         raise UsageFault(
-            f"{folder / TARGET} cannot be read: {' '.join(str(error).split())[:200]}.",
+            f"{folder / TARGET} cannot be read: {' '.join(why.split())[:200]}.",
             "The file that the run wrote was expected.",
             "Run the run's own command again, which writes it anew.",
         ) from error

@@ -540,21 +540,22 @@ def exclusive(run_folder: Path) -> Iterator[None]:
         NotWritable: nobody can hold it.
     """
     with writable(run_folder):
-        file = (run_folder / ".lock").open("a+")
-    with file:
+        lock = os.open(run_folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
             raise FolderBusy(
-                f"{run_folder} is in use by process {file.read().strip() or 'unknown'}.",
+                f"{run_folder} is in use by process {os.read(lock, 20).decode().strip() or 'unknown'}.",
                 "One run folder takes one process at a time.",
                 "Wait for that process or stop it, or name another folder with --out.",
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with writable(run_folder):
+            os.ftruncate(lock, 0)
+            os.write(lock, str(os.getpid()).encode())
         yield
+    finally:
+        os.close(lock)
 
 
 class Choices:

@@ -46,33 +46,6 @@ MEANINGS = {
     130: "interrupted; the same command resumes",
 }
 VARIABLE = ".*"
-FILLED_IN = "…"
-# Paths that no test says in a process of its own, and why; the page has the words of the code for them.
-_TOGETHER = "tests watch the processes of a training from outside"
-_ELSEWHERE = "it needs a device, a runtime or a moment that no test makes"
-_UNTESTED = "no test has said it yet"
-UNSAID: dict[str, str] = {
-    "compressor.deploy.export_inputs:_check_fit:4": _UNTESTED,
-    "compressor.deploy.export_inputs:_check_fit:5": _UNTESTED,
-    "compressor.deploy.precisions:parity:1": _UNTESTED,
-    "compressor.deploy.timed_sessions:sessions_in_a_child:1": _ELSEWHERE,
-    "compressor.distill.parallel:_answered:1": _TOGETHER,
-    "compressor.distill.recovery:drifted:1": _TOGETHER,
-    "compressor.inputs.network_file:checked_answers:1": _UNTESTED,
-    "compressor.inputs.network_file:check_classes:2": _UNTESTED,
-    "compressor.inputs.onnx_network:read_onnx:1": _UNTESTED,
-    "compressor.inputs.onnx_network:_in_one_piece:1": "it needs 2 GiB of weights",
-    "compressor.inputs.teacher_onnx:teacher_footprint:1": _UNTESTED,
-    "compressor.inputs.torch_network:read_torch:1": _UNTESTED,
-    "compressor.inputs.torch_network:_shape_of_program:1": _UNTESTED,
-    "compressor.pipeline:build_engines:1": _ELSEWHERE,
-    "compressor.pipeline.together:_await_the_others:1": _TOGETHER,
-    "compressor.running:measure_on_board:1": _UNTESTED,
-    "compressor.running:_kept:1": _UNTESTED,
-    "compressor.torchrun:store:1": _TOGETHER,
-    "exporters.runners:__init__:3": _ELSEWHERE,
-    "profiles.remote:_download:2": _ELSEWHERE,
-}
 
 
 class Example(NamedTuple):
@@ -93,7 +66,6 @@ class ExitPath:
         exit_codes: of these.
         lines: first and last, in the file of `module`.
         patterns: regular expressions of the three sentences.
-        words: the sentences as the code has them, with an ellipsis for what it fills in.
     """
 
     key: str
@@ -102,7 +74,6 @@ class ExitPath:
     exit_codes: tuple[int, ...]
     lines: tuple[int, int]
     patterns: tuple[str, str, str]
-    words: Example
 
     def says(self, example: Example) -> bool:
         """Whether this place can have said so."""
@@ -154,7 +125,6 @@ def _paths_of(module: str, tree: ast.Module) -> Iterator[ExitPath]:
                 exit_codes=tuple(sorted({kinds()[name] for name in names})),
                 lines=(call.lineno, call.end_lineno or call.lineno),
                 patterns=(received, expected, action),
-                words=Example(*map(_words, call.args)),
             )
 
 
@@ -225,22 +195,6 @@ def _pattern(node: ast.expr) -> str:
     return VARIABLE
 
 
-def _words(node: ast.expr) -> str:
-    """The source of a sentence for people; of two ways to say it the first."""
-    match node:
-        case ast.Constant(value=str(text)):
-            return text
-        case ast.JoinedStr(values=parts):
-            return "".join(FILLED_IN if isinstance(part, ast.FormattedValue) else _words(part) for part in parts)
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _words(left) + _words(right)
-        case ast.IfExp(body=body):
-            return _words(body)
-        case ast.BoolOp(op=ast.Or(), values=values):
-            return next((words for value in values if (words := _words(value)) != FILLED_IN), FILLED_IN)
-    return FILLED_IN
-
-
 # --- what was said ----------------------------------------------------------------------------------------------------
 
 
@@ -280,7 +234,7 @@ def best(examples: list[Example]) -> Example:
 
 
 def page(examples: Mapping[str, Example]) -> str:
-    """The whole page; a path without an example has the words of the code."""
+    """The whole page, from an example of every path."""
     by_code: dict[int, list[ExitPath]] = {}
     for path in exit_paths():
         for code in path.exit_codes:
@@ -308,10 +262,7 @@ def page(examples: Mapping[str, Example]) -> str:
             if path.module != module:
                 module = path.module
                 lines += ["", f"### {module}", "", f"{_summary(module)}"]
-            said = examples.get(path.key)
-            lines += ["", "```text", *_block(said or path.words), "```"]
-            if said is None:
-                lines += ["", f"(As the code has it: {UNSAID.get(path.key, 'no test has said it')}.)"]
+            lines += ["", "```text", *_block(examples[path.key]), "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -332,10 +283,12 @@ def main() -> None:
     for key, said in seen.items():
         examples.setdefault(key, best(said))
     keys = [path.key for path in exit_paths()]
-    missing = [key for key in keys if key not in (seen if arguments.check else examples) and key not in UNSAID]
+    missing = [key for key in keys if key not in (seen if arguments.check else examples)]
     if missing:
         print(f"{len(missing)} of {len(keys)} exit paths were not walked:", *missing, sep="\n  ")
-    if not arguments.check:
+    elif arguments.check:
+        print(f"all {len(keys)} exit paths were walked")
+    else:
         ordered = {key: examples[key]._asdict() for key in keys if key in examples}
         EXAMPLES.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         PAGE.write_text(page(examples), encoding="utf-8")

@@ -17,7 +17,7 @@ from report_samples import (  # noqa: F401
     report,
 )
 from tiny_run import Compress, Outcome, write_inputs
-from walked_refusals import pytest_configure  # noqa: F401
+from walked_refusals import pytest_configure, pytest_sessionfinish  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

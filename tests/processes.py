@@ -15,6 +15,7 @@ from typing import Any
 import tiny
 import torch
 import torch.distributed as dist
+import walked_refusals
 from torch import Tensor, nn
 
 from compressor.distill import losses
@@ -59,6 +60,7 @@ def together(work: Work, folder: Path, size: int = 2, **options: Any) -> list[An
 
 
 def _one(work: Work, folder: Path, rank: int, size: int, options: dict[str, Any]) -> None:
+    walked_refusals.listen()
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / "meeting"), size)
     file = folder / f"result-{rank}.pt"

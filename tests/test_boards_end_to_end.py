@@ -115,6 +115,12 @@ def test_a_board_that_is_not_there_costs_nothing(
     assert latencies(read_report(tmp_path / "run/report.json")) == {}
 
 
+def test_a_board_for_this_very_machine(inputs: Path, tmp_path: Path, compress: Compress) -> None:
+    outcome = compress(*tiny_run.line(inputs, tmp_path / "run", "--target", "cpu", "--board", "board", "--quiet"))
+    refused(outcome, 2, "--board board was given for", "there is no kit", "--target")
+    assert (tmp_path / "run/report.json").exists()
+
+
 @pytest.mark.parametrize("name", ["-oProxyCommand=id", "user@host; id", "a b"])
 def test_a_hostile_board_is_refused_before_anything_runs(
     name: str, inputs: Path, tmp_path: Path, compress: Compress

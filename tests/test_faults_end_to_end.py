@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import tiny_run
+import torch
 from tiny_run import Compress, failing, refused
 
 from benchmarks.run_folders import different, half_committed
@@ -24,6 +25,7 @@ from benchmarks.soak_disk import RoomyDisk, no_mounts
 from compressor import pipeline
 from compressor.cli import invoke
 from compressor.inputs import samples
+from compressor.pipeline.run import TARGET
 from compressor.report.schema import read_report
 from compressor.stages import TEMPORARY
 
@@ -162,6 +164,21 @@ def test_an_artefact_that_was_edited_is_made_again(inputs: Path, run: Path, fini
     assert outcome.states()["distill"] == "runs"
     assert "output edited" in outcome.err
     assert not list(different(finished, run))
+
+
+def test_a_run_folder_without_its_target(run: Path, compress: Compress) -> None:
+    (run / TARGET).write_text("{")
+    before = (run / "report.json").read_bytes()
+    refused(compress("merge", f"{run}", f"{run}/result.json"), 2, f"{run / TARGET} cannot be read", "writes it anew")
+    assert (run / "report.json").read_bytes() == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for an engine where none can be built")
+def test_an_engine_that_is_required_where_none_can_be_built(inputs: Path, run: Path, compress: Compress) -> None:
+    outcome = compress(*tiny_run.line(inputs, run, *BOARD, "--require-engine", "--quiet"))
+    refused(
+        outcome, 3, "No engine was built: ", "--require-engine asks for one for", "build on the device with the kit"
+    )
 
 
 def copied(inputs: Path, folder: Path) -> Path:

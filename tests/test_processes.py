@@ -9,7 +9,10 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import tiny_run
@@ -18,8 +21,10 @@ from torch.distributed import HashStore
 
 from compressor import torchrun
 from compressor.config import resolve
+from compressor.distill.parallel import ProcessLost
 from compressor.errors import EnvironmentFault
 from compressor.pipeline import together
+from compressor.pipeline.run import Run
 from compressor.pipeline.together import follow
 from compressor.report.schema import read_report
 
@@ -140,6 +145,22 @@ def test_a_run_folder_that_another_machine_does_not_see(
     assert follow(resolved, ranks) == 3
     with pytest.raises(EnvironmentFault, match=r"does not see the run in .*elsewhere.* --out on a file system"):
         together._raise_what_others_said(ranks, tmp_path)
+
+
+def test_a_process_that_never_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "LOST_AFTER", timedelta(0))
+    waiting = SimpleNamespace(ranks=other(0), path=tmp_path.joinpath, stop=SimpleNamespace(asked=lambda: False))
+    with pytest.raises(ProcessLost, match="Process 1 of 2 did not come to the training") as lost:
+        together._await_the_others(cast(Run, waiting))
+    assert "whether all of them were started" in lost.value.action
+
+
+def test_nobody_keeps_the_place_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(EnvironmentFault, match=r"Process 1 of 2 cannot reach the others: .*MASTER_ADDR") as alone:
+        torchrun.Ranks(1, 2, 1, 2).store  # noqa: B018
+    assert "--rdzv-endpoint" in alone.value.action
 
 
 # --- refusals, without starting a process -----------------------------------------------------------------------------

@@ -6,17 +6,15 @@ M images, few first; K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compressor.distill.recovery import read_checkpoint
+from compressor.distill.recovery import read_checkpoint, write_tensors
 from compressor.distill.training import Context
 from compressor.inputs.pixels import Images
 from compressor.inputs.teacher import Teacher
-from compressor.stages import atomic_path
 
 BATCH = 256
 CACHE = "checkpoint-teacher-logits.pt"  # named like a checkpoint, so that it goes when the stage is done or starts anew
@@ -56,7 +54,7 @@ def survey(teacher: Teacher, images: Images, num_few: int, context: Context) -> 
     else:
         logits = torch.cat([teacher(_fractions(part, context)).logits.float() for part in images.split(BATCH)])
         if context.world.first:
-            _write(logits, path)
+            write_tensors(logits, path)
     return SurveyedPool(images, logits, num_few)
 
 
@@ -108,8 +106,3 @@ def selection_due(step: int, num_steps: int, num_selections: int) -> bool:
 
 def _fractions(images: Tensor, context: Context) -> Tensor:
     return images.to(context.device).float() / 255.0
-
-
-def _write(logits: Tensor, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        torch.save(logits, temporary)

@@ -63,8 +63,7 @@ class Checkpoint:
         if not even and not self.even.exists():
             with atomic_path(self.even) as copy:
                 copy.write_bytes(self._start or self.path.read_bytes())
-        with atomic_path(self.path) as temporary:
-            torch.save(snapshot, temporary)
+        write_tensors(snapshot, self.path)
         self._start = b""
         if even:
             self.even.unlink(missing_ok=True)
@@ -236,6 +235,17 @@ def broken_state(state: Mapping[str, Mapping[str, Any]], phase: str, step: int) 
 def out_of_memory(phase: str, step: int) -> Fault:
     """No room for a batch, or for a part of one."""
     return Fault(f"The memory did not hold a batch of phase {phase} in step {step}.", "", out_of_memory=True)
+
+
+def write_tensors(value: object, path: Path) -> None:
+    """`torch.save`, whole or not at all.
+
+    Raises:
+        OSError, or RuntimeError in the context of one: it could not be written.
+    """
+    # Given a name, torch opens the file itself, and of a failed write it keeps neither the reason nor its number.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(value, file)
 
 
 def drifted(size: int, phase: str, step: int) -> StageFailed:

@@ -603,7 +603,7 @@ def build_engines(run: Run, folder: Path) -> None:
         run.reporter.note(reason)
     if config.require and not any(row["file"] for row in rows):
         raise EnvironmentFault(
-            f"No engine was built: {reason or rows[0]['note']}",
+            f"No engine was built: {(reason or rows[0]['note']).removeprefix('skipped: ')}",
             f"--require-engine asks for one for {run.target.title}.",
             "Run where that GPU and TensorRT are, or leave --require-engine out and build on the device with the kit.",
         )

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pickle
-import resource
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 import tiny
 import tiny_run
 import torch
+from full_disk import file_size_limit
 from PIL import Image
 from tiny_run import Compress, failing, refused
 
@@ -433,12 +433,8 @@ def test_a_failed_run_keeps_the_earlier_report_and_says_so(
 def test_a_disk_that_fills(kib: int, stage: str, inputs: Path, tmp_path: Path, compress: Compress) -> None:
     """The system refuses to write more than so much to one file, which is how a full disk looks from inside."""
     line = tiny_run.line(inputs, tmp_path / "run", generator_width=48)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (kib * 1024, limits[1]))
-    try:
+    with file_size_limit(kib * 1024):
         outcome = compress(*line)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     refused(outcome, 5, f"Stage {stage} could not write its files", "no space is left", "Make room")
     left = {path.name for path in (tmp_path / "run" / stage).iterdir()}
     assert left <= {"in-progress.json", "log.jsonl"}

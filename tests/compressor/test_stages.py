@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from full_disk import file_size_limit
 
 from compressor import stages
 from compressor.stages import Choices, Refusal, Stage, Status
@@ -464,17 +463,6 @@ def disk_full(_descriptor: int) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """Writing past `size` bytes fails half-way, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_atomic_writes_replace_whole_files(tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     stages.atomic_write_text(path, "größer")
@@ -631,6 +619,14 @@ def test_two_processes_do_not_share_a_run_folder(tmp_path: Path) -> None:
     with stages.exclusive(folder):
         assert (folder / ".lock").read_text() == str(os.getpid())
     enter(folder)
+
+
+def test_a_disk_without_room_for_the_lock(tmp_path: Path) -> None:
+    stages.create_run_folder(tmp_path / "run")
+    with file_size_limit(0), pytest.raises(stages.NotWritable) as refusal:
+        enter(tmp_path / "run")
+    assert_three_sentences(refusal.value, "cannot be written: File too large", "--out")
+    enter(tmp_path / "run")
 
 
 def test_choices_are_made_once(tmp_path: Path) -> None:

@@ -396,6 +396,26 @@ def test_an_endless_result_does_not_fill_the_disk(board: Loopback, tmp_path: Pat
     nothing_left(board, tmp_path)
 
 
+def test_a_connection_that_breaks_before_the_result(
+    board: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scp = tmp_path / "bin" / "scp"
+    scp.parent.mkdir()
+    real = shutil.which("scp")
+    scp.write_text(
+        f"""#!/bin/sh
+case "$*" in *result.json*) echo 'scp: Connection closed' >&2; exit 1;; *) exec {real} "$@";; esac
+"""
+    )
+    scp.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scp.parent}:{os.environ['PATH']}")
+    with pytest.raises(BoardUnreachable) as refusal:
+        run(board, tmp_path, WRITE_RESULT)
+    three_sentences(refusal.value, "could not be fetched from board: scp: Connection closed", "had ended", "same comm")
+    assert not (tmp_path / "merged").exists() or not list((tmp_path / "merged").iterdir())
+    nothing_left(board, tmp_path)
+
+
 def test_a_result_of_the_largest_size_comes_whole(board: Loopback, tmp_path: Path) -> None:
     assert run(board, tmp_path, f"truncate -s {MAX_BYTES} result.json\n").stat().st_size == MAX_BYTES
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,10 @@ import numpy as np
 import onnx
 import pytest
 import tiny_dense
+import tiny_networks
+import tiny_onnx
 import torch
+from full_disk import file_size_limit
 from onnx import TensorProto, helper
 from PIL import Image
 from tiny_run import Compress, failing, refused
@@ -321,6 +323,10 @@ def test_a_file_that_nobody_can_run_is_refused(folder: Path, tmp_path: Path, com
     refused(compress(*words(folder, tmp_path / "out", source=source)), 4, "could not load", "Wobble")
     source = reshaped(folder, tmp_path / "one.onnx", 1)
     refused(compress(*words(folder, tmp_path / "out", source=source)), 4, "gives 1 numbers", "two classes")
+    source = tiny_onnx.write(tmp_path / "many.onnx", batch=2_000_000)
+    refused(compress(*words(folder, tmp_path / "out", source=source)), 4, "2000000 images in one call", "268,435,456")
+    source = tiny_networks.write(tmp_path / "dense.onnx", "onnx", tiny_networks.network(outputs=256, dense=True))
+    refused(compress(*words(folder, tmp_path / "out", source=source)), 4, "256 classes to each pixel", "At most 255")
     assert not (tmp_path / "out").exists()
 
 
@@ -424,12 +430,8 @@ def test_a_first_export_that_was_killed_can_be_made_again(folder: Path, tmp_path
 def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path, compress: Compress) -> None:
     (tmp_path / "file").write_text("")
     refused(compress(*words(folder, tmp_path / "file" / "out")), 2, "cannot be written: Not a directory")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
+    with file_size_limit(4096):
         outcome = compress(*words(folder, tmp_path / "out"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     refused(outcome, 2, "cannot be written: File too large")
     assert not (tmp_path / "out" / ".new").exists()
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import tiny_onnx
 
-from compressor.deploy import latencies
+from compressor.deploy import latencies, timed_sessions
+from compressor.deploy.child_process import ChildFailed
 from compressor.deploy.latencies import Timed, Timing, in_words, measure_files, measure_variants, slower_trials
 from compressor.deploy.variants import Variant
 from exporters.errors import ExportError
@@ -85,6 +86,17 @@ def test_a_file_that_does_not_run_is_refused_before_the_timing(tmp_path: Path) -
     (tmp_path / "m.onnx").write_bytes(b"no model")
     with pytest.raises(ExportError, match=r"could not load .*m\.onnx"):
         measure_files([timed(tmp_path / "m.onnx", 1)], load_target("cpu"), SHORT)
+
+
+def test_a_process_that_died_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def died(*_: object) -> None:
+        raise ChildFailed("it was ended by signal 9")
+
+    monkeypatch.setattr(timed_sessions, "answer_of_child", died)
+    file = timed_sessions.OnnxSession(str(tmp_path / "m.onnx"), 1, 1, tiny_onnx.IMAGE_SHAPE, optimise=True)
+    with pytest.raises(ExportError, match=r"times m\.onnx gave no answer: it was ended by signal 9") as refusal:
+        timed_sessions.sessions_in_a_child([file, file], 0.01, 0.01)
+    assert "compress doctor" in refusal.value.action
 
 
 def test_the_words_say_what_else_was_tried(tmp_path: Path) -> None:

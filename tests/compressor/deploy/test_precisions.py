@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.deploy import precisions
 from compressor.deploy.calibration_images import CalibrationImages, gather
 from compressor.deploy.precisions import Made, make_precisions
 from compressor.deploy.variants import Variant
@@ -114,6 +115,22 @@ def test_what_cannot_be_made_is_a_row_with_the_reason(make: Make, tmp_path: Path
     assert made.int8 is None
     assert any("student int8 was not made" in warning for warning in made.warnings)
     assert not (tmp_path / "precision/student.int8.onnx").exists()
+
+
+def test_a_file_whose_logits_are_no_numbers_is_not_kept(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = precisions.onnx_logits
+
+    def logits(path: Path, images: np.ndarray, *, optimise: bool = True) -> np.ndarray:
+        found = real(path, images, optimise=optimise)
+        return np.full_like(found, np.nan) if "fp16" in path.name else found
+
+    monkeypatch.setattr(precisions, "onnx_logits", logits)
+    row = by_precision(make("cpu", precisions=("fp32", "fp16")))["fp16"]
+    assert row.file is None
+    assert "Logits of student.fp16.onnx are not finite" in str(row.note)
+    assert list((tmp_path / "precision").iterdir()) == []
 
 
 def test_only_the_precisions_that_were_asked_for(make: Make) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from full_disk import file_size_limit
 from torch import Tensor, nn
 
 from compressor.distill import recovery
@@ -364,3 +366,18 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     del saved["recovery"], saved["state"]["c"]
     torch.save(saved, path)
     assert train(Context(tmp_path), squares).remedies == ()
+
+
+@pytest.mark.parametrize("size", range(0, 40_000, 2_500))
+def test_a_checkpoint_without_room_gives_the_systems_reason(tmp_path: Path, size: int) -> None:
+    state = {f"weight{index}": torch.zeros(500) for index in range(20)}
+    path = tmp_path / "checkpoint-toy.pt"
+    recovery.write_tensors(1, path)
+    with file_size_limit(size), pytest.raises((OSError, RuntimeError)) as refusal:
+        recovery.write_tensors(state, path)
+    error: BaseException | None = refusal.value
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    assert getattr(error, "errno", None) == errno.EFBIG
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert torch.load(path) == 1

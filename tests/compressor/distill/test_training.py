@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -148,8 +149,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
         train(Context(tmp_path, seed=3, should_stop=stop_after(2)))
     before = (tmp_path / "checkpoint-toy.pt").read_bytes()
 
-    def full_disk(_saved: object, path: Path) -> None:
-        path.write_bytes(b"half of a check")
+    def full_disk(_saved: object, file: BinaryIO) -> None:
+        file.write(b"half of a check")
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -22,7 +23,7 @@ from compressor.inputs.intake import TeacherSource, inspect_checkpoint, read_tea
 from compressor.inputs.network_file import NETWORK_KINDS, NetworkKind
 from compressor.inputs.network_intake import files_beside
 from compressor.inputs.one_logit import ONE_LOGIT
-from compressor.inputs.onnx_network import read_onnx
+from compressor.inputs.onnx_network import _in_one_piece, read_onnx
 from compressor.inputs.teacher import LogitsTeacher, load_teacher
 from compressor.inputs.teacher_onnx import onnx_from_teacher, teacher_footprint
 from compressor.students.architectures import build_network
@@ -310,6 +311,17 @@ def test_layers_in_a_function_of_the_file_are_counted(tmp_path: Path) -> None:
     assert teacher_footprint(teacher_of(source(path))).macs == 3 * 4
 
 
+def test_a_network_without_arithmetic_has_no_size(tmp_path: Path) -> None:
+    nodes = (
+        helper.make_node("GlobalAveragePool", ["image"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["logits"]),
+    )
+    path = tiny_networks.small_onnx(tmp_path / "t.onnx", nodes=nodes, gives=("batch", 3))
+    with pytest.raises(ExportError, match="no convolution and no linear layer") as refusal:
+        teacher_footprint(teacher_of(source(path)))
+    assert "a student is sized by it" in refusal.value.expected
+
+
 def test_an_onnx_file_is_run_on_as_many_threads_as_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int | None] = []
 
@@ -356,6 +368,17 @@ def one_image_inside(path: Path) -> Path:
     return path
 
 
+def logarithms(path: Path) -> Path:
+    """Of means times -1."""
+    nodes = (
+        helper.make_node("GlobalAveragePool", ["image"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weight"], ["negative"]),
+        helper.make_node("Log", ["negative"], ["logits"]),
+    )
+    return tiny_networks.small_onnx(path, nodes=nodes, number=-1.0)
+
+
 def training(path: Path, kind: NetworkKind) -> Path:
     return tiny_networks.write(path, kind, tiny_networks.network().train())
 
@@ -368,6 +391,28 @@ class Both(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.net(images)
         return logits, logits * 2
+
+
+class OfTwo(nn.Module):
+    def forward(self, images: Tensor, others: Tensor) -> Tensor:
+        return (images + others).mean(dim=(2, 3))
+
+
+def program_of_two(path: Path) -> Path:
+    images = torch.rand(2, 3, 8, 8)
+    torch.export.save(torch.export.export(OfTwo(), (images, images)), path)
+    return path
+
+
+def without_its_code(path: Path) -> Path:
+    """TorchScript as its archive has it, but for the code."""
+    whole = tiny_networks.write(path.with_name("whole.pt"), "torchscript")
+    with zipfile.ZipFile(whole) as archive, zipfile.ZipFile(path, "w") as kept:
+        for name in archive.namelist():
+            if "/code/" not in name:
+                kept.writestr(name, archive.read(name))
+    whole.unlink()
+    return path
 
 
 class Nothing(nn.Module):
@@ -413,6 +458,17 @@ REFUSED = {
     "NaN": Refused(lambda p: small(p, number=float("nan")), ("holds NaN in weight", "earlier checkpoint")),
     "half inside": Refused(lambda p: whole(p, precision="fp16"), ("The teacher t.onnx holds", "16-bit floats")),
     "quantised": Refused(lambda p: whole(p, precision="int8"), ("The teacher t.onnx is quantised already",)),
+    "unconnected": Refused(
+        lambda p: small(p, nodes=(helper.make_node("Relu", ["nowhere"], ["logits"]),)),
+        ("is not valid ONNX: ", "nowhere", "onnx.checker.check_model"),
+    ),
+    "no numbers": Refused(logarithms, ("answers random images with NaN", "before it diverged")),
+    "program of two": Refused(program_of_two, ("takes another number of inputs", "One input of images"), "t.pt2"),
+    "script without its code": Refused(without_its_code, ("(torchscript) cannot be opened: ",), "t.pt"),
+    "more classes than a mask holds": Refused(
+        lambda p: tiny_networks.write(p, "onnx", tiny_networks.network(outputs=256, dense=True)),
+        ("gives 256 classes to each pixel", "At most 255"),
+    ),
     "old opset": Refused(lambda p: small(p, opset=6), ("opset 6", "Opset 7")),
     "one class for each pixel": Refused(
         lambda p: tiny_networks.write(p, "onnx", tiny_networks.network(outputs=1, dense=True)),
@@ -459,6 +515,15 @@ def test_what_cannot_be_used_is_refused_in_three_sentences(tmp_path: Path, case:
         assert sentence.endswith((".", "?", "`.")), sentence
     for word in case.words:
         assert word in str(error), error
+
+
+def test_weights_beside_it_that_no_one_file_holds() -> None:
+    class Heavy:
+        def SerializeToString(self) -> bytes:
+            raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB: 2400000000")
+
+    with pytest.raises(InputRefused, match=r"t\.onnx and its weights do not fit .*2400000000\. Less than 2 GiB"):
+        _in_one_piece(cast(onnx.ModelProto, Heavy()), "t.onnx")
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "pt2"])

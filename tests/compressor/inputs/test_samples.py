@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from full_disk import file_size_limit
 from PIL import Image
 
 from compressor.errors import InputRefused
@@ -244,13 +244,8 @@ def test_pixels_lie_in_a_file_that_leaves_nothing_behind(tmp_path: Path) -> None
 
 def test_no_room_for_the_pixels_is_the_systems_error(tmp_path: Path) -> None:
     folder_of(tmp_path, *(f"{index}.png" for index in range(40)))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            read_samples(tmp_path, CARD)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with file_size_limit(2_000), pytest.raises(OSError, match="File too large"):
+        read_samples(tmp_path, CARD)
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
