@@ -67,10 +67,12 @@ def logits_of(runner: SpecifiedRunner, images: Images) -> NDArray[np.float32]:
     return np.concatenate(list(logits_in_batches(runner, images)))
 
 
-def onnx_logits(path: Path, images: Images, *, optimise: bool = True) -> NDArray[np.float32]:
-    """The same for an ONNX file; `optimise` as for `OnnxRunner`."""
+def onnx_logits(
+    path: Path, images: Images, *, optimise: bool = True, within_s: float | None = None
+) -> NDArray[np.float32]:
+    """The same for an ONNX file; `optimise` and `within_s` as for `OnnxRunner`."""
     size = fitting_batch(classifier_interface(load_onnx(path), path.name).output_size, BATCH)
-    with OnnxRunner(path, optimise=optimise) as runner:
+    with OnnxRunner(path, optimise=optimise, within_s=within_s) as runner:
         return np.concatenate(list(logits_in_batches(runner, images, size)))
 
 

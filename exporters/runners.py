@@ -6,11 +6,12 @@ model from construction until `close`, or the end of a `with` block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from numpy.typing import NDArray
@@ -70,6 +71,8 @@ class OnnxRunner:
         optimise: False runs the graph as it is written. On CPUs ONNX Runtime 1.24 and 1.31 compute graphs
             that mix fp16 with int8 wrongly at every other level.
         content: the file's bytes, where they are in memory; `path` then only names it, for messages.
+        within_s: seconds after which a call is stopped, since a file of unknown origin may loop without end, and while
+            it computes no signal is heard; None: never.
 
     Attributes:
         inputs: what the file asks for, in its order.
@@ -86,9 +89,10 @@ class OnnxRunner:
         threads: int | None = None,
         optimise: bool = True,
         content: bytes | None = None,
+        within_s: float | None = None,
     ) -> None:
         runtime = _import_onnxruntime()
-        self.path, self.provider = path, provider
+        self.path, self.provider, self.within_s = path, provider, within_s
         self.max_batch: int | None = None
         available = runtime.get_available_providers()
         if provider not in available:
@@ -132,13 +136,21 @@ class OnnxRunner:
         """Run the graph once.
 
         Raises:
-            ExportError: the feed is not what the file asks for, or ONNX Runtime failed.
+            ExportError: the feed is not what the file asks for, ONNX Runtime failed, or it took too long.
         """
         _check_feed(self.path, self.inputs, feed)
+        options = None if self.within_s is None else _import_onnxruntime().RunOptions()
         try:
-            outputs = self._session.run(self._output_names, dict(feed))
+            with _stopped_after(self.within_s, options):
+                outputs = self._session.run(self._output_names, dict(feed), options)
         except Exception as error:
             sizes = ", ".join(f"{name} {array.shape}" for name, array in feed.items())
+            if options is not None and options.terminate:
+                raise ExportError(
+                    f"{self.path.name} was not through with {sizes} after {self.within_s:g} s.",
+                    "An answer was expected by then.",
+                    "Look for a Loop in it that does not end, and export it without; or take a faster machine.",
+                ) from error
             raise ExportError(
                 f"ONNX Runtime failed in {self.path.name} on {sizes}: {one_line(error)}.",
                 "A graph that runs at every size that its inputs allow was expected.",
@@ -157,6 +169,22 @@ class OnnxRunner:
 
     def __str__(self) -> str:
         return f"{self.path.name} on {self.provider}"
+
+
+@contextmanager
+def _stopped_after(seconds: float | None, options: Any) -> Iterator[None]:
+    """A run of ONNX Runtime with these options ends in an error where it takes longer."""
+    if seconds is None:
+        yield
+        return
+    options.log_severity_level = 4
+    timer = Timer(seconds, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class TorchRunner:

@@ -73,6 +73,29 @@ def teacher(path: Path, kind: NetworkKind, card: TeacherCard | None = None) -> L
     return LogitsTeacher(open_network(kind, path.read_bytes()), its_card)
 
 
+def endless_onnx(path: Path) -> Path:
+    """One that adds for as long as it is let."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["still"]), helper.make_node("Add", ["sum", "sum"], ["more"])],
+        "body",
+        [
+            helper.make_tensor_value_info("index", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, ["batch", tiny.NUM_CLASSES]),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("more", TensorProto.FLOAT, ["batch", tiny.NUM_CLASSES]),
+        ],
+    )
+    model = onnx.load(small_onnx(path))
+    model.graph.node[-1].output[0] = "first"
+    model.graph.node.append(helper.make_node("Loop", ["trips", "", "first"], ["logits"], body=body))
+    model.graph.initializer.append(helper.make_tensor("trips", TensorProto.INT64, (), [2**62]))
+    onnx.save(model, path)
+    return path
+
+
 def small_onnx(
     path: Path,
     *,

@@ -16,7 +16,7 @@ from compressor.deploy.export_request import ExportRequest
 from compressor.errors import InputRefused, UsageFault
 from compressor.inputs.card import MAX_SIDE, MIN_SIDE, ORDER_OF, VOID, Task, TeacherCard
 from compressor.inputs.masks import read_masks
-from compressor.inputs.onnx_network import as_refusal, check_fp32
+from compressor.inputs.onnx_network import TRIED_WITHIN_S, as_refusal, check_fp32
 from compressor.inputs.samples import UNKNOWN, SampleSet, read_samples
 from compressor.report.export_schema import Source
 from exporters.logits import onnx_logits
@@ -62,7 +62,8 @@ def read_classifier(request: ExportRequest) -> Classifier:
         check_fp32(proto, name)
         check_operators(proto, request.target)
         # What ONNX Runtime cannot run is refused before anything is made.
-        onnx_logits(request.source, np.full((1, *interface.image_shape), 0.5, np.float32))
+        grey = np.full((1, *interface.image_shape), 0.5, np.float32)
+        onnx_logits(request.source, grey, within_s=TRIED_WITHIN_S)
         if request.mean is not None and request.std is not None:
             normalise_inside(proto, interface.input_name, mean=request.mean, std=request.std)
     source = Source(

@@ -41,6 +41,8 @@ from exporters.runners import OnnxRunner
 REDUCED = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 RUNTIME_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.ms.internal.nhwc")  # of ONNX Runtime's own build
 NAMED = Path("t.onnx")  # what messages call a file that is in memory
+TRIED_WITHIN_S = 60.0  # for a few images, when the file comes
+ANSWERS_WITHIN_S = 600.0  # for a batch, later
 
 
 class OnnxNetwork(nn.Module):
@@ -50,11 +52,11 @@ class OnnxNetwork(nn.Module):
         content: the file.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, within_s: float = ANSWERS_WITHIN_S) -> None:
         super().__init__()
         self.content = content
         # As many threads as torch may use: of several processes on one machine each has its share.
-        self._runner = OnnxRunner(NAMED, threads=torch.get_num_threads(), content=content)
+        self._runner = OnnxRunner(NAMED, threads=torch.get_num_threads(), content=content, within_s=within_s)
 
     def forward(self, images: Tensor) -> Tensor:
         # Without a graph: nothing of what ONNX Runtime does can be differentiated.
@@ -108,7 +110,7 @@ def read_onnx(path: Path, stated: StatedSize | None = None, *, stand_in: int | N
     if isinstance(batch, int) and batch != 1:
         refuse_form(name, "onnx", f"takes {batch} images at a time and no other number")
     with as_refusal():
-        network = OnnxNetwork(content)
+        network = OnnxNetwork(content, TRIED_WITHIN_S)
         network(torch.zeros(1, *image_shape))
     try:
         network(torch.zeros(NUM_PROBES, *image_shape))

@@ -23,7 +23,7 @@ from PIL import Image
 from tiny_run import Compress, failing, refused
 
 from compressor.cli import invoke
-from compressor.deploy import exporting
+from compressor.deploy import export_inputs, exporting
 from compressor.deploy.board_results import StaleResult
 from compressor.deploy.export_folder import earlier_export
 from compressor.deploy.exporting import merge_into_export
@@ -318,7 +318,9 @@ def test_a_file_in_a_lower_precision_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_nobody_can_run_is_refused(folder: Path, tmp_path: Path, compress: Compress) -> None:
+def test_a_file_that_nobody_can_run_is_refused(
+    folder: Path, tmp_path: Path, compress: Compress, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = unrunnable(folder, tmp_path / "odd.onnx")
     refused(compress(*words(folder, tmp_path / "out", source=source)), 4, "could not load", "Wobble")
     source = reshaped(folder, tmp_path / "one.onnx", 1)
@@ -327,6 +329,9 @@ def test_a_file_that_nobody_can_run_is_refused(folder: Path, tmp_path: Path, com
     refused(compress(*words(folder, tmp_path / "out", source=source)), 4, "2000000 images in one call", "268,435,456")
     source = tiny_networks.write(tmp_path / "dense.onnx", "onnx", tiny_networks.network(outputs=256, dense=True))
     refused(compress(*words(folder, tmp_path / "out", source=source)), 4, "256 classes to each pixel", "At most 255")
+    monkeypatch.setattr(export_inputs, "TRIED_WITHIN_S", 0.5)
+    source = tiny_networks.endless_onnx(tmp_path / "endless.onnx")
+    refused(compress(*words(folder, tmp_path / "out", source=source)), 4, "endless.onnx was not through", "Loop")
     assert not (tmp_path / "out").exists()
 
 

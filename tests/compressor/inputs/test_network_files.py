@@ -526,6 +526,15 @@ def test_weights_beside_it_that_no_one_file_holds() -> None:
         _in_one_piece(cast(onnx.ModelProto, Heavy()), "t.onnx")
 
 
+def test_a_loop_without_end_is_stopped_and_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compressor.inputs.onnx_network.TRIED_WITHIN_S", 0.5)
+    with pytest.raises(
+        InputRefused, match=r"t\.onnx was not through with image \(1, 3, 8, 8\) after 0\.5 s"
+    ) as refusal:
+        read_onnx(tiny_networks.endless_onnx(tmp_path / "t.onnx"))
+    assert "Look for a Loop" in refusal.value.action
+
+
 @pytest.mark.parametrize("kind", ["torchscript", "pt2"])
 def test_nothing_is_opened_without_trust(tmp_path: Path, kind: NetworkKind) -> None:
     path = tiny_networks.write(tmp_path / tiny_networks.NAMES[kind], kind)
