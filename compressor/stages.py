@@ -546,7 +546,7 @@ def exclusive(run_folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderBusy(
-                f"{run_folder} is in use by process {os.read(lock, 20).decode().strip() or 'unknown'}.",
+                f"{run_folder} is in use by process {os.read(lock, 20).decode(errors="replace").strip() or 'unknown'}.",
                 "One run folder takes one process at a time.",
                 "Wait for that process or stop it, or name another folder with --out.",
             ) from None
