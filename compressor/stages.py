@@ -545,8 +545,9 @@ def exclusive(run_folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            holder = os.read(lock, 20).decode(errors="replace")
             raise FolderBusy(
-                f"{run_folder} is in use by process {os.read(lock, 20).decode(errors="replace").strip() or 'unknown'}.",
+                f"{run_folder} is in use by process {holder or 'unknown'}.",
                 "One run folder takes one process at a time.",
                 "Wait for that process or stop it, or name another folder with --out.",
             ) from None
