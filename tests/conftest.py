@@ -20,6 +20,12 @@ from tiny_run import Compress, Outcome, write_inputs
 from walked_refusals import pytest_configure, pytest_sessionfinish  # noqa: F401
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: of two processes neither waits at the end for the other's last one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _no_build_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a build server our own logs are folded, and tests read them as they are elsewhere."""
