@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 import traceback
@@ -24,7 +25,16 @@ import typer
 from compressor import __version__
 from compressor.config import FIELDS, FLAGS, REPEATED, Resolved, get, holds_path, resolve
 from compressor.deprecated import current_words
-from compressor.errors import EXIT_BUG, EXIT_GATE_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageFault, exit_code_of
+from compressor.errors import (
+    EXIT_BUG,
+    EXIT_GATE_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    Interrupted,
+    UsageFault,
+    came_of_interrupt,
+    exit_code_of,
+)
 from compressor.layout import columns
 from compressor.report.untrusted import printable, without_commands, without_controls
 from compressor.stages import Refusal
@@ -80,6 +90,7 @@ def main() -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without "×" gets "?" and not a traceback
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, also while something is imported
     ranks = this_process()
     if ranks.rank > 0:  # what there is to say, the first process says
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
@@ -102,27 +113,30 @@ def invoke(arguments: Sequence[str]) -> int:
     _warn(warnings)
     try:
         code = app(words, prog_name="compress", standalone_mode=False, obj=tuple(words))
-    except (ToolError, Refusal) as error:
-        _refuse(error.received, error.expected, error.action)
-        return exit_code_of(error)
-    except WrongUsage as error:
+    except (Exception, KeyboardInterrupt) as error:
+        return _told(error)
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _told(error: Exception | KeyboardInterrupt) -> int:
+    """Say on stderr what ended a command; returns its exit code."""
+    fault: BaseException | None = error
+    if isinstance(error, WrongUsage):
         fault = _usage_fault(error)
-        _refuse(fault.received, fault.expected, fault.action)
-        return fault.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    elif isinstance(error, OSError):
+        fault = _path_fault(error)
+    if isinstance(error, typer.Abort) or (came_of_interrupt(error) and not isinstance(error, Interrupted)):
         sys.stderr.write("interrupted\n")
         return EXIT_INTERRUPTED
-    except Exception as error:
-        if (impossible := _path_fault(error)) is not None:
-            _refuse(impossible.received, impossible.expected, impossible.action)
-            return impossible.exit_code
-        traceback.print_exc()
-        sys.stderr.write(
-            "This is a bug in compress. Nothing was released. "
-            "Please report it with the lines above and the output of `compress doctor`.\n"
-        )
-        return EXIT_BUG
-    return code if isinstance(code, int) else EXIT_OK
+    if isinstance(fault, ToolError | Refusal):
+        _refuse(fault.received, fault.expected, fault.action)
+        return exit_code_of(fault)
+    traceback.print_exception(error)
+    sys.stderr.write(
+        "This is a bug in compress. Nothing was released. "
+        "Please report it with the lines above and the output of `compress doctor`.\n"
+    )
+    return EXIT_BUG
 
 
 def _warn(sentences: Sequence[str]) -> None:
@@ -136,9 +150,9 @@ def _refuse(received: str, expected: str, action: str) -> None:
     sys.stderr.write("error: {}\n       {}\n       {}\n".format(*lines))
 
 
-def _path_fault(error: Exception) -> UsageFault | None:
+def _path_fault(error: OSError) -> UsageFault | None:
     """What the system says of a path that no file can have, wherever it was first looked at."""
-    if not isinstance(error, OSError) or error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+    if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
         return None
     return UsageFault(
         f"The path {str(error.filename)[:NAME_SHOWN]} cannot be used: {error.strerror}.",

@@ -51,6 +51,14 @@ class Interrupted(CompressError):
     exit_code = EXIT_INTERRUPTED
 
 
+def came_of_interrupt(error: BaseException) -> bool:
+    """Whether a signal is behind it: a module in C++ that is being imported makes the interrupt an error of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
+
+
 def exit_code_of(error: BaseException) -> int:
     """The documented exit code of an exception; anything unforeseen is a bug of ours (70)."""
     if isinstance(error, CompressError):

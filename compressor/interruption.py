@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from compressor.errors import Interrupted
+from compressor.errors import Interrupted, came_of_interrupt
 
 
 class StopRequest:
@@ -64,8 +64,10 @@ def interruptible(*, quiet: bool = False) -> Iterator[StopRequest]:
     previous = {number: signal.signal(number, stop.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
-    except KeyboardInterrupt:
-        raise stopped("The run was stopped.") from None
+    except BaseException as error:
+        if came_of_interrupt(error) and not isinstance(error, Interrupted):
+            raise stopped("The run was stopped.") from None
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -83,7 +83,8 @@ def whole_run(words: list[str]) -> None:
     from compressor import cli
 
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
-    sys.exit(cli.invoke(words))
+    sys.argv = ["compress", *words]
+    cli.main()
 
 
 def write_inputs(folder: Path) -> None:

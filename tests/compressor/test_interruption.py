@@ -22,6 +22,7 @@ from compressor.errors import Interrupted
 from compressor.interruption import StopRequest, interruptible
 from compressor.pipeline.run import Run
 from compressor.progress import Reporter
+from exporters.errors import ExportError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -62,6 +63,25 @@ def test_between_steps_the_first_signal_asks_and_the_second_stops(
         work()
     assert asked == [False, True]
     assert "stopping after this step; once more to stop at once" in capfd.readouterr().err
+
+
+def test_an_interrupt_that_a_library_made_its_own_is_one() -> None:
+    def imported() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as interrupt:  # what a module in C++ does
+            raise ImportError("initialization failed") from interrupt
+
+    def used() -> None:
+        try:
+            imported()
+        except ImportError as error:
+            raise ExportError("ONNX Runtime cannot be imported.", "One was expected.", "Install it.") from error
+
+    with pytest.raises(Interrupted, match="The run was stopped"), interruptible():
+        used()
+    with pytest.raises(ImportError, match="really"), interruptible():
+        raise ImportError("really")
 
 
 def test_handlers_are_restored_and_other_threads_have_none() -> None:
@@ -141,6 +161,25 @@ def test_a_request_that_came_too_late_for_the_last_step_ends_the_run_before_the_
     refused(outcome, 130, "The run was stopped before stage onnx.")
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_command_that_is_no_run_is_interrupted_too(number: int) -> None:
+    code = f"""
+import signal
+from compressor import cli
+
+def app(*_arguments, **_more):
+    try:
+        signal.raise_signal({int(number)})
+    except KeyboardInterrupt as interrupt:
+        raise ImportError("initialization failed") from interrupt
+
+cli.app = app
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_ctrl_c_in_a_real_process(inputs: Path, tmp_path: Path) -> None:
     line = tiny_run.line(inputs, tmp_path / "run", generator_steps=2_000)
     process = subprocess.Popen([sys.executable, "-m", "compressor", *line], stderr=subprocess.PIPE, text=True)
@@ -159,7 +198,7 @@ def test_ctrl_c_in_a_real_process(inputs: Path, tmp_path: Path) -> None:
 
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["compressor.running", "torch._dynamo"])
+FORKS.set_forkserver_preload(["compressor.cli", "compressor.running", "torch._dynamo"])
 
 
 def forked(work: Callable[[list[str]], None], line: list[str]) -> Started:
