@@ -34,7 +34,8 @@ def lines() -> Iterator[str]:
             else "Every file and, but for times, every report was that of a run left alone. "
         )
         + f"The slowest end after SIGTERM took {kills['slowest_end_after_sigterm_s']:.1f} s of the ten that schedulers "
-        f"give. Where they struck: {', '.join(f'{name} {number}' for name, number in kills['hit'].items())}."
+        f"give; exit codes then: {_counts(kills['ended_with_after_sigterm'])}. Where the signals struck: "
+        f"{_counts(kills['hit'])}; of the training: {_counts(kills['phases'])}."
     )
     yield ""
     yield (
@@ -42,10 +43,14 @@ def lines() -> Iterator[str]:
         f"{disk['enough_kib']:,} KiB, which was enough; each ended with code 2 or 5 and the sentence about room"
         + (f", except {disk['wrong']}. " if disk["wrong"] else ". ")
         + ("The last run's files were those of one that had room." if disk["well"] else "")
-        + f" Where it was full: {', '.join(f'{name} {number}' for name, number in disk['ended_in'].items())}."
+        + f" Where it was full: {_counts(disk['ended_in'])}."
     )
     yield ""
     yield "Made by " + " and ".join(_made(result) for result in (kills, disk)) + "."
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in counts.items())
 
 
 def _made(result: dict[str, Any]) -> str:

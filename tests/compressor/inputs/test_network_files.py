@@ -326,9 +326,9 @@ def test_an_onnx_file_is_run_on_as_many_threads_as_torch(tmp_path: Path, monkeyp
     asked: list[int | None] = []
 
     class Runner(OnnxRunner):
-        def __init__(self, path: Path, threads: int | None = None, content: bytes | None = None) -> None:
+        def __init__(self, path: Path, threads: int | None = None, **more: Any) -> None:
             asked.append(threads)
-            super().__init__(path, threads=threads, content=content)
+            super().__init__(path, threads=threads, **more)
 
     monkeypatch.setattr("compressor.inputs.onnx_network.OnnxRunner", Runner)
     read_onnx(tiny_onnx.write(tmp_path / "t.onnx"))
