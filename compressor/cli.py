@@ -123,7 +123,7 @@ def _told(error: Exception | KeyboardInterrupt) -> int:
     fault: BaseException | None = error
     if isinstance(error, WrongUsage):
         fault = _usage_fault(error)
-    elif isinstance(error, OSError):
+    elif not isinstance(error, ToolError | Refusal):
         fault = _path_fault(error)
     if isinstance(error, typer.Abort) or (came_of_interrupt(error) and not isinstance(error, Interrupted)):
         sys.stderr.write("interrupted\n")
@@ -150,12 +150,16 @@ def _refuse(received: str, expected: str, action: str) -> None:
     sys.stderr.write("error: {}\n       {}\n       {}\n".format(*lines))
 
 
-def _path_fault(error: OSError) -> UsageFault | None:
+def _path_fault(error: BaseException) -> UsageFault | None:
     """What the system says of a path that no file can have, wherever it was first looked at."""
-    if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        named, why = str(error.filename)[:NAME_SHOWN], error.strerror
+    elif isinstance(error, ValueError) and "null byte" in str(error):
+        named, why = "with the character NUL", str(error)
+    else:
         return None
     return UsageFault(
-        f"The path {str(error.filename)[:NAME_SHOWN]} cannot be used: {error.strerror}.",
+        f"The path {named} cannot be used: {why}.",
         "A path of at most 4,095 letters was expected, with at most 255 in each part, and without links in a circle.",
         "Check the flag that names it.",
     )
