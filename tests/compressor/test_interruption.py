@@ -167,6 +167,8 @@ def test_a_command_that_is_no_run_is_interrupted_too(number: int) -> None:
 import signal
 from compressor import cli
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background inherit that it is ignored
+
 def app(*_arguments, **_more):
     try:
         signal.raise_signal({int(number)})
