@@ -155,7 +155,7 @@ class Facts:
                 span = "0 and 1" if num_classes == 2 else f"0 to {num_classes - 1}"
                 warnings.append(
                     f"No class names are stated: the classes of {self.file} are called {span}, in the order of its "
-                    "outputs."
+                    "outputs. --class-names or a card states them."
                 )
         if input_size is not None:
             sides = input_size if isinstance(input_size, list | tuple) else (input_size, input_size)

@@ -141,9 +141,11 @@ def absent_architectures(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 def nearest_architectures(tensors: Mapping[str, Tensor], count: int = 2) -> tuple[tuple[str, Differences], ...]:
-    """Architectures that look most like these tensors, and how they differ."""
-    near = (name for name in nearest_names(_shapes(tensors)) if is_architecture(name))
-    return tuple((name, compare(name, tensors)) for name in islice(near, count))
+    """Architectures that look most like these tensors and share a name with them, and how they differ."""
+    shapes = _shapes(tensors)
+    names = islice((name for name in nearest_names(shapes) if is_architecture(name)), count)
+    compared = [(name, compare(name, tensors)) for name in names]
+    return tuple((name, found) for name, found in compared if not shapes.keys() <= set(found.unexpected))
 
 
 def networks_within(tensors: Mapping[str, Tensor]) -> dict[str, str]:

@@ -400,8 +400,8 @@ def _known_architecture(facts: Facts, tensors: Mapping[str, Tensor]) -> str:
         raise InputRefused(
             f"The teacher {facts.file} fits no known architecture: {_nearest(tensors)}.",
             KNOWN,
-            "Give a teacher of one of these; where it is one of another width or with renamed layers, name it with "
-            "--arch and state width in a card, and of any other network give an ONNX file, of which logits are used.",
+            "Name your own network with --arch module:factory, or give it as an ONNX file, of which logits are used; "
+            "where it is a known one of another width or with renamed layers, name that, and state width in a card.",
         )
     source = facts.origin["architecture"]
     error: type[CompressError] = UsageFault if source == FROM_FLAG else InputRefused

@@ -79,6 +79,7 @@ def test_any_change_of_a_name_or_shape_ends_the_match_and_shows_the_nearest(chan
 
 def test_strange_tensors_have_no_nearest() -> None:
     assert nearest_architectures({"zzz": torch.zeros(2)}) == ()
+    assert nearest_architectures({"layers.weight": torch.zeros(2), "body.0.weight": torch.zeros(2)}) == ()
     assert matching_architectures({"fc.weight": torch.zeros(()), "fc.bias": torch.zeros(2)}) == ()
 
 
